@@ -1,0 +1,17 @@
+"""ProbeGym: reinforcement-learning environments for microscopes whose probe is an electron beam or a sharp tip."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+import gymnasium
+
+try:
+    __version__ = version("probegym")
+except PackageNotFoundError:  # a source tree that was not installed
+    __version__ = "0+unknown"
+
+ENVIRONMENTS = {"probegym/StemTuning-v0": "probegym.envs.stem_tuning:StemTuning"}
+"""Id -> entry point. The vector environment of ``X`` is ``XVector`` beside it."""
+
+for _id, _entry_point in ENVIRONMENTS.items():
+    if _id not in gymnasium.registry:
+        gymnasium.register(id=_id, entry_point=_entry_point, vector_entry_point=f"{_entry_point}Vector")

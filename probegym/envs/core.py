@@ -1,0 +1,338 @@
+"""The engine that plays a task in a world, and its two faces: one lane (gym.Env) and many (VectorEnv).
+
+There is one way through: decode -> commands -> world -> readings -> encode -> reward.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+
+from probegym.envs.task import Observation, Task, Transition
+from probegym.errors import ProbeGymError
+from probegym.hardware_bridge.commands import Lanes, LaneState, Readings
+from probegym.hardware_bridge.world import World
+from probegym.scenarios import Scenario
+from probegym.scenarios import load as load_scenario
+
+REWARD_MODES = ("privileged", "observable")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything that decides an episode's future; plain arrays, so it pickles and moves between batches."""
+
+    world: LaneState
+    memory: LaneState
+    ledger: LaneState
+    observation: Observation
+    generator: dict[str, Any]
+
+
+def build_world(task: type[Task], scenario: Scenario, lanes: int, world: World | str | None) -> World:
+    """The twin, or a recording by its path, or the world that was handed in."""
+    if world is None:
+        module, name = task.twin.split(":")
+        return getattr(importlib.import_module(module), name)(scenario.world, lanes)
+    if isinstance(world, str):
+        from probegym.hardware_bridge.replay import ReplayWorld
+
+        world = ReplayWorld(world)
+    if world.lanes != lanes:
+        raise ProbeGymError(f"the world has {world.lanes} lanes, the environment {lanes}: make them equal")
+    return world
+
+
+class Episodes:
+    """N episodes of one task in one world: the only place where a step happens."""
+
+    def __init__(self, task_type: type[Task], scenario: str, reward: str, lanes: int, world, budget: int | None):
+        self.scenario = load_scenario(task_type.family, scenario)
+        if reward not in REWARD_MODES:
+            raise ProbeGymError(f"reward must be one of {', '.join(REWARD_MODES)}, got {reward!r}")
+        self.task = task_type(self.scenario.task)
+        self.limits = self.scenario.budget.limits()
+        if budget is not None:
+            most = int(self.limits["measurements"])
+            if isinstance(budget, bool) or not isinstance(budget, (int, np.integer)) or not 0 < budget <= most:
+                raise ProbeGymError(f"budget must be a whole number of measurements from 1 to {most} in scenario {scenario!r}, got {budget!r}")
+            self.limits["measurements"] = float(budget)
+        self.world = build_world(task_type, self.scenario, lanes, world)
+        self.lanes, self.reward_mode = lanes, reward
+        self.terms = self.task.rewards[reward]
+        self.memory = self.task.memory(lanes)
+        self.ledger: Lanes = {name: np.zeros(lanes) for name in Readings.COSTS} | {"steps": np.zeros(lanes, np.int64)}
+        self.observation: Observation = {}
+
+    def begin(self, keys: np.ndarray, where: np.ndarray) -> tuple[Observation, Lanes]:
+        """Start episodes on some lanes; returns full-width observation and info (other lanes keep their last)."""
+        for name, fresh in self.task.memory(self.lanes).items():
+            self.memory[name][where] = fresh[where]
+        for array in self.ledger.values():
+            array[where] = 0
+        self.world.begin(keys, where)
+        readings, _ = self._command(self.task.opening(self.memory), where)
+        truth = self.world.truth() or {}
+        self._observe(readings, where)
+        return self.observation, self._info(truth, {}, where)
+
+    def step(self, action: np.ndarray, where: np.ndarray):
+        """One step on some lanes -> (observation, reward, terminated, truncated, info), all full width."""
+        before = self.world.truth() or {}
+        readings, spent = self._command(self.task.decode(action, self.memory, where), where)
+        self.ledger["steps"][where] += 1
+        self._observe(readings, where)
+        after = self.world.truth() or {}
+        ended, success = self.task.ends(after, self.memory)
+        terminated, success = ended & where, success & where
+        another = [self.ledger[name] + spent[name] > limit * (1 + 1e-9) for name, limit in self.limits.items()]
+        truncated = np.any(another, axis=0) & where & ~terminated
+        transition = Transition(before, after, self.memory, spent, success, terminated & ~success)
+        parts: Lanes = {}
+        reward = np.zeros(self.lanes)
+        for term in self.terms:
+            if term.privileged and not after:
+                raise ProbeGymError(f"reward term {term.name!r} needs hidden state, this world has none: use reward='observable'")
+            parts[f"reward_{term.name}"] = np.where(where, term.weight * term.of(transition), 0.0)
+            reward += parts[f"reward_{term.name}"]
+        info = self._info(after, parts, where)
+        info["is_success"] = success
+        return self.observation, reward, terminated, truncated, info
+
+    def _command(self, commands, where: np.ndarray) -> tuple[list[Readings], Lanes]:
+        readings, spent = [], {name: np.zeros(self.lanes) for name in Readings.COSTS}
+        for command, lanes in commands:
+            answer = self.world.execute(command, where if lanes is None else where & lanes)
+            for name in Readings.COSTS:
+                spent[name] += getattr(answer, name)
+            readings.append(answer)
+        for name in Readings.COSTS:
+            self.ledger[name] += spent[name]
+        return readings, spent
+
+    def _observe(self, readings: list[Readings], where: np.ndarray) -> None:
+        left = 1 - np.max([self.ledger[name] / limit for name, limit in self.limits.items()], axis=0)
+        fresh = self.task.encode(readings, self.memory, np.clip(left, 0, 1), where)
+        if not where.all():
+            for name, array in fresh.items():
+                array[~where] = self.observation[name][~where]
+        self.observation = fresh
+
+    def _info(self, truth: Lanes, parts: Lanes, where: np.ndarray) -> Lanes:
+        costs = {name: self.ledger[name].copy() for name in Readings.COSTS}
+        return costs | parts | self.task.metrics(truth, self.memory)
+
+    def snapshot(self, lane: int, generator: np.random.Generator) -> Snapshot:
+        """A copy of one lane's state."""
+        seen = {name: array[lane].copy() for name, array in self.observation.items()}
+        states = (LaneState.take(self.memory, lane), LaneState.take(self.ledger, lane))
+        return Snapshot(self.world.snapshot(lane), *states, seen, generator.bit_generator.state)
+
+    def restore(self, snapshot: Snapshot, lane: int, generator: np.random.Generator) -> None:
+        """Put it back, here or into another lane of the same task."""
+        self.world.restore(snapshot.world, lane)
+        snapshot.memory.put(self.memory, lane)
+        snapshot.ledger.put(self.ledger, lane)
+        self.observation = {name: array.copy() for name, array in self.observation.items()}
+        for name, array in snapshot.observation.items():
+            self.observation[name][lane] = array
+        generator.bit_generator.state = snapshot.generator
+
+    def picture(self, lane: int) -> np.ndarray:
+        """The task's picture of one lane."""
+        truth = {name: array[lane] for name, array in (self.world.truth() or {}).items()}
+        memory = {name: array[lane] for name, array in self.memory.items()}
+        seen = {name: array[lane] for name, array in self.observation.items()}
+        left = {f"{name}_limit": np.array(limit) for name, limit in self.limits.items()}
+        return self.task.picture(seen, truth, memory, {name: array[lane] for name, array in self.ledger.items()} | left)
+
+    def checked(self, action, space: gym.Space) -> np.ndarray:
+        """The action as an array, refused when it is not in the space (never clipped)."""
+        array = np.asarray(action)
+        if array.dtype.kind not in "fiub" or array.shape != space.shape:
+            raise ProbeGymError(f"action must be numbers of shape {space.shape}, got {array.dtype} of shape {array.shape}")
+        if isinstance(space, gym.spaces.Box):
+            low, high = space.low, space.high
+            if not (np.isfinite(array).all() and (array >= low - 1e-6).all() and (array <= high + 1e-6).all()):
+                worst = array[~np.isfinite(array)] if not np.isfinite(array).all() else array[(array < low) | (array > high)]
+                raise ProbeGymError(f"action holds {worst.flat[0]:g}, outside {low.min():g} to {high.max():g}: nothing was done")
+        return array
+
+
+def _scalar(value: np.generic) -> Any:
+    return value.item() if np.ndim(value) == 0 else np.array(value)
+
+
+class ScopeEnv(gym.Env):
+    """A task in a world of one lane. Subclasses name their ``task_type``.
+
+    scenario: name, or ``file.yaml:name``. reward: ``privileged`` or ``observable``. budget: fewer measurements than the
+    scenario allows. world: None for the twin, the path of a recording, or an object with the world protocol.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 4}
+    task_type: ClassVar[type[Task]]
+
+    def __init__(self, scenario: str = "train", reward: str = "privileged", render_mode: str | None = None,
+                 budget: int | None = None, world: World | str | None = None):  # fmt: skip
+        if render_mode not in (None, "rgb_array"):
+            raise ProbeGymError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
+        self.render_mode = render_mode
+        self.episodes = Episodes(self.task_type, scenario, reward, 1, world, budget)
+        self.observation_space = self.episodes.task.observation_space
+        self.action_space = self.episodes.task.action_space
+        self._on = np.ones(1, bool)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None):
+        super().reset(seed=seed)
+        key = self.np_random.integers(0, 2**63, size=1, dtype=np.uint64)
+        observation, info = self.episodes.begin(key, self._on)
+        return self._first(observation), {name: _scalar(value[0]) for name, value in info.items()}
+
+    def step(self, action):
+        if not self.episodes.observation:
+            raise gym.error.ResetNeeded("call reset() before step()")
+        action = self.episodes.checked(action, self.action_space)
+        observation, reward, terminated, truncated, info = self.episodes.step(action[None], self._on)
+        details = {name: _scalar(value[0]) for name, value in info.items()}
+        return self._first(observation), float(reward[0]), bool(terminated[0]), bool(truncated[0]), details
+
+    @staticmethod
+    def _first(observation: Observation) -> Observation:
+        return {name: array[0].copy() for name, array in observation.items()}
+
+    def render(self):
+        return self.episodes.picture(0) if self.render_mode == "rgb_array" else None
+
+    def snapshot(self) -> Snapshot:
+        """Everything that decides the rest of the episode; survives pickling."""
+        return self.episodes.snapshot(0, self.np_random)
+
+    def restore(self, snapshot: Snapshot) -> Observation:
+        """Go back to a snapshot; returns the observation of that moment."""
+        if not self.episodes.observation:
+            self.reset(seed=0)  # shapes only; all of it is overwritten
+        self.episodes.restore(snapshot, 0, self.np_random)
+        return self._first(self.episodes.observation)
+
+    def counterfactual(self, actions, key: int | None = None) -> list[tuple]:
+        """What would happen if: the steps that ``actions`` lead to from here; the environment itself stays where it is.
+
+        The noise is that of the real episode, or another draw of it when a ``key`` is given.
+        """
+        here, steps = self.snapshot(), []
+        try:
+            if key is not None:
+                self.episodes.world.rekey(key, 0)
+            for action in actions:
+                steps.append(self.step(action))
+                if steps[-1][2] or steps[-1][3]:
+                    break
+        finally:
+            self.restore(here)
+        return steps
+
+
+class ScopeVectorEnv(gym.vector.VectorEnv):
+    """The same task and world with N lanes: lane i equals the single environment reset with ``seed + i``."""
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 4, "autoreset_mode": AutoresetMode.NEXT_STEP}
+    task_type: ClassVar[type[Task]]
+
+    def __init__(self, num_envs: int = 1, scenario: str = "train", reward: str = "privileged", render_mode: str | None = None,
+                 budget: int | None = None, world: World | None = None, autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP):  # fmt: skip
+        self.num_envs, self.render_mode = num_envs, render_mode
+        self.metadata = self.metadata | {"autoreset_mode": AutoresetMode(autoreset_mode)}
+        self.episodes = Episodes(self.task_type, scenario, reward, num_envs, world, budget)
+        self.single_observation_space = self.episodes.task.observation_space
+        self.single_action_space = self.episodes.task.action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.generators = [seeding.np_random(None)[0] for _ in range(num_envs)]
+        self._done = np.zeros(num_envs, bool)
+
+    def reset(self, *, seed: int | list[int | None] | None = None, options: dict | None = None):
+        seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, (int, np.integer)) else seed or [None] * self.num_envs
+        if len(seeds) != self.num_envs:
+            raise ProbeGymError(f"{len(seeds)} seeds for {self.num_envs} lanes: give one int or one seed a lane")
+        where = np.asarray((options or {}).pop("reset_mask", np.ones(self.num_envs, bool)))
+        if where.dtype != bool or where.shape != (self.num_envs,) or not where.any():
+            raise ProbeGymError(f"reset_mask must be {self.num_envs} booleans, at least one True")
+        for lane, value in enumerate(seeds):
+            if value is not None and where[lane]:
+                self.generators[lane] = seeding.np_random(value)[0]
+        observation, info = self._begin(where)
+        self._done[where] = False
+        return observation, info
+
+    def _begin(self, where: np.ndarray):
+        keys = np.zeros(self.num_envs, np.uint64)
+        for lane in np.nonzero(where)[0]:
+            keys[lane] = self.generators[lane].integers(0, 2**63, size=1, dtype=np.uint64)[0]
+        observation, info = self.episodes.begin(keys, where)
+        return _copied(observation), _masked(info, where)
+
+    def step(self, actions):
+        actions = self.episodes.checked(actions, self.action_space)
+        mode = self.metadata["autoreset_mode"]
+        where = ~self._done if mode is AutoresetMode.NEXT_STEP else np.ones(self.num_envs, bool)
+        if mode is AutoresetMode.DISABLED and self._done.any():
+            raise ProbeGymError("some lanes have ended: reset them with options={'reset_mask': ...} before stepping")
+        reward, terminated, truncated = np.zeros(self.num_envs), *(np.zeros(self.num_envs, bool) for _ in range(2))
+        infos: dict[str, Any] = {}
+        if where.any():
+            _, reward, terminated, truncated, info = self.episodes.step(actions, where)
+            infos = _masked(info, where)
+        done = terminated | truncated
+        if mode is AutoresetMode.NEXT_STEP:
+            if not where.all():
+                infos = _joined(infos, self._begin(~where)[1])
+            self._done = done
+        elif mode is AutoresetMode.SAME_STEP and done.any():
+            last, final = _copied(self.episodes.observation), infos
+            infos = _joined(_masked({k: v for k, v in info.items()}, where & ~done), self._begin(done)[1])
+            infos |= {"final_obs": last, "_final_obs": done.copy(), "final_info": final, "_final_info": done.copy()}
+        else:
+            self._done = done
+        return _copied(self.episodes.observation), reward, terminated, truncated, infos
+
+    def render(self):
+        return tuple(self.episodes.picture(lane) for lane in range(self.num_envs)) if self.render_mode == "rgb_array" else None
+
+    def snapshot(self, lane: int) -> Snapshot:
+        """One lane's state; can be restored into any lane, or into a single environment."""
+        return self.episodes.snapshot(lane, self.generators[lane])
+
+    def restore(self, snapshot: Snapshot, lane: int) -> None:
+        """Put a snapshot into a lane."""
+        self.episodes.restore(snapshot, lane, self.generators[lane])
+        self._done[lane] = False
+
+
+def _copied(observation: Observation) -> Observation:
+    return {name: array.copy() for name, array in observation.items()}
+
+
+def _masked(info: Lanes, where: np.ndarray) -> dict[str, np.ndarray]:
+    """Gymnasium's vector info: every key with the mask of the lanes it speaks of; others hold zero."""
+    out: dict[str, np.ndarray] = {}
+    for name, value in info.items():
+        keep = where.reshape(-1, *[1] * (value.ndim - 1))
+        out[name] = np.where(keep, value, np.zeros((), value.dtype))
+        out[f"_{name}"] = where.copy()
+    return out
+
+
+def _joined(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Two masked infos of disjoint lanes as one."""
+    joined = dict(one)
+    for name, value in other.items():
+        joined[name] = joined[name] + value if name in joined else value
+    return joined

@@ -1,0 +1,90 @@
+"""What an environment is, apart from the world it is played in."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from gymnasium import spaces
+
+from probegym.hardware_bridge.commands import Command, Lanes, Readings
+
+Where = np.ndarray
+"""(lanes,) bool: which lanes a command or an update is meant for."""
+
+Observation = dict[str, np.ndarray]
+
+
+@dataclass
+class Transition:
+    """What a reward or cost term may look at; every array has a leading axis of lanes.
+
+    before, after: hidden state, empty where the world cannot tell. spent: what this step cost (time, dose, damage,
+    measurements). memory: the task's, after the step.
+    """
+
+    before: Lanes
+    after: Lanes
+    memory: Lanes
+    spent: Lanes
+    success: np.ndarray
+    failure: np.ndarray
+
+
+@dataclass(frozen=True)
+class Term:
+    """A weighted reward. ``privileged`` terms need the hidden state and exist only where the world can tell it."""
+
+    name: str
+    weight: float
+    of: Callable[[Transition], np.ndarray]
+    privileged: bool = False
+
+
+class Task(ABC):
+    """One environment: what the agent sees, may do and is paid for. Plain NumPy; no simulator, no instrument inside.
+
+    ``settings``: the ``task`` table of the scenario. All methods work on a batch of lanes at once.
+    """
+
+    family: ClassVar[str]  # name of its scenario file
+    twin: ClassVar[str]  # "module:Class" of its twin, loaded only when asked for
+    observation_space: spaces.Dict
+    action_space: spaces.Space
+    rewards: dict[str, list[Term]]  # by reward mode: "privileged", "observable"
+    render_size: ClassVar[tuple[int, int]] = (640, 400)
+
+    @abstractmethod
+    def memory(self, lanes: int) -> Lanes:
+        """What must be remembered between steps, as at the start of an episode."""
+
+    @abstractmethod
+    def opening(self, memory: Lanes) -> Iterable[tuple[Command, Where | None]]:
+        """Commands of the first observation; ``None`` means every lane concerned."""
+
+    @abstractmethod
+    def decode(self, action: np.ndarray, memory: Lanes, where: Where) -> Iterable[tuple[Command, Where | None]]:
+        """Commands of one step. May update the memory of the lanes in ``where``."""
+
+    @abstractmethod
+    def encode(self, readings: list[Readings], memory: Lanes, left: np.ndarray, where: Where) -> Observation:
+        """Observation from the step's readings, in the order of its commands; left: (lanes,) share of the budget."""
+
+    @abstractmethod
+    def ends(self, truth: Lanes, memory: Lanes) -> tuple[np.ndarray, np.ndarray]:
+        """(ended, success), each (lanes,) bool; ``truth`` is empty on an instrument, where success is not known."""
+
+    @abstractmethod
+    def metrics(self, truth: Lanes, memory: Lanes) -> Lanes:
+        """Extra scalars for ``info``, each (lanes,)."""
+
+    @abstractmethod
+    def oracle(self, truth: Lanes, memory: Lanes) -> np.ndarray:
+        """The best action for someone who sees the hidden state (lanes, ...)."""
+
+    @abstractmethod
+    def picture(self, observation: Observation, truth: Lanes, memory: Lanes, info: Lanes) -> np.ndarray:
+        """One lane as an RGB image (height, width, 3) uint8; the arrays have no axis of lanes."""

@@ -1,0 +1,105 @@
+"""The commands a task gives to a world and the readings it gets back. SI units, Krivanek Cartesian aberrations.
+
+A command carries arrays with a leading axis of lanes; an instrument is the case of one lane. Set points are absolute,
+so a command that was sent twice does no harm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Command:
+    """Base of all commands: knows its verb and can be written as plain arrays for a record."""
+
+    @property
+    def verb(self) -> str:
+        """The command's name in records."""
+        return type(self).__name__
+
+    def arguments(self) -> dict[str, np.ndarray]:
+        """Field name -> array, for records and comparison."""
+        return {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
+
+
+@dataclass(frozen=True, eq=False)
+class SetAberrations(Command):
+    """Set the aberration controls. names: coefficients; values: (lanes, n) set points in m."""
+
+    names: tuple[str, ...]
+    values: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class AcquireImage(Command):
+    """Scan an image. detector: name; shape: (rows, columns); field_of_view: width in m; dwell_time: s per pixel.
+
+    defocus: (lanes,) m, a known excursion of C10 for this frame only, taken back afterwards.
+    """
+
+    detector: str
+    shape: tuple[int, int]
+    field_of_view: float
+    dwell_time: float
+    defocus: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class AcquireRonchigram(Command):
+    """Record a Ronchigram with the large aperture. exposure_time: s.
+
+    defocus: (lanes,) m, a known excursion of C10 for this frame only. film_shift: (lanes, 2) m, known displacement of
+    the probe on the film for this frame only.
+    """
+
+    exposure_time: float
+    defocus: np.ndarray
+    film_shift: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Readings:
+    """What came back: values by name, each (lanes, ...), and what it cost. Lanes not asked hold zeros.
+
+    time: s. dose: electrons per square Angstrom, averaged over the exposed area. damage: events. measurements: frames,
+    spectra or lines acquired.
+    """
+
+    values: dict[str, np.ndarray]
+    time: np.ndarray
+    dose: np.ndarray
+    damage: np.ndarray
+    measurements: np.ndarray
+
+    COSTS = ("time", "dose", "damage", "measurements")
+
+    @classmethod
+    def blank(cls, lanes: int) -> Readings:
+        """No values, no cost."""
+        return cls({}, *(np.zeros(lanes) for _ in cls.COSTS))
+
+
+VERBS: dict[str, type[Command]] = {kind.__name__: kind for kind in (SetAberrations, AcquireImage, AcquireRonchigram)}
+
+Lanes = dict[str, np.ndarray]
+"""State of a batch: every array has a leading axis of lanes."""
+
+
+@dataclass
+class LaneState:
+    """One lane's share of a batch state, small enough to keep and to pickle."""
+
+    arrays: Lanes = field(default_factory=dict)
+
+    @classmethod
+    def take(cls, lanes: Lanes, lane: int) -> LaneState:
+        """Copy one lane out."""
+        return cls({name: array[lane].copy() for name, array in lanes.items()})
+
+    def put(self, lanes: Lanes, lane: int) -> None:
+        """Write it into a lane of a batch of the same kind."""
+        for name, array in self.arrays.items():
+            lanes[name][lane] = array

@@ -1,0 +1,252 @@
+"""Specimens: atoms (ASE) -> scattering tensors and film potentials (abTEM), kept as small data files.
+
+abTEM (GPL-3-or-later) is imported only by the functions that build; loading a specimen needs NumPy alone. A file is an
+``.npz`` whose header carries a SHA-256 of its arrays; a damaged file is refused.
+
+Source of the method: Madsen & Susi, Open Research Europe 1:24 (2021), 10.12688/openreseurope.13015.2.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from probegym.errors import ProbeGymError
+from probegym.physics.image_formation import ScatteringTensor, half_plane
+from probegym.physics.native import cache_folder
+from probegym.physics.optics import wavelength
+
+SHIPPED = Path(__file__).parent / "data"
+FORMAT = 1
+NANOMETRE, ANGSTROM, MRAD = 1e-9, 1e-10, 1e-3
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """What the twin needs of a specimen: tensors by detector, or the potential slices of a film, or both.
+
+    energy: eV. extent: (x, y) of the periodic cell, m. semiangle_cutoff: rad, the widest aperture the tensors allow.
+    detectors: name -> (inner, outer) in rad. films: (variants, slices, gpts, gpts) projected potential in V m, axes
+    (x, y), band-limited as abTEM's. slice_thickness: m.
+    """
+
+    name: str
+    description: str
+    energy: float
+    extent: tuple[float, float]
+    semiangle_cutoff: float
+    detectors: dict[str, tuple[float, float]] = field(default_factory=dict)
+    tensors: dict[str, ScatteringTensor] = field(default_factory=dict)
+    films: np.ndarray | None = None
+    slice_thickness: float = 0.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a standard specimen is built; angles in mrad, lengths in Angstrom, as abTEM takes them."""
+
+    name: str
+    description: str
+    atoms: Callable[[int], object]  # variant -> ase.Atoms
+    energy: float = 60e3
+    semiangle_cutoff: float = 30.0
+    detectors: dict[str, tuple[float, float]] = field(default_factory=dict)
+    gpts: tuple[int, int] = (256, 256)
+    slice_thickness: float = 1.0
+    phonons: dict[str, float] = field(default_factory=dict)  # displacement per direction, by element
+    configurations: int = 1
+    tolerance: float = 0.0
+    variants: int = 1  # of a film
+
+
+def slices_of(recipe: Recipe, variant: int = 0, seed: int = 0, configurations: int | None = None) -> list:
+    """abTEM potentials (built) of a recipe, one per frozen-phonon configuration."""
+    import abtem
+
+    atoms = recipe.atoms(variant)
+    count = recipe.configurations if configurations is None else configurations
+    if recipe.phonons:
+        elements = {s: recipe.phonons[s] for s in set(atoms.get_chemical_symbols())}
+        snapshots = [c for c in abtem.FrozenPhonons(atoms, count, sigmas=elements, seed=seed)]
+        snapshots = [getattr(c, "atoms", c) for c in snapshots]
+    else:
+        snapshots = [atoms]
+    build = functools.partial(abtem.Potential, gpts=recipe.gpts, slice_thickness=recipe.slice_thickness,
+                              parametrization="lobato", projection="infinite")  # fmt: skip
+    with abtem.config.set({"diagnostics.progress_bar": False}):
+        return [build(snapshot).build(lazy=False) for snapshot in snapshots]
+
+
+def scattering_matrix(potential, energy: float, semiangle_cutoff: float):
+    """S_k(g) of one potential; the beams reach half a step past the cut-off, room for a soft edge.
+
+    Returns (beams (n, 2) int, S (n, gx, gy) complex, (gx, gy) scattering angles as kx, ky in 1/A).
+    """
+    import abtem
+
+    with abtem.config.set({"diagnostics.progress_bar": False}):
+        matrix = abtem.SMatrix(semiangle_cutoff=semiangle_cutoff, energy=energy, potential=potential, interpolation=1)
+        matrix = matrix.build(lazy=False)
+    extent = np.array(matrix.extent)
+    spectrum = np.fft.fft2(np.asarray(matrix.array)).astype(np.complex64)
+    frequencies = [np.fft.fftfreq(g, d=e / g) for g, e in zip(spectrum.shape[1:], extent, strict=True)]
+    return np.rint(matrix.wave_vectors * extent).astype(int), spectrum, np.meshgrid(*frequencies, indexing="ij")
+
+
+def bilinear_matrix(spectrum: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """M_kk' = sum_g D(g) S_k(g) S*_k'(g) for a detector weight D on the grid of g; (beams, beams) complex."""
+    used = weight != 0
+    waves = spectrum[:, used]
+    return (waves * weight[used]) @ waves.conj().T
+
+
+def build(recipe: Recipe, progress: Callable[[str, int, int], None] = lambda *_: None) -> Specimen:
+    """Run abTEM for a recipe. ``progress(stage, done, total)`` is called as it goes."""
+    lam = wavelength(recipe.energy) / ANGSTROM
+    if not recipe.detectors:
+        return _build_film(recipe, progress)
+    potentials = slices_of(recipe)
+    extent = np.array(potentials[0].extent)
+    total: dict[str, np.ndarray] = {}
+    for done, potential in enumerate(potentials):
+        progress("scattering matrix", done, len(potentials))
+        beams, spectrum, (kx, ky) = scattering_matrix(potential, recipe.energy, recipe.semiangle_cutoff)
+        angle = np.hypot(kx, ky) * lam / MRAD
+        for name, (inner, outer) in recipe.detectors.items():
+            matrix = bilinear_matrix(spectrum, ((angle >= inner) & (angle < outer)).astype(np.float32))
+            total[name] = total.get(name, 0) + matrix / len(potentials)
+    progress("scattering matrix", len(potentials), len(potentials))
+    shape = (recipe.energy, recipe.semiangle_cutoff * MRAD, tuple(extent * ANGSTROM), beams)
+    tensors = {name: ScatteringTensor.from_matrix(*shape, m, recipe.tolerance) for name, m in total.items()}
+    detectors = {name: (inner * MRAD, outer * MRAD) for name, (inner, outer) in recipe.detectors.items()}
+    return Specimen(recipe.name, recipe.description, recipe.energy, shape[2], shape[1], detectors, tensors)
+
+
+def _build_film(recipe: Recipe, progress) -> Specimen:
+    films = []
+    for variant in range(recipe.variants):
+        progress("film", variant, recipe.variants)
+        potential = slices_of(recipe, variant)[0]
+        films.append(np.asarray(potential.array, np.float32) * ANGSTROM)
+    progress("film", recipe.variants, recipe.variants)
+    extent = tuple(float(e) * ANGSTROM for e in potential.extent)
+    thickness = float(potential.slice_thickness[0]) * ANGSTROM
+    return Specimen(recipe.name, recipe.description, recipe.energy, extent, recipe.semiangle_cutoff * MRAD,
+                    films=np.stack(films), slice_thickness=thickness)  # fmt: skip
+
+
+# ---- files ----
+
+
+def save(specimen: Specimen, path: Path) -> None:
+    """Write atomically; raises ProbeGymError when the folder cannot be written."""
+    arrays: dict[str, np.ndarray] = {}
+    for name, tensor in specimen.tensors.items():
+        arrays["beams"] = tensor.beams.astype(np.int16)
+        arrays[f"{name}/kept"] = np.packbits(_kept(tensor))
+        # 16-bit fixed point: errors of M average out in an image, to 1e-5 of its range (benchmarks/agreement.py)
+        scale = np.abs(tensor.values).max() / 32767
+        arrays[f"{name}/values"] = np.rint(np.stack([tensor.values.real, tensor.values.imag]) / scale).astype(np.int16)
+        arrays[f"{name}/scale"] = np.float64(scale)
+    if specimen.films is not None:
+        peak = np.float32(np.abs(specimen.films).max())
+        arrays["films"] = (specimen.films / peak).astype(np.float16)
+        arrays["films/peak"] = peak
+    header = {
+        "format": FORMAT, "name": specimen.name, "description": specimen.description, "energy": specimen.energy,
+        "extent": specimen.extent, "semiangle_cutoff": specimen.semiangle_cutoff, "detectors": specimen.detectors,
+        "slice_thickness": specimen.slice_thickness, "sha256": _digest(arrays),
+    }  # fmt: skip
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as scratch:
+            try:
+                np.savez_compressed(scratch, header=np.array(json.dumps(header)), **arrays)
+                scratch.close()
+                os.chmod(scratch.name, 0o644)
+                os.replace(scratch.name, path)
+            except BaseException:
+                os.unlink(scratch.name)
+                raise
+    except OSError as error:
+        raise ProbeGymError(f"cannot write specimen file {path} ({error.strerror}): free space or choose another folder") from error
+
+
+def _kept(tensor: ScatteringTensor) -> np.ndarray:
+    first, second = half_plane(tensor.beams)
+    beams = len(tensor.beams)
+    return np.isin(first.astype(np.int64) * beams + second, tensor.first.astype(np.int64) * beams + tensor.second)
+
+
+def _digest(arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name}{array.dtype}{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def read(path: Path) -> Specimen:
+    """Load and verify a specimen file; raises ProbeGymError when it is damaged or of another format."""
+    mend = "delete it and run 'probegym specimen build' or reinstall probegym"
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            header = json.loads(str(stored["header"]))
+            arrays = {name: stored[name] for name in stored.files if name != "header"}
+    except FileNotFoundError as error:
+        raise ProbeGymError(f"no specimen file {path}") from error
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+        raise ProbeGymError(f"specimen file {path} cannot be read ({error}): {mend}") from error
+    if header.get("format") != FORMAT:
+        raise ProbeGymError(f"specimen file {path} has format {header.get('format')}, this version reads {FORMAT}: {mend}")
+    if header["sha256"] != _digest(arrays):
+        raise ProbeGymError(f"specimen file {path} does not match its checksum: {mend}")
+    return _assemble(header, arrays)
+
+
+def _assemble(header: dict, arrays: dict[str, np.ndarray]) -> Specimen:
+    extent = tuple(header["extent"])
+    tensors, films = {}, None
+    if header["detectors"]:
+        beams = arrays["beams"].astype(int)
+        first, second = half_plane(beams)
+        for name in header["detectors"]:
+            kept = np.unpackbits(arrays[f"{name}/kept"], count=len(first)).astype(bool)
+            real, imag = arrays[f"{name}/values"] * arrays[f"{name}/scale"]
+            tensors[name] = ScatteringTensor(header["energy"], header["semiangle_cutoff"], extent, beams,
+                                             first[kept], second[kept], real + 1j * imag)  # fmt: skip
+    if "films" in arrays:
+        films = arrays["films"].astype(np.float32) * arrays["films/peak"]
+    detectors = {name: tuple(limits) for name, limits in header["detectors"].items()}
+    return Specimen(header["name"], header["description"], header["energy"], extent, header["semiangle_cutoff"],
+                    detectors, tensors, films, header["slice_thickness"])  # fmt: skip
+
+
+def folders() -> list[Path]:
+    """Where specimens are looked for: the user's own first, then those that ship."""
+    return [cache_folder() / "specimens", SHIPPED]
+
+
+def available() -> dict[str, Path]:
+    """Name -> file of every specimen that can be loaded."""
+    found = [path for folder in reversed(folders()) for path in sorted(folder.glob("*.npz"))]
+    return {path.stem: path for path in found}
+
+
+@functools.lru_cache(maxsize=32)
+def load(name: str) -> Specimen:
+    """A specimen by name, shared and read-only; raises ProbeGymError for an unknown one."""
+    found = available()
+    if name not in found:
+        raise ProbeGymError(f"unknown specimen {name!r}: use one of {', '.join(sorted(found))}, or build it with 'probegym specimen build'")
+    return read(found[name])

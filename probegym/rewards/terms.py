@@ -1,0 +1,28 @@
+"""Terms that several environments share; every argument and result is (lanes,)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def progress(before, after, scale: float) -> np.ndarray:
+    """Fall of an error, as a difference of potentials log(1 + error / scale): sums to what the episode gained."""
+    return np.log1p(np.asarray(before) / scale) - np.log1p(np.asarray(after) / scale)
+
+
+def relative_gain(before, after) -> np.ndarray:
+    """Growth of a positive figure of merit as the difference of its logarithms."""
+    tiny = 1e-12
+    return np.log((np.asarray(after) + tiny) / (np.asarray(before) + tiny))
+
+
+def flag(happened) -> np.ndarray:
+    """1 where it happened, else 0."""
+    return np.asarray(happened).astype(float)
+
+
+def normalised_variance(images) -> np.ndarray:
+    """var / mean^2 of each image (lanes, ...): the sharpness of Pattison et al. (2025), 10.1038/s41524-025-01766-4."""
+    flat = np.asarray(images, float).reshape(len(images), -1)
+    mean = flat.mean(1)
+    return np.divide(flat.var(1), mean**2, out=np.zeros(len(flat)), where=mean > 0)

@@ -1,0 +1,58 @@
+"""Distributions as data: what a scenario samples at reset.
+
+``3.0`` is a constant; ``{uniform: [low, high]}``, ``{normal: [mean, deviation]}``, ``{log_uniform: [low, high]}`` and
+``{choice: [a, b]}`` say the rest.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+
+from probegym.physics import randomness
+
+
+class Distribution(BaseModel):
+    """One of the four kinds; ``sample`` draws one value for every key."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    uniform: tuple[float, float] | None = None
+    normal: tuple[float, float] | None = None
+    log_uniform: tuple[float, float] | None = None
+    choice: tuple[float, ...] | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Distribution:
+        given = self.model_dump(exclude_none=True)
+        if len(given) != 1:
+            raise ValueError("give exactly one of uniform, normal, log_uniform, choice")
+        kind, values = next(iter(given.items()))
+        if not values or not all(np.isfinite(values)):
+            raise ValueError(f"{kind} needs finite numbers, got {values}")
+        if kind in ("uniform", "log_uniform") and values[0] > values[1]:
+            raise ValueError(f"{kind} needs low <= high, got {values}")
+        if kind == "log_uniform" and values[0] <= 0 or kind == "normal" and values[1] < 0:
+            raise ValueError(f"{kind} does not allow {values}")
+        return self
+
+    def sample(self, keys: np.ndarray, stream: str) -> np.ndarray:
+        """(lanes,) floats that depend on (key, stream) alone."""
+        u = randomness.uniform(keys, 0, stream, 1)[:, 0]
+        if self.uniform:
+            return self.uniform[0] + u * (self.uniform[1] - self.uniform[0])
+        if self.log_uniform:
+            return self.log_uniform[0] * (self.log_uniform[1] / self.log_uniform[0]) ** u
+        if self.normal:
+            return self.normal[0] + self.normal[1] * randomness.normal(keys, 0, stream, 1)[:, 0]
+        return np.asarray(self.choice)[(u * len(self.choice)).astype(int)]
+
+
+def _parse(value: Any) -> Any:
+    return {"choice": (value,)} if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+Sampled = Annotated[Distribution, BeforeValidator(_parse)]
+"""A field that is a number or a distribution."""
