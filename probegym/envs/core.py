@@ -282,9 +282,7 @@ class ScopeVectorEnv(gym.vector.VectorEnv):
     def step(self, actions):
         actions = self.episodes.checked(actions, self.action_space)
         mode = self.metadata["autoreset_mode"]
-        where = ~self._done if mode is AutoresetMode.NEXT_STEP else np.ones(self.num_envs, bool)
-        if mode is AutoresetMode.DISABLED and self._done.any():
-            raise ProbeGymError("some lanes have ended: reset them with options={'reset_mask': ...} before stepping")
+        where = ~self._done  # with DISABLED a lane that has ended waits for its reset
         reward, terminated, truncated = np.zeros(self.num_envs), *(np.zeros(self.num_envs, bool) for _ in range(2))
         infos: dict[str, Any] = {}
         if where.any():
@@ -299,8 +297,8 @@ class ScopeVectorEnv(gym.vector.VectorEnv):
             last, final = _copied(self.episodes.observation), infos
             infos = _joined(_masked({k: v for k, v in info.items()}, where & ~done), self._begin(done)[1])
             infos |= {"final_obs": last, "_final_obs": done.copy(), "final_info": final, "_final_info": done.copy()}
-        else:
-            self._done = done
+        elif mode is AutoresetMode.DISABLED:
+            self._done = self._done | done
         return _copied(self.episodes.observation), reward, terminated, truncated, infos
 
     def render(self):

@@ -21,4 +21,41 @@ _STANDARD = [
     ),
 ]  # fmt: skip
 
-RECIPES = {recipe.name: recipe for recipe in _STANDARD}
+GOLD_EXTENT = 25.6  # Angstrom: holds the probe of the widest start state
+GOLD_DIAMETERS = (11.0, 12.0, 13.0, 14.0, 15.0, 16.0, 12.5, 14.5, 11.5, 13.5, 15.5)
+"""Particles 1 to 8 are for training, 9 to 11 are never trained on."""
+
+
+def _gold(number: int) -> Recipe:
+    diameter = GOLD_DIAMETERS[number - 1]
+    return Recipe(
+        f"au-carbon-{number:02d}", f"Au nanoparticle, {diameter / 10:.2f} nm, on 0.8 nm of amorphous carbon, 60 kV",
+        lambda _: structures.gold_on_carbon(GOLD_EXTENT, 8.0, (diameter,), number),
+        detectors={"haadf": (80, 180)}, gpts=(288, 288), slice_thickness=2.0,
+    )  # fmt: skip
+
+
+FILM = {"energy": 60e3, "semiangle_cutoff": 40.0, "gpts": (128, 128)}
+FILM_EXTENT = 51.0  # Angstrom: 40 mrad at 60 kV is just inside the band limit of 128 points
+
+_FILMS = [
+    Recipe(
+        "film-carbon", "2 nm amorphous carbon, 48 films", lambda seed: structures.amorphous({"C": 1.0}, structures.CARBON_DENSITY, 1.3, FILM_EXTENT, 20.0, seed),
+        slice_thickness=20.0, variants=48, **FILM,
+    ),
+    Recipe(
+        "film-silicon-nitride", "2 nm amorphous Si3N4, 12 films", lambda seed: structures.amorphous({"Si": 3 / 7, "N": 4 / 7}, 0.094, 1.4, FILM_EXTENT, 20.0, seed),
+        slice_thickness=20.0, variants=12, **FILM,
+    ),
+    Recipe(
+        "film-germanium", "2 nm amorphous Ge, 12 films", lambda seed: structures.amorphous({"Ge": 1.0}, 0.044, 2.0, FILM_EXTENT, 20.0, seed),
+        slice_thickness=20.0, variants=12, **FILM,
+    ),
+    Recipe(
+        "film-gold-on-carbon", "three 1 to 1.6 nm Au particles on 2 nm amorphous carbon, 12 films, 3 slices",
+        lambda seed: structures.gold_on_carbon(FILM_EXTENT, 20.0, (10.0, 13.0, 16.0), seed),
+        slice_thickness=12.0, variants=12, **FILM,
+    ),
+]  # fmt: skip
+
+RECIPES = {recipe.name: recipe for recipe in [*_STANDARD, *map(_gold, range(1, len(GOLD_DIAMETERS) + 1)), *_FILMS]}

@@ -76,7 +76,9 @@ class RonchigramFormer:
         self._weight = np.full(len(index), 1 / np.sqrt(len(index)), np.float32)
         band = antialias_aperture(gpts, self.extent)
         phase = np.exp(1j * interaction_constant(self.energy) * self.films.astype(np.float64))
-        self._transmission = np.stack([fft.ifft2(fft.fft2(film) * band).astype(np.complex64) for film in phase])
+        flat = np.stack([fft.ifft2(fft.fft2(film) * band).astype(np.complex64) for film in phase])
+        turned = [np.rot90(flat, turns, axes=(-2, -1)) for turns in range(4)]
+        self._transmission = np.ascontiguousarray(np.stack([*turned, *(np.swapaxes(t, -2, -1) for t in turned)], axis=1))
         self._propagator = (np.exp(-1j * np.pi * lam * self.slice_thickness * (kx**2 + ky**2)) * band).astype(np.complex64)
         self._band = band[np.ix_(self._out, self._out)].astype(np.float32)
         self._kernel = native.library("stem").pupil_columns
@@ -85,18 +87,20 @@ class RonchigramFormer:
         fields = (self.films, self.energy, self.extent, self.semiangle_cutoff, self.pixels, self.names, self.slice_thickness)
         return RonchigramFormer, fields
 
-    def frames(self, coefficients, positions, variants, threads: int | None = None) -> np.ndarray:
+    def frames(self, coefficients, positions, variants, orientations=None, threads: int | None = None) -> np.ndarray:
         """Noiseless frames as fractions of the beam current per pixel.
 
         coefficients: (lanes, n) in m. positions: (lanes, 2) probe on the film, m. variants: (lanes,) which film.
+        orientations: (lanes,) 0 to 7, how the film lies: quarter turns, then the same of its mirror image.
         Returns float32 (lanes, pixels, pixels): rows run along ky, columns along kx, the axis at the centre.
         """
         coefficients = np.concatenate([coefficients, np.mod(positions, self.extent)], axis=1).astype(np.float32)
         frames = np.empty((len(coefficients), self.pixels, self.pixels), np.float32)
+        orientations = np.zeros(len(frames), int) if orientations is None else orientations
 
         def tile(part: slice) -> None:
             for lane in range(part.start, part.stop):  # one frame fits the cache, sixteen do not
-                frames[lane] = self._frame(coefficients[lane], self._transmission[variants[lane]])
+                frames[lane] = self._frame(coefficients[lane], self._transmission[variants[lane], orientations[lane]])
 
         in_tiles(tile, len(frames), threads)
         return frames

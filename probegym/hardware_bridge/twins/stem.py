@@ -127,6 +127,7 @@ class StemTwin:
             "specimen": np.zeros(lanes, np.int64),
             "film": np.zeros(lanes, np.int64),
             "variant": np.zeros(lanes, np.int64),
+            "orientation": np.zeros(lanes, np.int64),
             "origin": np.zeros((lanes, 2)),  # of the scan on the specimen, m
             "film_origin": np.zeros((lanes, 2)),
             "velocity": np.zeros((lanes, 2)),
@@ -152,11 +153,12 @@ class StemTwin:
         coupling = randomness.normal(keys, 0, "coupling", n * n).reshape(-1, n, n)
         deviation = np.where(np.eye(n, dtype=bool), *(getattr(c, k).sample(keys, k)[:, None, None] for k in ("gain_error", "crosstalk")))
         s["coupling"][lanes] = np.eye(n) + deviation * coupling
-        place = randomness.uniform(keys, 0, "place", 8)
+        place = randomness.uniform(keys, 0, "place", 9)
         s["origin"][lanes], s["film_origin"][lanes] = place[:, 0:2] * 1e-8, place[:, 2:4] * 1e-7
         heading = 2 * np.pi * place[:, 4:5]
         s["velocity"][lanes] = c.specimen_drift.sample(keys, "specimen drift")[:, None] * np.hstack([np.cos(heading), np.sin(heading)])
         s["specimen"][lanes] = (place[:, 5] * max(1, len(c.specimens))).astype(int)
+        s["orientation"][lanes] = (place[:, 8] * 8).astype(int)
         if c.ronchigram:
             s["film"][lanes] = (place[:, 6] * len(c.ronchigram.films)).astype(int)
             low, high = c.ronchigram.variants
@@ -260,7 +262,7 @@ class StemTwin:
         for index in np.unique(s["film"][lanes]):
             here = s["film"][lanes] == index
             former = _ronchigram_former(optics.films[index], c.energy, optics.semiangle_cutoff, optics.pixels, self.names)
-            frames[lanes[here]] = former.frames(coefficients[here], place[lanes[here]], s["variant"][lanes[here]])
+            frames[lanes[here]] = former.frames(coefficients[here], place[lanes[here]], s["variant"][lanes[here]], s["orientation"][lanes[here]])
         electrons = optics.beam_current * command.exposure_time / constants.e
         keys = randomness.subkey(s["key"], s["count"], "shot noise")
         frames[lanes] = shot_noise(frames[lanes], np.full(len(lanes), electrons * c.quantum_efficiency), keys[lanes])

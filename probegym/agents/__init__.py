@@ -1,0 +1,1 @@
+"""Agents: baselines, training, evaluation, trained policies."""

@@ -1,0 +1,56 @@
+"""What an agent is: something that acts on a batch of observations, or a script that works through one episode."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import numpy as np
+
+from probegym.envs.core import Episodes, ScopeEnv
+from probegym.envs.task import Observation
+
+
+class Agent(ABC):
+    """Acts on many lanes at once; what it remembers has a leading axis of lanes."""
+
+    @abstractmethod
+    def begin(self, lanes: int, seed: int) -> None:
+        """Forget everything; ``lanes`` episodes start."""
+
+    @abstractmethod
+    def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
+        """Actions (lanes, ...). ``episodes`` is for privileged agents; a policy must not look at it."""
+
+
+class RandomAgent(Agent):
+    """Samples the action space uniformly."""
+
+    def begin(self, lanes: int, seed: int) -> None:
+        self.lanes, self.rng = lanes, np.random.default_rng(seed)
+
+    def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
+        space = episodes.task.action_space
+        return self.rng.uniform(space.low, space.high, (self.lanes, *space.shape)).astype(np.float32)
+
+
+class OracleAgent(Agent):
+    """Sees the hidden state and does the best thing: the upper bound."""
+
+    def begin(self, lanes: int, seed: int) -> None:
+        pass
+
+    def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
+        return episodes.task.oracle(episodes.world.truth(), episodes.memory)
+
+
+class OutOfBudget(Exception):
+    """The episode ended while a script was still measuring."""
+
+
+class Script(ABC):
+    """A practitioner's procedure: works through one episode of a single environment, step by step."""
+
+    @abstractmethod
+    def run(self, step: Callable[[np.ndarray], Observation], env: ScopeEnv, observation: Observation, seed: int) -> None:
+        """Act until done. ``step`` raises OutOfBudget when the episode ends."""

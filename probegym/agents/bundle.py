@@ -1,0 +1,103 @@
+"""Trained policies as files: ``policy.onnx`` + ``policy.json``. Nothing in them is executed but the ONNX graph.
+
+The JSON holds the schema version, the environment and its spaces with units, the inputs that carry the policy's memory,
+checksums, the training commit and the command that rebuilds it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from probegym.agents.base import Agent
+from probegym.envs.core import Episodes
+from probegym.envs.task import Observation
+from probegym.errors import ProbeGymError
+
+SCHEMA = 1
+SHIPPED = Path(__file__).parent / "policies"
+MAXIMUM_BYTES = 64_000_000
+
+
+def shipped() -> dict[str, Path]:
+    """Name -> folder of the policies in the package."""
+    return {path.parent.name: path.parent for path in sorted(SHIPPED.glob("*/policy.json"))}
+
+
+def find(name: str | os.PathLike) -> Path:
+    """Folder of a bundle, by shipped name or path."""
+    if str(name) in shipped():
+        return shipped()[str(name)]
+    if (Path(name) / "policy.json").is_file():
+        return Path(name)
+    raise ProbeGymError(f"no policy {str(name)!r}: use one of {', '.join(shipped()) or 'none shipped'}, or a folder with policy.json")
+
+
+class BundlePolicy(Agent):
+    """Runs a bundle with ONNX Runtime on one thread. Raises ProbeGymError when the files do not belong together."""
+
+    def __init__(self, name: str | os.PathLike):
+        import onnxruntime
+
+        self.folder = find(name)
+        try:
+            self.spec = json.loads((self.folder / "policy.json").read_text())
+            model = (self.folder / "policy.onnx").read_bytes()
+        except (OSError, ValueError) as error:
+            raise ProbeGymError(f"policy {self.folder} cannot be read ({error}): export or reinstall it") from error
+        if self.spec.get("schema") != SCHEMA:
+            raise ProbeGymError(f"policy {self.folder} has schema {self.spec.get('schema')}, this version reads {SCHEMA}")
+        if len(model) > MAXIMUM_BYTES or hashlib.sha256(model).hexdigest() != self.spec["sha256"]:
+            raise ProbeGymError(f"policy {self.folder}/policy.onnx does not match its checksum: export or reinstall it")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        for golden in self.spec["golden"]:
+            self._check(golden)
+
+    def _check(self, golden: dict) -> None:
+        inputs = {name: np.array(v["data"], v["dtype"]).reshape(v["shape"]) for name, v in golden["inputs"].items()}
+        action = self.session.run(["action"], inputs)[0]
+        if not np.allclose(action, np.array(golden["action"]), atol=1e-4):
+            raise ProbeGymError(f"policy {self.folder} does not give its recorded actions on this machine: check onnxruntime")
+
+    def begin(self, lanes: int, seed: int) -> None:
+        self.memory = {name: np.tile(np.array(v, np.float32), (lanes, 1)) for name, v in self.spec["memory"].items()}
+
+    def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
+        return self.decide(observation)
+
+    def decide(self, observation: Observation) -> np.ndarray:
+        """Actions (lanes, ...) for a batch of observations; the policy's memory moves on."""
+        missing = set(self.spec["observations"]) - set(observation)
+        if missing:
+            raise ProbeGymError(f"policy {self.folder.name} needs {', '.join(sorted(missing))} in the observation: use scenario {self.spec['scenario']!r}")
+        inputs = {name: observation[name] for name in self.spec["observations"]}
+        for name, shape in self.spec["observations"].items():
+            if list(inputs[name].shape[1:]) != shape["shape"]:
+                raise ProbeGymError(f"policy {self.folder.name} needs {name} of shape {shape['shape']}, got {list(inputs[name].shape[1:])}")
+        names = ["action", *(f"{name}_next" for name in self.memory)]
+        action, *memory = self.session.run(names, inputs | self.memory)
+        self.memory = dict(zip(self.memory, memory, strict=True))
+        return action
+
+
+def write(folder: str | os.PathLike, model: bytes, spec: dict) -> Path:
+    """Write a bundle: both files complete, or neither changed. ``spec`` gains schema and checksum."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            (Path(scratch) / "policy.onnx").write_bytes(model)
+            content = {"schema": SCHEMA, "sha256": hashlib.sha256(model).hexdigest(), **spec}
+            (Path(scratch) / "policy.json").write_text(json.dumps(content, indent=1))
+            for name in ("policy.onnx", "policy.json"):
+                os.replace(Path(scratch) / name, folder / name)
+    except OSError as error:
+        raise ProbeGymError(f"cannot write policy {folder} ({error.strerror}): free space or choose another folder") from error
+    return folder

@@ -1,0 +1,208 @@
+"""Privileged teacher, student that only sees: supervised training of a tuning policy from the twin's hidden state.
+
+The teacher knows the aberrations. Episodes are three steps long: a start from the scenario's box, then states that a
+teacher with a random error leaves behind, so that the student meets every width from the box down to a tuned column.
+Each observation is a labelled example; the student learns to read mean and variance of the aberrations (Gaussian
+likelihood) and the policy around it (stem_networks.TunerPolicy) closes the loop.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import nn
+
+from probegym.agents import symmetry
+from probegym.agents.base import Agent
+from probegym.agents.stem_networks import READERS, TunerPolicy
+from probegym.envs.core import Episodes
+from probegym.envs.task import Observation
+from probegym.errors import ProbeGymError
+
+EPISODE = 3
+WIDTHS = (0.03, 1.0)  # of the teacher's error, in scales
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """What is trained and how; ``updates`` gradient steps of ``lanes`` examples each."""
+
+    env_id: str = "probegym/StemTuning-v0"
+    scenario: str = "train"
+    updates: int = 6000
+    lanes: int = 64
+    learning_rate: float = 2e-3
+    seed: int = 1
+
+
+@dataclass
+class Progress:
+    """What a caller is told as training goes on; ``success`` is None between evaluations."""
+
+    update: int
+    loss: float
+    success: float | None = None
+
+
+class Student(Agent):
+    """A policy that is still a torch module."""
+
+    def __init__(self, policy: TunerPolicy, frames: str):
+        self.policy, self.frames = policy.eval(), frames
+
+    def begin(self, lanes: int, seed: int) -> None:
+        n = len(self.policy.prior)
+        self.mean, self.variance = torch.zeros(lanes, n), self.policy.prior.repeat(lanes, 1)
+
+    @torch.no_grad()
+    def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
+        frames, budget = torch.from_numpy(observation[self.frames]), torch.from_numpy(observation["budget"])
+        action, self.mean, self.variance = self.policy(frames, budget, self.mean, self.variance)
+        return action.numpy()
+
+
+class Trainer:
+    """Trains one reader; ``folder`` receives checkpoints and TensorBoard logs."""
+
+    def __init__(self, config: Distillation, folder: str | os.PathLike):
+        self.config, self.folder = config, Path(folder)
+        self.envs = gym.make_vec(config.env_id, num_envs=config.lanes, scenario=config.scenario, autoreset_mode="Disabled")
+        episodes = self.envs.episodes
+        task = episodes.task
+        self.names, self.scales = task.names, task.scales
+        keys = [name for name in READERS if name in task.series]
+        if len(keys) != 1:
+            raise ProbeGymError(f"distillation reads one kind of frame, scenario {config.scenario!r} shows {' and '.join(keys)}: choose another")
+        self.frames = keys[0]
+        space = self.envs.single_observation_space[self.frames]
+        torch.manual_seed(config.seed)
+        self.reader = READERS[self.frames](space.shape[0], space.shape[1], len(self.names))
+        self.optimiser = torch.optim.AdamW(self.reader.parameters(), lr=config.learning_rate, weight_decay=1e-3)
+        self.update = 0
+        self.largest_step = task.settings.largest_step
+        step_share = space.shape[0] / episodes.limits["measurements"]
+        columns = [episodes.world.names.index(name) for name in self.names]
+        covariance = np.diag(episodes.world.pupil.covariance)[columns]
+        self.policy_arguments = {"weights": covariance * self.scales**2, "prior": self._prior(episodes), "last": 1.01 * step_share}
+        self._symmetries = [(k, m, torch.tensor(symmetry.transform(self.names, k, m), dtype=torch.float32))
+                            for k in symmetry.QUARTER_TURNS for m in symmetry.MIRRORS]  # fmt: skip
+
+    def _prior(self, episodes: Episodes) -> np.ndarray:
+        """Variance of the start box, in squared scales, measured on training seeds."""
+        self.envs.reset(seed=self._seed(0))
+        return (self._labels() ** 2).mean(0)
+
+    def _seed(self, episode: int) -> int:
+        return self.config.seed * 1_000_000 % 9_000_000 + episode * self.config.lanes
+
+    def _labels(self) -> np.ndarray:
+        return self.envs.episodes.world.truth()["aberrations"][:, : len(self.names)] / self.scales
+
+    def examples(self, first_update: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Endless (frames uint8, labels) batches, the same from any update on whether resumed or not."""
+        space = self.envs.single_action_space
+        for episode in range(first_update // EPISODE, 10**9):
+            rng = np.random.default_rng((self.config.seed, episode))
+            observation, _ = self.envs.reset(seed=self._seed(episode), options={})
+            for step in range(EPISODE):
+                labels = self._labels()
+                yield torch.from_numpy(observation[self.frames]), torch.from_numpy(labels.astype(np.float32))
+                if step < EPISODE - 1:
+                    width = np.exp(rng.uniform(*np.log(WIDTHS), (len(labels), 1)))
+                    wanted = -labels + width * rng.uniform(-1, 1, labels.shape)
+                    action = np.full((len(labels), *space.shape), -1, np.float32)
+                    action[:, : len(self.names)] = np.clip(wanted / self.largest_step, -1, 1)
+                    observation = self.envs.step(action)[0]
+
+    def policy(self, **constants) -> TunerPolicy:
+        """The policy around the reader as it is now."""
+        return TunerPolicy(self.reader, largest_step=self.largest_step, **self.policy_arguments, **constants).eval()
+
+    def run(self, report: Callable[[Progress], None] = lambda _: None, evaluate: Callable[[Agent], float] | None = None,
+            evaluations: int = 5, checkpoint_every: int = 300) -> None:  # fmt: skip
+        """Train to the end from wherever this trainer is; ``evaluate(agent)`` gives a success rate now and then."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        c = self.config
+        checkpoint_every -= checkpoint_every % EPISODE
+        loss_sum, since = 0.0, 0
+        with SummaryWriter(str(self.folder / "tensorboard")) as writer, ThreadPoolExecutor(1) as ahead:
+            examples = self.examples(self.update)
+            coming = ahead.submit(next, examples)
+            while self.update < c.updates:
+                frames, labels = coming.result()
+                coming = ahead.submit(next, examples)  # the twin works on the next batch while torch learns from this one
+                loss_sum, since, self.update = loss_sum + self._learn(frames, labels), since + 1, self.update + 1
+                last = self.update == c.updates
+                if self.update % 20 == 0 or last:
+                    writer.add_scalar("train/loss", loss_sum / since, self.update)
+                    report(Progress(self.update, loss_sum / since))
+                    loss_sum, since = 0.0, 0
+                if evaluate and (self.update % max(1, c.updates // evaluations) == 0 or last):
+                    success = evaluate(Student(self.policy(), self.frames))
+                    writer.add_scalar("evaluate/success", success, self.update)
+                    report(Progress(self.update, float("nan"), success))
+                if self.update % checkpoint_every == 0 or last:
+                    self.save()
+            coming.result()
+
+    def _learn(self, frames: torch.Tensor, labels: torch.Tensor) -> float:
+        c = self.config
+        done = self.update / c.updates
+        rate = c.learning_rate * min(1.0, (self.update + 1) / 100) * (0.003 + 0.5 * (1 + math.cos(math.pi * done)))
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        if self.reader.augments:
+            quarter_turns, mirror, matrix = self._symmetries[self.update * 5 % 8]
+            frames = torch.rot90(frames, quarter_turns, (2, 3))
+            frames, labels = (frames.flip(3) if mirror else frames), labels @ matrix.T
+        self.reader.train()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.reader.augments):
+            mean, log_variance = self.reader(frames.float())
+        mean, log_variance = mean.float(), log_variance.float()
+        loss = 0.5 * ((mean - labels) ** 2 * torch.exp(-log_variance) + log_variance).mean()
+        self.optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.reader.parameters(), 1.0)
+        self.optimiser.step()
+        return float(loss.detach())
+
+    # ---- checkpoints ----
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the last checkpoint lies."""
+        return self.folder / "checkpoint.pt"
+
+    def save(self) -> None:
+        """Write the checkpoint atomically; raises ProbeGymError when it cannot be written."""
+        state = {"config": asdict(self.config), "update": self.update, "reader": self.reader.state_dict(), "optimiser": self.optimiser.state_dict()}
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
+                torch.save(state, Path(scratch) / "checkpoint.pt")
+                os.replace(Path(scratch) / "checkpoint.pt", self.checkpoint)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+            raise ProbeGymError(f"cannot write checkpoint {self.checkpoint} ({error}): free space or choose another folder") from error
+
+    def load(self) -> None:
+        """Go on from the checkpoint; raises ProbeGymError when it is damaged or of another training."""
+        try:
+            state = torch.load(self.checkpoint, weights_only=True)
+        except Exception as error:
+            raise ProbeGymError(f"checkpoint {self.checkpoint} cannot be read ({type(error).__name__}): delete it and train again") from error
+        if state["config"] != asdict(self.config):
+            changed = [k for k, v in asdict(self.config).items() if state["config"].get(k) != v]
+            raise ProbeGymError(f"checkpoint {self.checkpoint} was made with other {', '.join(changed)}: use the same, or another folder")
+        self.reader.load_state_dict(state["reader"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.update = state["update"]

@@ -1,0 +1,140 @@
+"""Evaluation of an agent on unseen seeds: success, measurements and seconds to the goal, dose, with intervals."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+
+from probegym.agents.base import Agent, OutOfBudget, Script
+from probegym.errors import ProbeGymError
+from probegym.hardware_bridge.commands import Readings
+
+EVALUATION_SEED = 10_000_000
+"""Training uses seeds below this, evaluation those from here on."""
+LANES = 32
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Results:
+    """One row an episode: every field (episodes,)."""
+
+    success: np.ndarray
+    returns: np.ndarray
+    steps: np.ndarray
+    costs: dict[str, np.ndarray]
+    metrics: dict[str, np.ndarray]  # as info had them at the end
+
+    def summary(self, confidence: float = 0.95, seed: int = 0) -> dict[str, float | list[float]]:
+        """Success rate with Wilson interval; medians with bootstrap intervals. Costs to goal are of the successes."""
+        n, k = len(self.success), int(self.success.sum())
+        out: dict[str, float | list[float]] = {"episodes": n, "success": k / n, "success_interval": list(wilson(k, n, confidence))}
+        out["return"] = float(self.returns.mean())
+        for name, values in self.costs.items():
+            reached = values[self.success]
+            out[f"{name}_to_goal"] = float(np.median(reached)) if k else float("nan")
+            out[f"{name}_to_goal_interval"] = list(bootstrap_median(reached, confidence, seed)) if k else [float("nan")] * 2
+            out[f"{name}_mean"] = float(values.mean())
+        for name, values in self.metrics.items():
+            out[f"{name}_median"] = float(np.median(values))
+        return out
+
+
+def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a rate (1927, 10.1080/01621459.1927.10502953)."""
+    from scipy.stats import norm
+
+    z = norm.ppf(0.5 + confidence / 2)
+    p, scale = successes / trials, 1 + z**2 / trials
+    middle, half = p + z**2 / (2 * trials), z * np.sqrt(p * (1 - p) / trials + z**2 / (4 * trials**2))
+    return float(max(0.0, (middle - half) / scale)), float(min(1.0, (middle + half) / scale))
+
+
+def bootstrap_median(values: np.ndarray, confidence: float = 0.95, seed: int = 0, resamples: int = 2000) -> tuple[float, float]:
+    """Percentile bootstrap interval of the median."""
+    rng = np.random.default_rng(seed)
+    medians = np.median(values[rng.integers(0, len(values), (resamples, len(values)))], axis=1)
+    low, high = np.quantile(medians, [0.5 - confidence / 2, 0.5 + confidence / 2])
+    return float(low), float(high)
+
+
+def evaluate(agent: Agent | Script, env_id: str, scenario: str, episodes: int, seed: int = EVALUATION_SEED,
+             progress: Progress = lambda *_: None, **kwargs) -> Results:  # fmt: skip
+    """Run whole episodes on seeds seed, seed + 1, ...; further keywords go to the environment."""
+    if not isinstance(episodes, int) or isinstance(episodes, bool) or episodes < 1:
+        raise ProbeGymError(f"episodes must be a whole number above 0, got {episodes!r}")
+    run = _run_script if isinstance(agent, Script) else _run_batch
+    rows: list[dict] = []
+    progress(0, episodes)
+    for first in range(0, episodes, 1 if isinstance(agent, Script) else LANES):
+        rows += run(agent, env_id, scenario, min(LANES, episodes - first), seed + first, kwargs)
+        progress(len(rows), episodes)
+    names = [name for name in rows[0] if name not in ("success", "return", "steps")]
+    columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    costs = {name: columns[name] for name in Readings.COSTS}
+    metrics = {name: columns[name] for name in names if name not in costs}
+    return Results(columns["success"].astype(bool), columns["return"], columns["steps"], costs, metrics)
+
+
+def _row(info: dict, total: float, steps: int) -> dict:
+    kept = {name: float(v) for name, v in info.items() if not name.startswith(("_", "reward_")) and name != "is_success" and np.ndim(v) == 0}
+    return {"success": bool(info["is_success"]), "return": total, "steps": steps} | kept
+
+
+def _run_batch(agent: Agent, env_id: str, scenario: str, lanes: int, seed: int, kwargs: dict) -> list[dict]:
+    envs = gym.make_vec(env_id, num_envs=lanes, scenario=scenario, autoreset_mode="Disabled", **kwargs)
+    observation, _ = envs.reset(seed=seed)
+    agent.begin(lanes, seed)
+    done, totals, steps = np.zeros(lanes, bool), np.zeros(lanes), np.zeros(lanes, int)
+    rows: list[dict] = [{} for _ in range(lanes)]
+    while not done.all():
+        observation, reward, terminated, truncated, info = envs.step(agent.act(observation, envs.episodes))
+        totals, steps = totals + reward, steps + ~done
+        ended = (terminated | truncated) & ~done
+        for lane in np.nonzero(ended)[0]:
+            rows[lane] = _row({name: value[lane] for name, value in info.items()}, totals[lane], steps[lane])
+        done |= ended
+    envs.close()
+    return rows
+
+
+def _run_script(agent: Script, env_id: str, scenario: str, lanes: int, seed: int, kwargs: dict) -> list[dict]:
+    env = gym.make(env_id, scenario=scenario, disable_env_checker=True, **kwargs).unwrapped
+    total, steps, last, over = 0.0, 0, {}, False
+
+    def step(action: np.ndarray):
+        nonlocal total, steps, last, over
+        if over:
+            raise OutOfBudget
+        observation, reward, terminated, truncated, last = env.step(np.asarray(action, np.float32))
+        total, steps, over = total + reward, steps + 1, terminated or truncated
+        return observation
+
+    observation, _ = env.reset(seed=seed)
+    try:
+        agent.run(step, env, observation, seed)
+    except OutOfBudget:
+        pass
+    if not over:
+        raise ProbeGymError(f"{type(agent).__name__} stopped before its episode ended: it must declare or use up the budget")
+    return [_row(last, total, steps)]
+
+
+def write_json(path: Path, content) -> None:
+    """Write atomically; raises ProbeGymError when the folder cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            scratch = Path(folder) / path.name
+            scratch.write_text(json.dumps(content, indent=1))
+            os.replace(scratch, path)
+    except OSError as error:
+        raise ProbeGymError(f"cannot write {path} ({error.strerror}): free space or choose another folder") from error
