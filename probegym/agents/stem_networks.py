@@ -64,56 +64,65 @@ class ImageReader(nn.Module):
 
 
 class RonchigramReader(nn.Module):
-    """Ronchigrams -> mean and log variance of each control, from the local power spectra of the shadow image.
+    """Two Ronchigrams at opposite excursions -> mean and log variance of each control, from local power spectra.
 
     In a patch around the angle alpha the film appears as an in-line hologram whose defocus is the local curvature of the
     aberration function, so the rings of the patch's spectrum measure it (Lupini et al., J. Electron Microsc. 57, 195
-    (2008), 10.1093/jmicro/dfn018); the film itself drops out.
+    (2008), 10.1093/jmicro/dfn018). The spectrum does not see the sign of the contrast: a column with aberrations c at
+    excursion D looks like one with -c at -D. The mean is made odd under the exchange of the two frames, so whatever the
+    film alone adds to the spectra cancels, and unknown films are read like known ones.
     """
 
     augments = False
 
-    def __init__(self, frames: int, pixels: int, outputs: int, patch: int = 14, stride: int = 4, bins: int = 16, hidden: int = 128):
+    def __init__(self, frames: int, pixels: int, outputs: int, patch: int = 14, stride: int = 4, bins: int = 16,
+                 widths: tuple[int, int, int] = (96, 32, 192)):  # fmt: skip
         super().__init__()
+        if frames != 2:
+            raise ValueError(f"the Ronchigram reader takes two frames at opposite excursions, not {frames}")
         grid = (pixels - patch) // stride + 1
         centre = np.arange(grid) * stride + patch / 2 - pixels / 2
         inside = np.hypot(centre[:, None], centre[None, :]).ravel() < pixels / 2 - 1
         self.register_buffer("inside", torch.from_numpy(np.nonzero(inside)[0]))
         self.register_buffer("filters", self._filters(patch, bins))
-        self.stride, self.frames = stride, frames
-        spectrum = frames * bins * (bins // 2 + 1)
+        self.stride, self.outputs = stride, outputs
+        spectrum, patches = bins * (bins // 2 + 1), int(inside.sum())
         self.normalise = nn.BatchNorm1d(spectrum, affine=False, momentum=0.01)
-        self.place = nn.Parameter(torch.zeros(int(inside.sum()), 64))
-        self.first, self.second = nn.Linear(spectrum, 64), nn.Linear(64, 32)
-        self.third, self.fourth = nn.Linear(32 * int(inside.sum()), hidden), nn.Linear(hidden, hidden)
-        self.last = nn.Linear(hidden, 2 * outputs)
+        self.place = nn.Parameter(torch.zeros(patches, widths[0]))
+        self.first, self.second = nn.Linear(2 * spectrum, widths[0]), nn.Linear(widths[0], widths[1])
+        self.third, self.fourth = nn.Linear(widths[1] * patches, widths[2]), nn.Linear(widths[2], widths[2])
+        self.last = nn.Linear(widths[2], 2 * outputs)
 
     @staticmethod
     def _filters(patch: int, bins: int) -> torch.Tensor:
         """Windowed Fourier filters of the mean-free patch as convolution kernels: (2 bins (bins/2+1), 1, patch, patch)."""
         window = np.hanning(patch + 2)[1:-1]
-        window = np.outer(window, window)
-        x = np.arange(patch)
-        waves = [
-            window * np.exp(-2j * np.pi * (k * x[:, None] + h * x[None, :]) / bins) for k in range(bins) for h in range(bins // 2 + 1)
-        ]
+        window, x = np.outer(window, window), np.arange(patch)
+        orders = [(k, h) for k in range(bins) for h in range(bins // 2 + 1)]
+        waves = [window * np.exp(-2j * np.pi * (k * x[:, None] + h * x[None, :]) / bins) for k, h in orders]
         kernels = np.array([wave - wave.mean() for wave in waves])
         return torch.from_numpy(np.concatenate([kernels.real, kernels.imag])[:, None].astype(np.float32))
 
-    def forward(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """frames: (b, c, h, w) grey levels 0 to 255."""
-        b = frames.shape[0]
+    def spectra(self, frames: torch.Tensor) -> torch.Tensor:
+        """(b, 2, h, w) -> normalised log power (b, 2, patches, bins)."""
+        b, c, pixels, _ = frames.shape
         frames = frames / frames.mean((2, 3), keepdim=True).clamp_min(1e-3) * (math.pi / 4)  # 1 on average inside the disc
-        pixels = frames.shape[-1]
-        wave = nn.functional.conv2d(frames.reshape(b * self.frames, 1, pixels, pixels), self.filters, stride=self.stride)
+        wave = nn.functional.conv2d(frames.reshape(b * c, 1, pixels, pixels), self.filters, stride=self.stride)
         real, imaginary = wave.chunk(2, dim=1)
-        power = torch.log(real * real + imaginary * imaginary + 0.02).flatten(2)[:, :, self.inside]
-        power = power.reshape(b, -1, len(self.inside)).transpose(1, 2)
-        power = self.normalise(power.reshape(b * len(self.inside), -1)).reshape(b, len(self.inside), -1)
-        h = torch.relu(self.second(torch.relu(self.first(power) + self.place))).flatten(1)
-        h = torch.relu(self.third(h))
-        mean, log_variance = self.last(h + torch.relu(self.fourth(h))).chunk(2, dim=1)
-        return mean, log_variance.clamp(*LOG_VARIANCE)
+        power = torch.log(real * real + imaginary * imaginary + 0.02).flatten(2)[:, :, self.inside].transpose(1, 2)
+        flat = self.normalise(power.reshape(b * c * power.shape[1], power.shape[2]))
+        return flat.reshape(b, c, power.shape[1], power.shape[2])
+
+    def _head(self, one: torch.Tensor, other: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        h = torch.relu(self.first(torch.cat([one, other], dim=2)) + self.place)
+        h = torch.relu(self.third(torch.relu(self.second(h)).flatten(1)))
+        return self.last(h + torch.relu(self.fourth(h))).split(self.outputs, dim=1)
+
+    def forward(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """frames: (b, 2, h, w) grey levels 0 to 255."""
+        power = self.spectra(frames)
+        there, back = self._head(power[:, 0], power[:, 1]), self._head(power[:, 1], power[:, 0])
+        return there[0] - back[0], (there[1] + back[1]).clamp(*LOG_VARIANCE)
 
 
 READERS = {"haadf": ImageReader, "ronchigram": RonchigramReader}

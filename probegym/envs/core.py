@@ -147,7 +147,7 @@ class Episodes:
 
     def picture(self, lane: int) -> np.ndarray:
         """The task's picture of one lane."""
-        truth = {name: array[lane] for name, array in (self.world.truth() or {}).items()}
+        truth = {name: array[lane] for name, array in (self.world.truth() or {}).items()} | self.world.portrait(lane)
         memory = {name: array[lane] for name, array in self.memory.items()}
         seen = {name: array[lane] for name, array in self.observation.items()}
         left = {f"{name}_limit": np.array(limit) for name, limit in self.limits.items()}

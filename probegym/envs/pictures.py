@@ -103,3 +103,57 @@ def montage(frames: np.ndarray, map_name: str) -> np.ndarray:
     top, left = (side - grid.shape[0]) // 2, (side - grid.shape[1]) // 2
     square[top : top + grid.shape[0], left : left + grid.shape[1]] = grid
     return square
+
+
+def gauges(info: dict[str, np.ndarray]) -> list[tuple[str, float | None]]:
+    """(label, share of its limit or None) for every cost of the episode so far."""
+    labels = {"measurements": "{:.0f} frames", "time": "{:.1f} s", "dose": "dose {:.3g} e/A^2", "damage": "damage {:.0f}"}
+    out: list[tuple[str, float | None]] = []
+    for name, label in labels.items():
+        limit = info.get(f"{name}_limit")
+        text = label.format(float(info[name])) + ("" if limit is None else f" of {float(limit):g}")
+        if limit is not None or name != "damage":
+            out.append((text, None if limit is None else float(info[name] / limit)))
+    return out
+
+
+def stem(frames: dict[str, np.ndarray], plate: np.ndarray | None, rows: list[tuple[str, float, str]], gauges: list[tuple[str, float | None]],
+         title: str, bars: dict[str, tuple[float, float, str]]) -> np.ndarray:  # fmt: skip
+    """The operator's screen of a STEM: frames, wavefront, aberrations and what the episode has cost.
+
+    frames: title -> (n, h, w) grey levels. plate: phase in rad, NaN outside the aperture, or None when it is not known.
+    rows: (name, value in scales, reading). gauges: (label, share of the budget). bars: title -> (field of view, length
+    of the scale bar, its label).
+    """
+    size, gap, top = 256, 16, 58
+    panels = len(frames) + 1
+    width = gap + panels * (size + gap) + 270
+    screen = Screen(width, top + size + 110)
+    screen.text(title, gap, 12, 17)
+    for index, (name, stack) in enumerate(frames.items()):
+        x = gap + index * (size + gap)
+        screen.panel(montage(stack, "grey" if "HAADF" in name else "warm"), x, top, size, name)
+        if name in bars:
+            columns = int(np.ceil(np.sqrt(len(stack))))
+            rows_down = -(-len(stack) // columns)
+            lower = top - round(size * (1 - rows_down / columns) / 2)  # the bar belongs to the lowest frame of the grid
+            view, length, label = bars[name]
+            screen.scale_bar(x, lower, size, view * columns, length, label)
+    x = gap + len(frames) * (size + gap)
+    if plate is None:
+        screen.panel(np.full((8, 8, 3), 40, np.uint8), x, top, size, "wavefront")
+        screen.text("hidden on an instrument", x + size // 2, top + size // 2, 13, FAINT, "mm")
+    else:
+        wrapped = np.mod(plate + np.pi, 2 * np.pi) - np.pi
+        screen.panel(coloured(wrapped, "cyclic", -np.pi, np.pi), x, top, size, "wavefront, 30 mrad edge, one colour turn = 2 pi")
+    x += size + gap
+    screen.text("aberrations left" if plate is not None else "set points", x, top - 16)
+    for index, (name, value, reading) in enumerate(rows):
+        screen.signed_bar(x, top + 6 + index * 20, 56, value, name, reading)
+    for index, (label, share) in enumerate(gauges):
+        x, y = gap + index * 190, top + size + 44
+        if share is None:
+            screen.text(label, x, y - 4, 12)
+        else:
+            screen.bar(x, y, 160, share, label, GOOD if share < 0.8 else WARN)
+    return screen.array()

@@ -52,6 +52,9 @@ class RecordingWorld:
     def truth(self) -> Lanes | None:
         return self.world.truth()
 
+    def portrait(self, lane: int) -> Lanes:
+        return self.world.portrait(lane)
+
     def snapshot(self, lane: int) -> LaneState:
         return self.world.snapshot(lane)
 
@@ -127,6 +130,9 @@ class ReplayWorld:
 
     def truth(self) -> Lanes | None:
         return self._group(self.position - 1, "truth") or None
+
+    def portrait(self, lane: int) -> Lanes:
+        return {}
 
     def snapshot(self, lane: int) -> LaneState:
         return LaneState({"position": np.array(self.position)})

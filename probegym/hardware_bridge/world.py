@@ -27,6 +27,9 @@ class World(Protocol):
     def truth(self) -> Lanes | None:
         """Hidden state, for privileged rewards and pictures; None on an instrument."""
 
+    def portrait(self, lane: int) -> Lanes:
+        """Hidden state of one lane that is worth drawing but too costly for every step; empty where there is none."""
+
     def snapshot(self, lane: int) -> LaneState:
         """All that decides a lane's future."""
 

@@ -198,7 +198,7 @@ def shot_noise(intensity: np.ndarray, electrons: np.ndarray, keys: np.ndarray) -
     electrons = np.ascontiguousarray(electrons, np.float32)
     keys = np.ascontiguousarray(keys, np.uint64)
     counts = np.empty_like(intensity)
-    kernel, pixels = native.library("stem").shot_noise, ctypes.c_int64(intensity[0].size)
+    kernel, pixels = native.library("stem").shot_noise, ctypes.c_int64(intensity.size // max(1, len(intensity)))
 
     def tile(part: slice) -> None:
         arrays = (keys[part], electrons[part], intensity[part], counts[part])

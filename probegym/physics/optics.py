@@ -116,12 +116,12 @@ class Pupil:
 
         Measured on the axis through the least-squares tilt, so coma that only displaces the probe does not count.
         """
-        chi = np.asarray(coefficients, float) @ self.basis
+        chi = np.einsum("...i,ij->...j", np.asarray(coefficients, float), self.basis)  # a matrix product rounds by batch size
         return np.cos(chi).mean(-1) ** 2 + np.sin(chi).mean(-1) ** 2
 
     def on_axis_strehl(self, coefficients) -> np.ndarray:
         """On-axis intensity relative to the aberration-free probe, tilt included."""
-        chi = np.asarray(coefficients, float) @ self.raw_basis
+        chi = np.einsum("...i,ij->...j", np.asarray(coefficients, float), self.raw_basis)  # a matrix product rounds by batch size
         return np.cos(chi).mean(-1) ** 2 + np.sin(chi).mean(-1) ** 2
 
     def phase_variance(self, coefficients) -> np.ndarray:

@@ -33,8 +33,8 @@ class RonchigramFormer:
     """Ronchigrams of one set of films; a film is chosen for every lane.
 
     films: (variants, slices, gpts, gpts) projected potential in V m, axes (x, y). energy: eV. extent: side of the
-    square cell, m. semiangle_cutoff: rad. pixels: side of the square frame; frames are binned by the largest whole
-    factor that keeps the aperture inside. slice_thickness: m.
+    square cell, m. semiangle_cutoff: rad. pixels: side of the square frame; frames are binned by the smallest whole
+    factor that shows the whole aperture. slice_thickness: m.
     """
 
     films: np.ndarray
@@ -58,7 +58,7 @@ class RonchigramFormer:
                 f"a {self.semiangle_cutoff * 1e3:g} mrad aperture reaches {radius:.0f} grid frequencies, the band limit is "
                 f"{limit}: use a smaller aperture, a smaller cell or more grid points"
             )
-        self.bin = max(1, int(2 * radius / self.pixels))
+        self.bin = int(np.ceil(2 * radius / self.pixels))
         half = self.bin * self.pixels // 2
         if half > limit:
             raise ValueError(f"{self.pixels} pixels need {half} grid frequencies, the band limit is {limit}: ask for fewer pixels")

@@ -192,6 +192,10 @@ class StemTwin:
             "response": self.state["coupling"].copy(),
         }
 
+    def portrait(self, lane: int) -> Lanes:
+        plate = Pupil(self.config.energy, self.config.semiangle_cutoff, self.names, samples=128)
+        return {"wavefront": plate.phase_plate(self.lenses.actual(self.state)[lane])}
+
     def snapshot(self, lane: int) -> LaneState:
         return LaneState.take(self.state, lane)
 

@@ -1,0 +1,76 @@
+"""From a trained student to a policy bundle: choose its threshold on training seeds, export ONNX, write golden pairs."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import warnings
+from pathlib import Path
+
+import torch
+
+from probegym import __version__
+from probegym.agents import bundle
+from probegym.agents.distil import Student, Trainer
+from probegym.agents.evaluate import Progress, evaluate
+
+THRESHOLDS = (0.4, 0.3, 0.22, 0.15, 0.1, 0.07, 0.05, 0.03)  # rad^2
+SELECTION_SEED = 9_100_000  # of the training scenario, away from those of training and of evaluation
+WANTED_SUCCESS = 0.98
+
+
+def choose_threshold(trainer: Trainer, episodes: int, progress: Progress = lambda *_: None) -> tuple[float, dict[str, float]]:
+    """The highest threshold that succeeds often enough on the training scenario; else the one that succeeds most."""
+    rates: dict[float, float] = {}
+    for done, threshold in enumerate(THRESHOLDS):
+        progress(done, len(THRESHOLDS))
+        student = Student(trainer.policy(threshold=threshold), trainer.frames)
+        rates[threshold] = float(evaluate(student, trainer.config.env_id, trainer.config.scenario, episodes, SELECTION_SEED).success.mean())
+    progress(len(THRESHOLDS), len(THRESHOLDS))
+    good = [t for t in THRESHOLDS if rates[t] >= WANTED_SUCCESS]
+    best = good[0] if good else max(THRESHOLDS, key=lambda t: rates[t])
+    return best, {str(t): rate for t, rate in rates.items()}
+
+
+def commit() -> str:
+    """The commit of the source tree, or the version where there is none."""
+    root = Path(__file__).parents[2]
+    try:
+        done = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return f"probegym {__version__}"
+    return done.stdout.strip()
+
+
+def export(trainer: Trainer, folder: Path, threshold: float, selection: dict[str, float], command: str) -> Path:
+    """Write the bundle; returns its folder. Raises ProbeGymError when it cannot be written."""
+    policy, n = trainer.policy(threshold=threshold), len(trainer.names)
+    observation, _ = trainer.envs.reset(seed=SELECTION_SEED)
+    frames, budget = torch.from_numpy(observation[trainer.frames][:4]), torch.from_numpy(observation["budget"][:4])
+    mean, variance = torch.zeros(4, n), policy.prior.repeat(4, 1)
+    names = [trainer.frames, "budget", "mean", "variance"]
+    outputs = ["action", "mean_next", "variance_next"]
+    stream = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the TorchScript exporter announces its successor, which needs another package
+        torch.onnx.export(policy, (frames, budget, mean, variance), stream, input_names=names, output_names=outputs,
+                          dynamic_axes={name: {0: "lanes"} for name in names + outputs}, opset_version=17, dynamo=False)  # fmt: skip
+    with torch.no_grad():
+        action = policy(frames, budget, mean, variance)[0]
+    golden_inputs = dict(zip(names, (frames, budget, mean, variance), strict=True))
+    spec = {
+        "environment": trainer.config.env_id,
+        "scenario": trainer.config.scenario,
+        "observations": {k: {"shape": list(v.shape[1:]), "dtype": str(v.dtype)} for k, v in observation.items() if k in (trainer.frames, "budget")},
+        "action": {"names": [*trainer.names, "declare"], "scales_m": trainer.scales.tolist(), "largest_step_scales": trainer.largest_step,
+                   "unit": "fraction of the largest step; declare above 0.5"},
+        "memory": {"mean": [0.0] * n, "variance": policy.prior.tolist()},
+        "threshold_rad2": threshold,
+        "selection": {"rule": f"highest threshold with success >= {WANTED_SUCCESS} on seeds from {SELECTION_SEED} of the training scenario", "success": selection},
+        "training_commit": commit(),
+        "command": command,
+        "golden": [{"inputs": {k: {"data": v.flatten().tolist(), "shape": list(v.shape), "dtype": str(v.numpy().dtype)} for k, v in golden_inputs.items()},
+                    "action": action.tolist()}],
+    }  # fmt: skip
+    return bundle.write(folder, stream.getvalue(), spec)
+

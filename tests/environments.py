@@ -1,0 +1,78 @@
+"""What the generic tests need to know of each environment. A registered environment without a case fails the suite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import gymnasium as gym
+import numpy as np
+
+import probegym
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scenario to test an environment with.
+
+    steady: turns random actions into ones that do not end the episode. short: a budget of a few steps.
+    varying: observations of which every element must change within an episode.
+    """
+
+    scenario: str
+    steady: Callable[[np.ndarray], np.ndarray]
+    short: int
+    varying: tuple[str, ...]
+    rewards: tuple[str, ...] = ("privileged",)
+
+
+def undeclared(actions: np.ndarray) -> np.ndarray:
+    """StemTuning actions that never declare the microscope tuned."""
+    actions[..., -1] = -np.abs(actions[..., -1])
+    return actions
+
+
+_SEEN = ("controls", "signal", "budget")
+
+CASES: dict[str, tuple[Case, ...]] = {
+    "probegym/StemTuning-v0": (
+        Case("train", undeclared, 5, _SEEN),
+        Case("graphene", undeclared, 5, (*_SEEN, "haadf"), ("privileged", "observable")),
+        Case("both", undeclared, 10, _SEEN, ("privileged", "observable")),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Registered:
+    """An id with one of its cases."""
+
+    id: str
+    case: Case
+
+    def make(self, **options):
+        """The environment as gym.make wraps it."""
+        return gym.make(self.id, **({"scenario": self.case.scenario} | options))
+
+    def bare(self, **options):
+        """The environment without wrappers."""
+        return self.make(**options).unwrapped
+
+    def batch(self, lanes: int, mode: str = "vector_entry_point", **options):
+        """The native vector environment, or gymnasium's synchronous one."""
+        return gym.make_vec(self.id, lanes, mode, **({"scenario": self.case.scenario} | options))
+
+    def actions(self, steps: int, seed: int = 0, lanes: int | None = None) -> np.ndarray:
+        """Random actions (steps, [lanes,] ...) of which none ends the episode."""
+        return self.case.steady(self.any_actions(steps, seed, lanes))
+
+    def any_actions(self, steps: int, seed: int = 0, lanes: int | None = None) -> np.ndarray:
+        """Random actions, some of which may end the episode."""
+        space = self.bare().action_space
+        shape = (steps,) if lanes is None else (steps, lanes)
+        return np.random.default_rng(seed).uniform(space.low, space.high, (*shape, *space.shape)).astype(space.dtype)
+
+
+def registered() -> list[Registered]:
+    """Every id with every case; an id without cases is left to test_every_environment_has_a_case."""
+    return [Registered(name, case) for name in probegym.ENVIRONMENTS for case in CASES.get(name, ())]

@@ -1,0 +1,484 @@
+"""What every registered environment must do, one lane at a time; tests/environments.py holds the cases."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import warnings
+from itertools import pairwise
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.utils.env_checker import check_env
+from scipy import stats
+
+import probegym
+from probegym.errors import ProbeGymError
+from tests.environments import CASES, Registered
+from tests.helpers import differences, digest, follow, moved, python, resident_bytes, rollout
+
+COSTS = ("time", "dose", "damage", "measurements")
+
+
+def test_every_environment_has_a_case():
+    assert set(CASES) == set(probegym.ENVIRONMENTS)
+
+
+# ---- the conventions of gymnasium and stable-baselines3 ----
+
+
+@pytest.mark.filterwarnings("error")
+def test_gymnasium_accepts_it(subject):
+    check_env(subject.bare(), skip_render_check=True)
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_passive_checker_is_silent(subject):
+    env = subject.make()
+    rollout(env, subject.any_actions(10))
+
+
+def test_stable_baselines3_accepts_it(subject):
+    from stable_baselines3.common.env_checker import check_env as sb3_check_env
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message=".*image.*")  # small images suit the policies that are trained here
+        sb3_check_env(subject.bare(), warn=True, skip_render_check=True)
+
+
+def test_spec_survives_json(subject):
+    env = subject.make()
+    again = gym.make(EnvSpec.from_json(env.spec.to_json()))
+    actions = subject.any_actions(3)
+    assert differences(rollout(env, actions), rollout(again, actions)) == []
+
+
+def test_make_without_importing_probegym_first(subject):
+    code = """if True:
+        import sys, gymnasium
+        env = gymnasium.make("probegym:" + sys.argv[1], scenario=sys.argv[2])
+        env.reset(seed=0)
+        print(env.spec.id)"""
+    assert python(code, subject.id, subject.case.scenario) == subject.id
+
+
+def test_import_is_cheap():
+    heavy = ["torch", "matplotlib", "stable_baselines3", "abtem", "ase", "PIL"]
+    assert json.loads(python(f"import probegym, sys, json; print(json.dumps([m for m in {heavy} if m in sys.modules]))")) == []
+
+
+def test_a_step_needs_no_training_library_and_no_simulator(subject):
+    code = """if True:
+        import sys, gymnasium, probegym
+        env = gymnasium.make(sys.argv[1], scenario=sys.argv[2])
+        env.reset(seed=0)
+        env.step(env.action_space.sample())
+        print([m for m in ("torch", "abtem", "ase", "stable_baselines3", "matplotlib") if m in sys.modules])"""
+    assert python(code, subject.id, subject.case.scenario) == "[]"
+
+
+# ---- determinism ----
+
+
+def test_two_environments_agree_exactly(subject):
+    actions = subject.any_actions(30)
+    assert differences(rollout(subject.make(), actions), rollout(subject.make(), actions)) == []
+
+
+ROLLOUT = """if True:
+    import sys
+    from tests.environments import registered
+    from tests.helpers import digest, rollout
+    subject = next(s for s in registered() if [s.id, s.case.scenario] == sys.argv[1:3])
+    print(digest(rollout(subject.make(), subject.any_actions(10))))"""
+
+
+def test_processes_agree_exactly(subject):
+    here = digest(rollout(subject.make(), subject.any_actions(10)))
+    there = [python(ROLLOUT, subject.id, subject.case.scenario, PYTHONHASHSEED=seed) for seed in ("0", "1")]
+    assert there == [here, here]
+
+
+def test_global_generators_are_neither_used_nor_changed(subject):
+    import torch
+
+    def states():
+        return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+
+    actions, seen = subject.any_actions(5), []
+    for seed in (0, 1):
+        random.seed(seed), np.random.seed(seed), torch.manual_seed(seed)
+        before = states()
+        seen.append(rollout(subject.make(), actions))
+        assert states() == before
+    assert differences(*seen) == []
+
+
+# ---- snapshot, restore, counterfactual ----
+
+
+def test_restore_repeats_exactly(subject, env):
+    actions = subject.actions(5)
+    env.step(actions[0])
+    here = env.snapshot()
+    first = follow(env, actions[1:])
+    seen = env.restore(here)
+    assert differences(here.observation, seen) == []
+    assert differences(follow(env, actions[1:]), first) == []
+
+
+def test_snapshot_is_not_touched_by_later_steps(subject, env):
+    env.step(subject.actions(1)[0])
+    here = env.snapshot()
+    kept = copy.deepcopy(here)
+    follow(env, subject.actions(3))
+    env.restore(here)
+    follow(env, subject.actions(3, seed=1))
+    assert differences(here, kept) == []
+
+
+def test_next_episode_after_restore_is_the_same(subject, env):
+    here = env.snapshot()
+    first = env.reset()
+    env.restore(here)
+    assert differences(env.reset(), first) == []
+
+
+def test_snapshot_goes_into_a_new_environment_by_pickle(subject, env):
+    actions = subject.actions(4)
+    env.step(actions[0])
+    here, other = moved(env.snapshot()), subject.bare()
+    other.restore(here)
+    assert differences(follow(other, actions[1:]), follow(env, actions[1:])) == []
+
+
+RESTORE = """if True:
+    import pickle, sys
+    from pathlib import Path
+    from tests.helpers import digest, follow
+    subject, snapshot, actions = pickle.loads(Path(sys.argv[1]).read_bytes())
+    env = subject.bare()
+    env.restore(snapshot)
+    print(digest(follow(env, actions)))"""
+
+
+def test_snapshot_goes_into_a_new_process(subject, env, tmp_path):
+    import pickle
+
+    actions = subject.actions(4)
+    env.step(actions[0])
+    plain = Registered(subject.id, subject.case)
+    (tmp_path / "snapshot").write_bytes(pickle.dumps((plain, env.snapshot(), actions[1:])))
+    assert python(RESTORE, tmp_path / "snapshot") == digest(follow(env, actions[1:]))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, moved], ids=["deepcopy", "pickle"])
+def test_a_copy_made_in_mid_episode_goes_on_alike(subject, copied):
+    env, actions = subject.make(), subject.actions(4)
+    env.reset(seed=3)
+    env.step(actions[0])
+    twin = copied(env)
+    first = follow(env, actions[1:])
+    assert differences(follow(twin, actions[1:]), first) == []
+
+
+def test_counterfactual_is_what_would_have_happened(subject, env):
+    actions = subject.actions(4)
+    env.step(actions[0])
+    before = env.snapshot()
+    imagined = env.counterfactual(actions[1:])
+    assert differences(env.snapshot(), before) == []
+    assert differences(imagined, follow(env, actions[1:])) == []
+
+
+def test_counterfactual_with_another_key_draws_other_noise(subject, env):
+    actions = subject.actions(3)
+    real, same, other = (env.counterfactual(actions, key=key) for key in (None, None, 12345))
+    assert differences(real, same) == []
+    assert differences([s[0] for s in real], [s[0] for s in other]) != []
+    assert differences(real, follow(env, actions)) == []
+
+
+def test_another_key_keeps_the_hidden_state(env):
+    world = env.episodes.world
+    before = copy.deepcopy(world.truth())
+    world.rekey(12345, 0)
+    assert differences(world.truth(), before) == []
+
+
+def test_counterfactual_of_a_bad_action_leaves_the_environment_alone(subject, env):
+    before = env.snapshot()
+    with pytest.raises(ProbeGymError):
+        env.counterfactual([subject.actions(1)[0], np.full(env.action_space.shape, np.nan)])
+    assert differences(env.snapshot(), before) == []
+
+
+def test_counterfactual_stops_where_the_episode_ends(subject):
+    env = subject.bare(budget=subject.case.short)
+    env.reset(seed=0)
+    steps = env.counterfactual(subject.actions(50))
+    assert len(steps) < 50
+    assert [s[2] or s[3] for s in steps] == [False] * (len(steps) - 1) + [True]
+
+
+# ---- observations ----
+
+
+def test_observations_are_inside_their_space(subject):
+    env = subject.bare()
+    for returned in rollout(env, subject.any_actions(60)):
+        assert env.observation_space.contains(returned[0])
+        for name, array in returned[0].items():
+            assert array.dtype == env.observation_space[name].dtype and np.isfinite(array).all()
+
+
+@pytest.mark.parametrize("bound", ["low", "high"])
+def test_extreme_actions_stay_inside(subject, env, bound):
+    action = subject.case.steady(getattr(env.action_space, bound).copy())
+    for _ in range(8):
+        assert env.observation_space.contains(env.step(action)[0])
+
+
+def test_observations_share_no_memory(subject, env):
+    seen = [returned[0] for returned in rollout(env, subject.actions(4))]
+    for one, other in pairwise(seen):
+        assert not any(np.shares_memory(one[name], other[name]) for name in one)
+
+
+def test_writing_into_an_observation_changes_nothing(subject, env):
+    before = env.snapshot()
+    seen, _ = env.reset(seed=3)
+    for array in seen.values():
+        array[...] = 0
+    assert differences(env.snapshot(), before) == []
+
+
+def test_no_element_is_constant_over_an_episode(subject):
+    env = subject.bare()
+    env.reset(seed=0)
+    steps = [returned[0] for returned in env.counterfactual(subject.actions(40))]
+    for name in subject.case.varying:
+        values = np.stack([s[name] for s in steps])
+        assert np.ptp(values.astype(float), axis=0).min() > 0, name
+
+
+def test_episodes_start_differently(subject):
+    env = subject.bare()
+    starts = []
+    for seed in range(4):
+        observation, _ = env.reset(seed=seed)
+        starts.append((observation, env.episodes.world.truth()))
+    for one, other in pairwise(starts):
+        assert differences(one[0], other[0]) and differences(one[1], other[1])
+    env.reset(seed=0)
+    unseeded = env.reset()
+    assert differences(unseeded[0], starts[0][0])
+
+
+# ---- bad actions ----
+
+
+def bad_actions(space) -> dict:
+    low = space.low.astype(float)
+    nan, infinite, beyond = (low.copy() for _ in range(3))
+    nan.flat[0], infinite.flat[-1], beyond.flat[0] = np.nan, np.inf, space.high.flat[0] * 1.01 + 0.01
+    return {
+        "nan": nan, "inf": infinite, "beyond": beyond, "too long": np.append(low, 0), "too short": low[:-1], "number": 0.0,
+        "batch": low[None], "text": np.full(low.shape, "a"), "complex": low + 0j, "none": None, "ragged": [[0.0], 0.0],
+        "objects": np.full(low.shape, None), "dict": {"a": 1},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", bad_actions(gym.spaces.Box(-1, 1, (3,))))
+def test_a_bad_action_is_refused_and_nothing_happens(env, kind):
+    before = env.snapshot()
+    with pytest.raises(ProbeGymError) as caught:
+        env.step(bad_actions(env.action_space)[kind])
+    assert "\n" not in str(caught.value) and "action" in str(caught.value)
+    assert differences(env.snapshot(), before) == []
+
+
+def test_a_step_before_reset_says_so(subject):
+    env = subject.bare()
+    with pytest.raises(gym.error.ResetNeeded):
+        env.step(subject.actions(1)[0])
+
+
+# ---- rewards and costs ----
+
+
+def reward_modes(subject: Registered, **options):
+    for mode in subject.case.rewards:
+        yield subject.bare(reward=mode, **options)
+
+
+def test_reward_is_the_sum_of_its_terms(subject):
+    for env in reward_modes(subject):
+        for returned in rollout(env, subject.any_actions(30)):
+            if len(returned) == 5:
+                info = returned[4]
+                terms = [value for name, value in info.items() if name.startswith("reward_")]
+                assert terms and sum(terms) == pytest.approx(returned[1], abs=1e-12)
+                assert isinstance(returned[1], float) and np.isfinite(returned[1])
+
+
+def test_costs_never_fall_and_keep_to_the_budget(subject):
+    for options in ({}, {"budget": subject.case.short}):
+        env = subject.bare(**options)
+        limits = env.episodes.limits
+        for seed in range(3):
+            costs = [env.reset(seed=seed)[1]]
+            costs += [s[4] for s in env.counterfactual(subject.actions(200, seed))]
+            assert costs[-1]["measurements"] > 0 and costs[-1]["time"] > 0
+            for one, other in pairwise(costs):
+                assert all(0 <= one[name] <= other[name] for name in COSTS)
+            assert all(costs[-1][name] <= limit * (1 + 1e-9) for name, limit in limits.items())
+
+
+@pytest.mark.parametrize("budget", [1, 2, 3])
+def test_a_tiny_budget_is_refused_or_kept(subject, budget):
+    try:
+        env = subject.bare(budget=budget)
+        env.reset(seed=0)
+    except ProbeGymError:
+        return
+    steps = env.counterfactual(subject.actions(10))
+    assert steps[-1][3] and steps[-1][4]["measurements"] <= budget
+
+
+def test_the_budget_is_spent_to_the_last_step_that_fits(subject):
+    env = subject.bare(budget=subject.case.short)
+    first = env.reset(seed=0)[1]["measurements"]
+    steps = env.counterfactual(subject.actions(50))
+    each = steps[0][4]["measurements"] - first
+    assert len(steps) == (subject.case.short - first) // each
+
+
+def returns(subject: Registered, act, lanes: int = 24) -> np.ndarray:
+    """Return of one episode in every lane."""
+    env = subject.batch(lanes, autoreset_mode="Disabled")
+    env.reset(seed=100)
+    total, running = np.zeros(lanes), np.ones(lanes, bool)
+    for step in range(60):
+        if not running.any():
+            break
+        _, reward, terminated, truncated, _ = env.step(act(env.episodes, step))
+        total += np.where(running, reward, 0)
+        running &= ~(terminated | truncated)
+    return total
+
+
+def test_the_oracle_beats_chance_and_doing_nothing(subject):
+    lanes = 24
+    chance = subject.any_actions(60, lanes=lanes)
+    oracle = returns(subject, lambda episodes, _: episodes.task.oracle(episodes.world.truth(), episodes.memory), lanes)
+    for other in (returns(subject, lambda _, step: chance[step], lanes), returns(subject, lambda _, step: 0 * chance[step], lanes)):
+        assert stats.mannwhitneyu(oracle, other, alternative="greater").pvalue < 0.01
+
+
+# ---- life cycle ----
+
+
+def test_reset_twice_and_close_twice(subject):
+    env = subject.make()
+    first = env.reset(seed=1)
+    assert differences(env.reset(seed=1), first) == []
+    env.close()
+    env.close()
+
+
+def test_reset_does_not_remember(subject):
+    env = subject.bare()
+    first = env.reset(seed=1)
+    follow(env, subject.actions(5))
+    assert differences(env.reset(seed=1), first) == []
+
+
+def test_resets_do_not_grow_memory(subject):
+    env, action = subject.bare(), subject.actions(1)[0]
+    sizes = []
+    for _ in range(4):
+        for seed in range(50):
+            env.reset(seed=seed)
+            env.step(action)
+        sizes.append(resident_bytes())
+    assert sizes[-1] - sizes[0] < 4e6
+
+
+MISTAKES = {
+    "unknown scenario": ({"scenario": "nonsense"}, "nonsense"),
+    "scenario number": ({"scenario": 3}, "scenario must be a name"),
+    "scenario none": ({"scenario": None}, "scenario must be a name"),
+    "scenario file": ({"scenario": "/nowhere/mine.yaml:train"}, "mine.yaml"),
+    "budget text": ({"budget": "x"}, "budget must be"),
+    "budget huge": ({"budget": 10**6}, "budget must be"),
+    "budget negative": ({"budget": -1}, "budget must be"),
+    "budget fraction": ({"budget": 2.5}, "budget must be"),
+    "budget boolean": ({"budget": True}, "budget must be"),
+    "reward": ({"reward": "nonsense"}, "privileged"),
+    "reward list": ({"reward": ["privileged"]}, "privileged"),
+    "render mode": ({"render_mode": "nonsense"}, "rgb_array"),
+    "recording": ({"world": "/nowhere/recording.npz"}, "recording"),
+    "world number": ({"world": 3}, "world"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_gets_one_line_that_names_the_mend(subject, mistake):
+    options, mend = MISTAKES[mistake]
+    with pytest.raises(ProbeGymError) as caught:
+        subject.make(**options)
+    message = str(caught.value)
+    assert mend in message and "\n" not in message and len(message) < 500
+
+
+def test_unknown_scenario_lists_the_known(subject):
+    with pytest.raises(ProbeGymError, match=subject.case.scenario):
+        subject.make(scenario="nonsense")
+
+
+# ---- pictures ----
+
+
+@pytest.fixture
+def drawn(subject):
+    env = subject.bare(render_mode="rgb_array")
+    env.reset(seed=3)
+    return env
+
+
+def test_picture_is_rgb(subject, drawn):
+    follow(drawn, subject.actions(2))
+    frame = drawn.render()
+    assert frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3
+    assert min(frame.shape[:2]) >= 200 and frame.std() > 1
+
+
+def test_drawing_changes_nothing(subject, drawn):
+    before = drawn.snapshot()
+    first = drawn.render()
+    assert differences(drawn.snapshot(), before) == []
+    assert np.array_equal(first, drawn.render())
+    undrawn, actions = subject.bare(), subject.actions(3)
+    undrawn.reset(seed=3)
+    assert differences(follow(drawn, actions), follow(undrawn, actions)) == []
+
+
+def test_picture_changes_with_a_step(subject, drawn):
+    first = drawn.render()
+    drawn.step(subject.actions(1)[0])
+    assert not np.array_equal(first, drawn.render())
+
+
+@pytest.mark.filterwarnings("error")
+def test_gymnasium_accepts_the_picture(subject):
+    check_env(subject.bare(render_mode="rgb_array"))
+
+
+def test_no_picture_unless_asked(env):
+    assert env.render() is None
