@@ -128,7 +128,7 @@ def stem(frames: dict[str, np.ndarray], plate: np.ndarray | None, rows: list[tup
     size, gap, top = 256, 16, 58
     panels = len(frames) + 1
     width = gap + panels * (size + gap) + 270
-    screen = Screen(width, top + size + 110)
+    screen = Screen(width, top + size + 76)
     screen.text(title, gap, 12, 17)
     for index, (name, stack) in enumerate(frames.items()):
         x = gap + index * (size + gap)
@@ -145,7 +145,7 @@ def stem(frames: dict[str, np.ndarray], plate: np.ndarray | None, rows: list[tup
         screen.text("hidden on an instrument", x + size // 2, top + size // 2, 13, FAINT, "mm")
     else:
         wrapped = np.mod(plate + np.pi, 2 * np.pi) - np.pi
-        screen.panel(coloured(wrapped, "cyclic", -np.pi, np.pi), x, top, size, "wavefront, 30 mrad edge, one colour turn = 2 pi")
+        screen.panel(coloured(wrapped, "cyclic", -np.pi, np.pi), x, top, size, "wavefront (one turn of colour: 2 pi)")
     x += size + gap
     screen.text("aberrations left" if plate is not None else "set points", x, top - 16)
     for index, (name, value, reading) in enumerate(rows):

@@ -100,22 +100,21 @@ static void lines(const Tensor *t, const float *spec_re, const float *spec_im, i
         f_im[at] = damping * spec_im[(size_t)f * stride];
     }
     for (int row = 0; row < rows; row++) {
+        float cy[ny], sy[ny], cx[nx], sx[nx];
+        for (int k = 0; k < ny; k++) turn((t->qy_max - k) * line_y[row], &cy[k], &sy[k]);
+        for (int x = 0; x < nx; x++) turn(-x * line_x[row], &cx[x], &sx[x]);
         memset(g_re, 0, sizeof(float) * 2 * pad);
         for (int k = 0; k < ny; k++) {
-            float c, s;
-            turn((t->qy_max - k) * line_y[row], &c, &s);
             const float *fr = f_re + k * pad, *fi = f_im + k * pad;
             for (int x = 0; x < pad; x++) {
-                g_re[x] += fr[x] * c - fi[x] * s;
-                g_im[x] += fr[x] * s + fi[x] * c;
+                g_re[x] += fr[x] * cy[k] - fi[x] * sy[k];
+                g_im[x] += fr[x] * sy[k] + fi[x] * cy[k];
             }
         }
         float *out = image + (size_t)row * cols;
         memset(out, 0, sizeof(float) * cols);
         for (int x = 0; x < nx; x++) {
-            float c, s;
-            turn(-x * line_x[row], &c, &s);
-            float a = g_re[x] * c - g_im[x] * s, b = g_re[x] * s + g_im[x] * c;
+            float a = g_re[x] * cx[x] - g_im[x] * sx[x], b = g_re[x] * sx[x] + g_im[x] * cx[x];
             const float *cc = col_cos + (size_t)x * cols, *cs = col_sin + (size_t)x * cols;
             for (int i = 0; i < cols; i++) out[i] += a * cc[i] + b * cs[i]; /* Re[(a + ib) exp(-2 pi i x u)] */
         }
@@ -158,40 +157,127 @@ static inline uint64_t mix(uint64_t z)
     return z ^ (z >> 31);
 }
 
+#define GOLDEN 0x9e3779b97f4a7c15ull
+
+static inline double unit(uint64_t bits) { return ((bits >> 11) + 0.5) * 0x1.0p-53; }
+
 static inline double uniform(uint64_t *state)
 {
-    *state += 0x9e3779b97f4a7c15ull;
-    return ((mix(*state) >> 11) + 0.5) * 0x1.0p-53;
+    *state += GOLDEN;
+    return unit(mix(*state));
 }
 
-/* Transformed rejection (PTRS): Hoermann, Insurance: Mathematics and Economics 12, 39 (1993). */
-static double poisson_large(double mean, uint64_t *state)
+/* Transformed rejection (PTRS): Hoermann, Insurance: Mathematics and Economics 12, 39 (1993).
+ * The first draw of a block is tried for all its pixels at once, the few it rejects go on one by one. */
+typedef struct { double a, b, v_r; } Hat;
+
+static inline Hat hat(double mean)
 {
-    double b = 0.931 + 2.53 * sqrt(mean), a = -0.059 + 0.02483 * b;
-    double inverse_alpha = 1.1239 + 1.1328 / (b - 3.4), v_r = 0.9277 - 3.6224 / (b - 2), log_mean = log(mean);
+    Hat h;
+    h.b = 0.931 + 2.53 * sqrt(mean);
+    h.a = -0.059 + 0.02483 * h.b;
+    h.v_r = 0.9277 - 3.6224 / (h.b - 2);
+    return h;
+}
+
+static double log_factorial(double k)
+{
+    static const double small[10] = {0, 0, 0.69314718055994531, 1.7917594692280550, 3.1780538303479458, 4.7874917427820460,
+                                     6.5792512120101010, 8.5251613610654143, 10.604602902745250, 12.801827480081469};
+    if (k < 10) return small[(int)k];
+    double r = 1 / k; /* Stirling's series */
+    return (k + 0.5) * log(k) - k + 0.91893853320467274 + r * (1.0 / 12 - r * r * (1.0 / 360 - r * r / 1260));
+}
+
+static double poisson_rest(double mean, double u, double v, uint64_t state)
+{
+    Hat h = hat(mean);
+    double log_mean = log(mean), inverse_alpha = 1.1239 + 1.1328 / (h.b - 3.4);
     for (;;) {
-        double u = uniform(state) - 0.5, v = uniform(state), us = 0.5 - fabs(u);
-        double k = floor((2 * a / us + b) * u + mean + 0.43);
-        if (us >= 0.07 && v <= v_r) return k;
-        if (k < 0 || (us < 0.013 && v > us)) continue;
-        if (log(v) + log(inverse_alpha) - log(a / (us * us) + b) <= k * log_mean - mean - lgamma(k + 1)) return k;
+        double us = 0.5 - fabs(u), k = floor((2 * h.a / us + h.b) * u + mean + 0.43);
+        if (us >= 0.07 && v <= h.v_r) return k;
+        if (k >= 0 && (us >= 0.013 || v <= us) &&
+            log(v * inverse_alpha / (h.a / (us * us) + h.b)) <= k * log_mean - mean - log_factorial(k)) return k;
+        u = uniform(&state) - 0.5;
+        v = uniform(&state);
     }
+}
+
+#define BLOCK 16
+#define INVERSION_LIMIT 30.0 /* above this mean PTRS is the faster one */
+
+typedef double doubles __attribute__((vector_size(64)));
+typedef int64_t longs __attribute__((vector_size(64)));
+
+static inline int any(longs a) { return (a[0] | a[1] | a[2] | a[3] | a[4] | a[5] | a[6] | a[7]) != 0; }
+
+/* Inversion for eight means: subtract the probabilities of 0, 1, 2 ... from u until it is used up. */
+static inline longs invert(doubles mean, doubles rest, doubles term)
+{
+    longs active = mean > 0 & mean < INVERSION_LIMIT, count = {0};
+    for (int k = 1; k < 128 && any(active); k += 4)
+        for (int j = k; j < k + 4; j++) {
+            active &= rest > term;
+            rest -= (doubles)((longs)term & active);
+            count -= active; /* a true lane is -1 */
+            term *= mean * (1.0 / j);
+        }
+    return count;
+}
+
+/* Poisson counts of one block of means; state: one random state a pixel. Blocks never mix lanes. */
+static void poisson_block(const double *mean, const uint64_t *state, float *counts)
+{
+    double u[BLOCK], v[BLOCK] __attribute__((aligned(64))), term[BLOCK], found[BLOCK];
+    int small = 0, large = 0, accepted[BLOCK];
+    for (int i = 0; i < BLOCK; i++) {
+        u[i] = unit(mix(state[i] + GOLDEN));
+        small |= mean[i] < INVERSION_LIMIT;
+        large |= mean[i] >= INVERSION_LIMIT;
+        counts[i] = 0;
+    }
+    if (small) {
+        for (int i = 0; i < BLOCK; i++) term[i] = exp(-mean[i]);
+        for (int half = 0; half < BLOCK; half += 8) {
+            doubles m, r, t;
+            memcpy(&m, mean + half, sizeof m), memcpy(&r, u + half, sizeof r), memcpy(&t, term + half, sizeof t);
+            longs count = invert(m, r, t);
+            for (int i = 0; i < 8; i++) counts[half + i] = (float)count[i];
+        }
+    }
+    if (!large) return;
+    for (int i = 0; i < BLOCK; i++) v[i] = unit(mix(state[i] + 2 * GOLDEN));
+    for (int i = 0; i < BLOCK; i++) {
+        double m = mean[i] >= INVERSION_LIMIT ? mean[i] : INVERSION_LIMIT;
+        Hat h = hat(m);
+        double w = u[i] - 0.5, us = 0.5 - fabs(w), k = floor((2 * h.a / us + h.b) * w + m + 0.43), z = k > 10 ? k : 10, r = 1 / z;
+        double bound = k * log(m) - m - ((z + 0.5) * log(z) - z + 0.91893853320467274 + r * (1.0 / 12 - r * r * (1.0 / 360 - r * r / 1260)));
+        double height = log(v[i] * (1.1239 + 1.1328 / (h.b - 3.4)) / (h.a / (us * us) + h.b));
+        found[i] = k;
+        accepted[i] = (us >= 0.07 & v[i] <= h.v_r) | (k >= 10 & (us >= 0.013 | v[i] <= us) & height <= bound);
+    }
+    for (int i = 0; i < BLOCK; i++)
+        if (mean[i] >= INVERSION_LIMIT)
+            counts[i] = (float)(accepted[i] ? found[i] : poisson_rest(mean[i], u[i] - 0.5, v[i], state[i] + 2 * GOLDEN));
 }
 
 /* Poisson counts with mean scale * intensity (negatives from rounding count as zero); keys: one per lane. */
 void shot_noise(int lanes, int64_t pixels, const uint64_t *keys, const float *scale, const float *intensity, float *counts)
 {
+    double mean[BLOCK];
+    uint64_t state[BLOCK];
+    float block[BLOCK];
     for (int l = 0; l < lanes; l++) {
-        for (int64_t i = 0; i < pixels; i++) {
-            double mean = (double)scale[l] * intensity[l * pixels + i];
-            uint64_t state = mix(keys[l] + (uint64_t)(i + 1) * 0xd1342543de82ef95ull);
-            double count = 0;
-            if (mean >= 12) count = poisson_large(mean, &state);
-            else if (mean > 0) {
-                double u = uniform(&state), term = exp(-mean);
-                while (u > term && count < 200) { u -= term; count += 1; term *= mean / count; }
+        const float *in = intensity + l * pixels;
+        for (int64_t at = 0; at < pixels; at += BLOCK) {
+            int used = pixels - at < BLOCK ? (int)(pixels - at) : BLOCK;
+            for (int i = 0; i < BLOCK; i++) {
+                float value = in[at + (i < used ? i : 0)];
+                mean[i] = value > 0 ? (double)scale[l] * value : 0;
+                state[i] = mix(keys[l] + (uint64_t)(at + i + 1) * 0xd1342543de82ef95ull);
             }
-            counts[l * pixels + i] = (float)count;
+            poisson_block(mean, state, block);
+            memcpy(counts + l * pixels + at, block, sizeof(float) * used);
         }
     }
 }

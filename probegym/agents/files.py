@@ -1,0 +1,91 @@
+"""Folders and files that commands write: tried before long work, complete or not there at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from probegym.errors import ProbeGymError
+
+NEEDED_BYTES = 50_000_000
+MARK = "results.json"
+"""The file by which a folder is known as an earlier report, so that it may be replaced."""
+
+
+def writable(folder: str | os.PathLike, needed: int = NEEDED_BYTES) -> Path:
+    """The folder, created if need be and tried with a small file; raises ProbeGymError when that fails or space is short."""
+    folder = Path(folder)
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder) as trial:
+            trial.write(bytes(4096))
+            trial.flush()
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        _unmake(created)
+        raise ProbeGymError(f"cannot write to folder {folder} ({error.strerror}): free space or choose another with --out") from error
+    if free < needed:
+        _unmake(created)
+        raise ProbeGymError(f"folder {folder} has {free / 1e6:.0f} MB left, {needed / 1e6:.0f} MB are needed: free space or choose another with --out")
+    return folder
+
+
+def _unmake(folders: list[Path]) -> None:
+    """Take back the folders that were created, innermost first."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return
+
+
+@contextmanager
+def replaced(folder: str | os.PathLike) -> Iterator[Path]:
+    """A scratch folder that takes the place of ``folder`` when the block ends well, and vanishes when it does not.
+
+    Only an empty folder or an earlier report is replaced. Raises ProbeGymError otherwise and when it cannot be written.
+    """
+    folder = Path(folder).absolute()
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).is_file():
+        raise ProbeGymError(f"folder {folder} holds other files than a report: choose another with --out")
+    writable(folder.parent)
+    if folder.exists() and not folder.is_dir():
+        raise ProbeGymError(f"{folder} is a file: choose a folder with --out")
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield scratch
+        scratch.chmod(0o755)
+        _swap(scratch, folder)
+    except OSError as error:
+        raise ProbeGymError(f"cannot write {folder} ({error.strerror or error}): free space or choose another with --out") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _swap(scratch: Path, folder: Path) -> None:
+    if not folder.exists():
+        os.rename(scratch, folder)
+        return
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-old-", ignore_cleanup_errors=True) as old:
+        os.rename(folder, Path(old) / "report")
+        try:
+            os.rename(scratch, folder)
+        except OSError:
+            os.rename(Path(old) / "report", folder)
+            raise
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write atomically; raises ProbeGymError when it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+            (Path(scratch) / path.name).write_bytes(content)
+            os.replace(Path(scratch) / path.name, path)
+    except OSError as error:
+        raise ProbeGymError(f"cannot write {path} ({error.strerror}): free space or choose another folder") from error

@@ -1,0 +1,250 @@
+"""Stable-Baselines3 on our own vector environments: adaptor, training with checkpoints and resume, export.
+
+Checkpoints are plain tensors that torch reads with ``weights_only``; SB3's own zip files hold pickles and are not used.
+The adaptor gives what SB3 expects of a VecEnv: the first observation of the next episode where one has ended, with the
+last one in ``info["terminal_observation"]`` and ``info["TimeLimit.truncated"]`` where only the budget ended it.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode
+from stable_baselines3 import PPO, SAC
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor
+from torch import nn
+
+from probegym.agents import bundle
+from probegym.agents.export import commit
+from probegym.envs.core import ScopeVectorEnv
+from probegym.errors import ProbeGymError
+
+ALGORITHMS = {"ppo": PPO, "sac": SAC}
+LANES = 16
+
+
+class ScopeVecEnv(VecEnv):
+    """A ScopeVectorEnv in SAME_STEP mode as SB3's VecEnv; lane i is reset with ``seed + i`` after ``seed(seed)``."""
+
+    def __init__(self, envs: ScopeVectorEnv):
+        if envs.metadata["autoreset_mode"] is not AutoresetMode.SAME_STEP:
+            raise ProbeGymError("SB3 resets within a step: make the vector environment with autoreset_mode='SameStep'")
+        self.envs = envs
+        super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
+
+    def reset(self):
+        seeds = self._seeds if any(seed is not None for seed in self._seeds) else None
+        observation, info = self.envs.reset(seed=seeds)
+        self.reset_infos = [_lane(info, lane) for lane in range(self.num_envs)]
+        self._reset_seeds()
+        self._reset_options()
+        return observation
+
+    def step_async(self, actions: np.ndarray) -> None:
+        self._actions = np.asarray(actions, np.float32)
+
+    def step_wait(self):
+        observation, reward, terminated, truncated, info = self.envs.step(self._actions)
+        done = terminated | truncated
+        infos = [_lane(info["final_info"] if done[lane] else info, lane) for lane in range(self.num_envs)]
+        for lane in np.nonzero(done)[0]:
+            infos[lane]["terminal_observation"] = {name: array[lane] for name, array in info["final_obs"].items()}
+            infos[lane]["TimeLimit.truncated"] = bool(truncated[lane] and not terminated[lane])
+        return observation, reward.astype(np.float32), done, infos
+
+    def close(self) -> None:
+        self.envs.close()
+
+    def get_images(self):
+        return self.envs.render() or [None] * self.num_envs
+
+    def get_attr(self, attr_name: str, indices=None) -> list[Any]:
+        return [getattr(self.envs, attr_name) for _ in self._get_indices(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices=None) -> None:
+        raise ProbeGymError(f"lanes share one environment: give {attr_name} to gym.make_vec instead")
+
+    def env_method(self, method_name: str, *method_args, indices=None, **method_kwargs) -> list[Any]:
+        raise ProbeGymError(f"lanes share one environment: call envs.{method_name} instead")
+
+    def env_is_wrapped(self, wrapper_class, indices=None) -> list[bool]:
+        return [False for _ in self._get_indices(indices)]
+
+
+def _lane(info: dict[str, np.ndarray], lane: int) -> dict[str, Any]:
+    """One lane's entries of a vector info, as Python scalars."""
+    mine = {name: value for name, value in info.items() if not name.startswith(("_", "final_")) and info.get(f"_{name}", [False])[lane]}
+    return {name: value[lane].item() if value[lane].ndim == 0 else value[lane].copy() for name, value in mine.items()}
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is trained; ``steps`` environment steps in all, which alone may be raised when it is resumed."""
+
+    env_id: str
+    scenario: str
+    algorithm: str
+    steps: int
+    seed: int = 1
+
+
+@dataclass
+class Progress:
+    """What a caller is told: steps so far, mean return and success rate of the last 100 episodes (None at first)."""
+
+    steps: int
+    mean_return: float | None
+    success: float | None
+
+
+def checkpoint_path(folder: str | os.PathLike) -> Path:
+    """Where the last checkpoint of a training lies."""
+    return Path(folder) / "checkpoint.pt"
+
+
+def build(training: Training, folder: Path) -> BaseAlgorithm:
+    """The algorithm with its environment, untrained. Raises ProbeGymError for an unknown algorithm."""
+    if training.algorithm not in ALGORITHMS:
+        raise ProbeGymError(f"unknown algorithm {training.algorithm!r}: use one of {', '.join(ALGORITHMS)}")
+    envs = gym.make_vec(training.env_id, num_envs=LANES, scenario=training.scenario, autoreset_mode="SameStep")
+    shared = {"seed": training.seed, "tensorboard_log": str(folder / "tensorboard"), "device": "auto"}
+    if training.algorithm == "ppo":
+        rollout = 2 ** int(np.clip(np.log2(max(2, training.steps / LANES)), 1, 7))  # a power of two, so that batches divide it
+        own: dict[str, Any] = {"n_steps": rollout, "batch_size": max(2, LANES * rollout // 4), "n_epochs": 4, "gamma": 0.98, "ent_coef": 1e-3}
+    else:
+        own = {"buffer_size": int(np.clip(training.steps, 1000, 50_000)), "learning_starts": min(1000, training.steps // 2), "gradient_steps": 4}
+    return ALGORITHMS[training.algorithm]("MultiInputPolicy", VecMonitor(ScopeVecEnv(envs)), **shared, **own)
+
+
+def save(model: BaseAlgorithm, training: Training, folder: Path) -> None:
+    """Write the checkpoint atomically; raises ProbeGymError when it cannot be written."""
+    state = {"training": asdict(training), "steps": model.num_timesteps, "parameters": model.get_parameters()}
+    if isinstance(model, SAC):
+        state["log_ent_coef"] = model.log_ent_coef.detach()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            torch.save(state, Path(scratch) / "checkpoint.pt")
+            os.replace(Path(scratch) / "checkpoint.pt", checkpoint_path(folder))
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        raise ProbeGymError(f"cannot write checkpoint {checkpoint_path(folder)} ({error}): free space or choose another folder") from error
+
+
+def load(model: BaseAlgorithm, training: Training, folder: Path) -> None:
+    """Put a checkpoint into a fresh model; raises ProbeGymError when it is damaged or of another training.
+
+    A replay buffer is not kept: SAC gathers experience again before it learns on.
+    """
+    path = checkpoint_path(folder)
+    try:
+        state = torch.load(path, weights_only=True, map_location=model.device)
+        old = state["training"] | {"steps": training.steps}
+    except FileNotFoundError as error:
+        raise ProbeGymError(f"no checkpoint {path}: leave --resume out to start") from error
+    except Exception as error:
+        raise ProbeGymError(f"checkpoint {path} cannot be read ({type(error).__name__}): delete it and train again") from error
+    if changed := [name for name, value in asdict(training).items() if old.get(name) != value]:
+        raise ProbeGymError(f"checkpoint {path} was made with other {', '.join(changed)}: use the same, or another folder")
+    try:
+        model.set_parameters(state["parameters"], device=model.device)
+    except (ValueError, RuntimeError, KeyError) as error:
+        raise ProbeGymError(f"checkpoint {path} does not fit scenario {training.scenario!r} any more: train again in another folder") from error
+    model.num_timesteps = int(state["steps"])
+    if isinstance(model, SAC):
+        with torch.no_grad():
+            model.log_ent_coef.copy_(state["log_ent_coef"])
+        model.learning_starts += model.num_timesteps
+
+
+class _Watch(BaseCallback):
+    """Reports and saves between updates, when weights and step count belong together."""
+
+    def __init__(self, training: Training, folder: Path, report: Callable[[Progress], None], every: int):
+        super().__init__()
+        self.training, self.folder, self.tell, self.every = training, folder, report, every
+
+    def _on_training_start(self) -> None:
+        self.saved = self.num_timesteps
+
+    def _on_rollout_start(self) -> None:
+        if self.num_timesteps >= self.saved + self.every:
+            save(self.model, self.training, self.folder)
+            self.saved = self.num_timesteps
+
+    def _on_step(self) -> bool:
+        if self.n_calls % 10 == 0:
+            returns, successes = [episode["r"] for episode in self.model.ep_info_buffer], self.model.ep_success_buffer
+            self.tell(Progress(self.num_timesteps, float(np.mean(returns)) if returns else None, float(np.mean(successes)) if successes else None))
+        return True
+
+
+def train_sb3(env_id: str, scenario: str, algorithm: str, steps: int, folder: str | os.PathLike, seed: int = 1, resume: bool = False,
+              report: Callable[[Progress], None] = lambda _: None, checkpoint_every: int = 10_000) -> BaseAlgorithm:  # fmt: skip
+    """Train to ``steps`` environment steps, from the folder's checkpoint if ``resume``; TensorBoard logs beside it."""
+    training, folder = Training(env_id, scenario, algorithm, steps, seed), Path(folder)
+    model = build(training, folder)
+    if resume:
+        load(model, training, folder)
+    elif checkpoint_path(folder).exists():
+        raise ProbeGymError(f"folder {folder} holds a checkpoint: go on from it with --resume, or choose another with --out")
+    left = steps - model.num_timesteps
+    if left > 0:
+        # other episodes than before the interruption; below EVALUATION_SEED
+        model.env.seed((seed * 1_000_000 + model.num_timesteps) % 9_000_000)
+        model.learn(left, _Watch(training, folder, report, checkpoint_every), tb_log_name=algorithm, reset_num_timesteps=not resume)
+        save(model, training, folder)
+    return model
+
+
+class _Deterministic(nn.Module):
+    """The mean action of a trained policy, clipped to [-1, 1]: observations in, action out."""
+
+    def __init__(self, model: BaseAlgorithm, names: list[str]):
+        super().__init__()
+        self.policy, self.names, self.ppo = model.policy, names, isinstance(model, PPO)
+
+    def forward(self, *observations: torch.Tensor) -> torch.Tensor:
+        observation = dict(zip(self.names, observations, strict=True))
+        if not self.ppo:
+            return torch.tanh(self.policy.actor.get_action_dist_params(observation)[0])
+        features = self.policy.extract_features(observation, self.policy.pi_features_extractor)
+        return self.policy.action_net(self.policy.mlp_extractor.forward_actor(features)).clamp(-1, 1)
+
+
+def export_sb3(model: BaseAlgorithm, training: Training, folder: Path, command: str) -> Path:
+    """Write a trained model as a policy bundle (ONNX + JSON); returns its folder."""
+    observation = model.env.reset()
+    names = list(observation)
+    inputs = tuple(torch.from_numpy(observation[name][:4]) for name in names)
+    policy, stream = _Deterministic(model, names).cpu().eval(), io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the TorchScript exporter announces its successor, which needs another package
+        torch.onnx.export(policy, inputs, stream, input_names=names, output_names=["action"], opset_version=17, dynamo=False,
+                          dynamic_axes={name: {0: "lanes"} for name in [*names, "action"]})  # fmt: skip
+    with torch.no_grad():
+        action = policy(*inputs)
+    golden = {name: {"data": v.flatten().tolist(), "shape": list(v.shape), "dtype": str(v.numpy().dtype)} for name, v in zip(names, inputs, strict=True)}
+    spec = {
+        "environment": training.env_id,
+        "scenario": training.scenario,
+        "algorithm": training.algorithm,
+        "observations": {name: {"shape": list(v.shape[1:]), "dtype": str(v.dtype)} for name, v in observation.items()},
+        "action": {"unit": "as the environment's action space"},
+        "memory": {},
+        "training_commit": commit(),
+        "command": command,
+        "golden": [{"inputs": golden, "action": action.tolist()}],
+    }
+    return bundle.write(folder, stream.getvalue(), spec)
