@@ -67,9 +67,12 @@ class Episodes:
         self.world = build_world(task_type, self.scenario, lanes, world)
         self.lanes, self.reward_mode = lanes, reward
         self.terms = self.task.rewards[reward]
+        if not self.terms:
+            raise ProbeGymError(f"scenario {scenario!r} shows nothing that a reward={reward!r} can be computed from: use another scenario")
         self.memory = self.task.memory(lanes)
         self.ledger: Lanes = {name: np.zeros(lanes) for name in Readings.COSTS} | {"steps": np.zeros(lanes, np.int64)}
         self.observation: Observation = {}
+        self.truth: Lanes = {}  # hidden state after the last step; empty where the world cannot tell
 
     def begin(self, keys: np.ndarray, where: np.ndarray) -> tuple[Observation, Lanes]:
         """Start episodes on some lanes; returns full-width observation and info (other lanes keep their last)."""
@@ -79,17 +82,17 @@ class Episodes:
             array[where] = 0
         self.world.begin(keys, where)
         readings, _ = self._command(self.task.opening(self.memory), where)
-        truth = self.world.truth() or {}
+        self.truth = self.world.truth() or {}
         self._observe(readings, where)
-        return self.observation, self._info(truth, {}, where)
+        return self.observation, self._info({})
 
     def step(self, action: np.ndarray, where: np.ndarray):
         """One step on some lanes -> (observation, reward, terminated, truncated, info), all full width."""
-        before = self.world.truth() or {}
+        before = self.truth
         readings, spent = self._command(self.task.decode(action, self.memory, where), where)
         self.ledger["steps"][where] += 1
         self._observe(readings, where)
-        after = self.world.truth() or {}
+        self.truth = after = self.world.truth() or {}
         ended, success = self.task.ends(after, self.memory)
         terminated, success = ended & where, success & where
         another = [self.ledger[name] + spent[name] > limit * (1 + 1e-9) for name, limit in self.limits.items()]
@@ -102,7 +105,7 @@ class Episodes:
                 raise ProbeGymError(f"reward term {term.name!r} needs hidden state, this world has none: use reward='observable'")
             parts[f"reward_{term.name}"] = np.where(where, term.weight * term.of(transition), 0.0)
             reward += parts[f"reward_{term.name}"]
-        info = self._info(after, parts, where)
+        info = self._info(parts)
         info["is_success"] = success
         return self.observation, reward, terminated, truncated, info
 
@@ -125,9 +128,9 @@ class Episodes:
                 array[~where] = self.observation[name][~where]
         self.observation = fresh
 
-    def _info(self, truth: Lanes, parts: Lanes, where: np.ndarray) -> Lanes:
+    def _info(self, parts: Lanes) -> Lanes:
         costs = {name: self.ledger[name].copy() for name in Readings.COSTS}
-        return costs | parts | self.task.metrics(truth, self.memory)
+        return costs | parts | self.task.metrics(self.truth, self.memory)
 
     def snapshot(self, lane: int, generator: np.random.Generator) -> Snapshot:
         """A copy of one lane's state."""
@@ -138,6 +141,7 @@ class Episodes:
     def restore(self, snapshot: Snapshot, lane: int, generator: np.random.Generator) -> None:
         """Put it back, here or into another lane of the same task."""
         self.world.restore(snapshot.world, lane)
+        self.truth = self.world.truth() or {}
         snapshot.memory.put(self.memory, lane)
         snapshot.ledger.put(self.ledger, lane)
         self.observation = {name: array.copy() for name, array in self.observation.items()}
@@ -147,7 +151,7 @@ class Episodes:
 
     def picture(self, lane: int) -> np.ndarray:
         """The task's picture of one lane."""
-        truth = {name: array[lane] for name, array in (self.world.truth() or {}).items()} | self.world.portrait(lane)
+        truth = {name: array[lane] for name, array in self.truth.items()} | self.world.portrait(lane)
         memory = {name: array[lane] for name, array in self.memory.items()}
         seen = {name: array[lane] for name, array in self.observation.items()}
         left = {f"{name}_limit": np.array(limit) for name, limit in self.limits.items()}

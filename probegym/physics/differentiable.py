@@ -25,7 +25,7 @@ from probegym.physics.ronchigram import RonchigramFormer, antialias_aperture
 BLOCK = 32
 """Pairs that one row of the batched product sums; runs of equal Q are padded to a multiple of it."""
 
-CHUNK_BYTES = 2**30
+CHUNK_BYTES = {"cpu": 2**26, "cuda": 2**30}
 """Working memory of one chunk of lanes. A gradient over several chunks recomputes each on its way back."""
 
 
@@ -43,7 +43,7 @@ def _full_precision(device: torch.device) -> Iterator[None]:
 
 def _in_chunks(work, lane_bytes: int, *lanes: torch.Tensor) -> torch.Tensor:
     """``work(*lanes)`` a chunk of lanes at a time, within CHUNK_BYTES."""
-    size = max(1, CHUNK_BYTES // lane_bytes)
+    size = max(1, CHUNK_BYTES.get(lanes[0].device.type, 2**30) // lane_bytes)
     chunks = list(zip(*(tensor.split(size) for tensor in lanes), strict=True))
     if len(chunks) == 1:
         return work(*chunks[0])
@@ -60,9 +60,9 @@ class TorchImageFormer:
         self.device, self.dtype = torch.device(device), dtype
         basis, values, q = _pairs(former)
         index, owner = _blocks(q)
-        padded = lambda array: np.where(index < len(q), array[np.minimum(index, len(q) - 1)], 0)  # noqa: E731
-        self._basis = self._put(np.stack([padded(row) for row in basis], axis=-1).reshape(-1, len(basis)))
-        real, imag = padded(values.real), padded(values.imag)
+        basis, values = (np.append(array, np.zeros_like(array[..., :1]), axis=-1)[..., index] for array in (basis, values))
+        self._basis = self._put(np.moveaxis(basis, 0, -1).reshape(-1, len(basis)))
+        real, imag = values.real, values.imag
         self._even, self._odd = self._put(np.stack([real, imag], 1)), self._put(np.stack([imag, -real], 1))
         self._limits = np.abs(q).max(0)
         cell = (q[:, 1] + self._limits[1]) * (self._limits[0] + 1) + q[:, 0]
@@ -78,7 +78,8 @@ class TorchImageFormer:
         a line. Differentiable in all three tensors. Returns (lanes, rows, columns), of this former's device and dtype.
         """
         if coefficients.shape != (len(line_x), len(self.names)) or line_y.shape != line_x.shape:
-            raise ValueError(f"coefficients {tuple(coefficients.shape)} and lines {tuple(line_x.shape)}, {tuple(line_y.shape)} do not match")
+            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (coefficients, line_x, line_y))
+            raise ValueError(f"coefficients and line starts of shapes {shapes} do not match")
         step = pixel_size / self.extent[0]
 
         def work(coefficients: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -156,8 +157,9 @@ class TorchRonchigramFormer:
         kx, ky = np.meshgrid(*[np.fft.fftfreq(gpts, d=former.extent / gpts)] * 2, indexing="ij")
         inside = np.hypot(kx, ky) * lam < former.semiangle_cutoff
         band = antialias_aperture(gpts, former.extent)
-        self._basis = self._put(aberration_basis(kx[inside], ky[inside], lam, self.names))
-        self._tilt = self._put(2 * np.pi * np.stack([kx[inside], ky[inside]]))  # exp(-2 pi i k.r) moves the probe to r
+        basis = aberration_basis(kx[inside], ky[inside], lam, self.names)
+        tilt = 2 * np.pi * np.stack([kx[inside], ky[inside]])  # exp(-2 pi i k.r) moves the probe to r
+        self._basis, self._tilt = (torch.as_tensor(table, device=self.device) for table in (basis, tilt))
         self._inside = torch.as_tensor(np.nonzero(inside.ravel())[0], device=self.device)
         phase = np.exp(1j * interaction_constant(former.energy) * former.films.astype(np.float64))
         flat = torch.as_tensor(np.fft.ifft2(np.fft.fft2(phase) * band))
@@ -185,8 +187,9 @@ class TorchRonchigramFormer:
         return _in_chunks(self._frames, lane_bytes, coefficients, positions % self.extent, variants, orientations)
 
     def _frames(self, coefficients: torch.Tensor, positions: torch.Tensor, variants: torch.Tensor, orientations: torch.Tensor):
-        with _full_precision(self.device):
-            phase = coefficients @ self._basis + positions @ self._tilt
+        with _full_precision(self.device):  # tens of turns at the rim: single precision would cost 1e-5 of the range
+            turns = (coefficients.double() @ self._basis + positions.double() @ self._tilt) / (2 * np.pi)
+        phase = 2 * np.pi * (turns - turns.detach().round()).to(self.dtype)
         lanes, gpts = len(phase), len(self._propagator)
         amplitude = torch.complex(phase.cos(), -phase.sin()) / np.sqrt(phase.shape[1])
         wave = amplitude.new_zeros(lanes, gpts * gpts).index_copy(1, self._inside, amplitude).view(lanes, gpts, gpts)

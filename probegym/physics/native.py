@@ -44,7 +44,8 @@ def library(name: str) -> ctypes.CDLL:
     """The compiled ``kernels/<name>.c``; raises ProbeGymError without a working compiler."""
     source = SOURCES / f"{name}.c"
     compiler = shlex.split(os.environ.get("CC", "cc"))
-    identity = [source.read_text(), *compiler, *FLAGS, platform.machine(), _processor()]
+    text = [path.read_text() for path in [source, *sorted(SOURCES.glob("*.h"))]]
+    identity = [*text, *compiler, *FLAGS, platform.machine(), _processor()]
     digest = hashlib.sha256("\0".join(identity).encode()).hexdigest()[:16]
     folder = cache_folder() / "kernels"
     target = folder / f"{name}-{digest}.so"

@@ -28,11 +28,18 @@ def antialias_aperture(gpts: int, extent: float) -> np.ndarray:
     return np.where(r > cutoff, 0.0, np.where(r > cutoff - taper, edge, 1.0))
 
 
+class _Optics(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int32) for name in ("gpts", "beams", "coefficients", "columns", "pitch", "slices", "half", "bin")] + [
+        (name, ctypes.c_void_p) for name in ("basis", "weight", "target", "column_kx", "propagator", "band")
+    ]
+
+
 @dataclass
 class RonchigramFormer:
     """Ronchigrams of one set of films; a film is chosen for every lane.
 
-    films: (variants, slices, gpts, gpts) projected potential in V m, axes (x, y). energy: eV. extent: side of the
+    films: (variants, slices, gpts, gpts) projected potential in V m, axes (x, y); gpts a power
+    of two. energy: eV. extent: side of the
     square cell, m. semiangle_cutoff: rad. pixels: side of the square frame; frames are binned by the smallest whole
     factor that shows the whole aperture. slice_thickness: m.
     """
@@ -47,7 +54,8 @@ class RonchigramFormer:
 
     def __post_init__(self):
         lam, gpts = wavelength(self.energy), self.films.shape[-1]
-        self.gpts = gpts
+        if gpts & (gpts - 1):
+            raise ValueError(f"films have {gpts} grid points, the transform needs a power of two: build them with 128, 256 or 512")
         k = np.fft.fftfreq(gpts, d=self.extent / gpts)
         kx, ky = np.meshgrid(k, k, indexing="ij")
         inside = np.hypot(kx, ky) * lam < self.semiangle_cutoff
@@ -63,25 +71,29 @@ class RonchigramFormer:
         if half > limit:
             raise ValueError(f"{self.pixels} pixels need {half} grid frequencies, the band limit is {limit}: ask for fewer pixels")
         self.pixel_angle = self.bin / self.extent * lam
-        self._out = np.arange(-half, half) % gpts
         index = np.argwhere(inside)
-        signed = (index[:, 0] + gpts // 2) % gpts - gpts // 2
-        self._columns = np.unique(signed) % gpts
-        position = np.full(gpts, -1)
-        position[self._columns] = np.arange(len(self._columns))
-        self._target = (position[index[:, 0]] * gpts + index[:, 1]).astype(np.int32)
+        columns = np.unique(index[:, 0])
+        pitch = -(-len(columns) // 16) * 16
         shift = 2 * np.pi * np.stack([kx[inside], ky[inside]])  # exp(-2 pi i k.r) moves the probe to r
         basis = np.concatenate([aberration_basis(kx[inside], ky[inside], lam, self.names), shift])
-        self._basis = np.ascontiguousarray(basis / (2 * np.pi), np.float32)
-        self._weight = np.full(len(index), 1 / np.sqrt(len(index)), np.float32)
         band = antialias_aperture(gpts, self.extent)
         phase = np.exp(1j * interaction_constant(self.energy) * self.films.astype(np.float64))
         flat = np.stack([fft.ifft2(fft.fft2(film) * band).astype(np.complex64) for film in phase])
         turned = [np.rot90(flat, turns, axes=(-2, -1)) for turns in range(4)]
         self._transmission = np.ascontiguousarray(np.stack([*turned, *(np.swapaxes(t, -2, -1) for t in turned)], axis=1))
-        self._propagator = (np.exp(-1j * np.pi * lam * self.slice_thickness * (kx**2 + ky**2)) * band).astype(np.complex64)
-        self._band = band[np.ix_(self._out, self._out)].astype(np.float32)
-        self._kernel = native.library("stem").pupil_columns
+        propagator = np.exp(-1j * np.pi * lam * self.slice_thickness * (kx**2 + ky**2)) * band / gpts**2
+        camera = np.arange(-half, half) % gpts
+        self._arrays = {
+            "basis": (basis / (2 * np.pi)).astype(np.float32),
+            "weight": np.full(len(index), 1 / np.sqrt(len(index)), np.float32),
+            "target": (index[:, 1] * pitch + np.searchsorted(columns, index[:, 0])).astype(np.int32),
+            "column_kx": columns.astype(np.int32),
+            "propagator": propagator.astype(np.complex64),
+            "band": (band[np.ix_(camera, camera)] ** 2).astype(np.float32),
+        }
+        sizes = (gpts, len(index), len(basis), len(columns), pitch, self.films.shape[1], half, self.bin)
+        self._struct = _Optics(*sizes, *(array.ctypes.data for array in self._arrays.values()))
+        self._kernel = native.library("ronchigram").ronchigrams
 
     def __reduce__(self):
         fields = (self.films, self.energy, self.extent, self.semiangle_cutoff, self.pixels, self.names, self.slice_thickness)
@@ -98,28 +110,13 @@ class RonchigramFormer:
         frames = np.empty((len(coefficients), self.pixels, self.pixels), np.float32)
         orientations = np.zeros(len(frames), int) if orientations is None else orientations
 
-        def tile(part: slice) -> None:
-            for lane in range(part.start, part.stop):  # one frame fits the cache, sixteen do not
-                frames[lane] = self._frame(coefficients[lane], self._transmission[variants[lane], orientations[lane]])
+        chosen = [self._transmission[v, o] for v, o in zip(variants, orientations, strict=True)]
 
-        in_tiles(tile, len(frames), threads)
+        def tile(part: slice) -> int:
+            slices = (ctypes.c_void_p * (part.stop - part.start))(*(t.ctypes.data for t in chosen[part]))
+            arrays = (native.pointer(coefficients[part]), slices, native.pointer(frames[part]))
+            return self._kernel(ctypes.byref(self._struct), part.stop - part.start, *arrays)
+
+        if any(in_tiles(tile, len(frames), threads)):
+            raise MemoryError(f"no memory for {len(frames)} Ronchigrams")
         return frames
-
-    def _frame(self, coefficients: np.ndarray, slices: np.ndarray) -> np.ndarray:
-        n = self.gpts
-        columns = np.empty((len(self._columns), n), np.complex64)
-        sizes = (1, len(self._weight), len(coefficients))
-        self._kernel(*sizes, *map(native.pointer, (self._basis, self._weight, self._target)), ctypes.c_int64(columns.size),
-                     native.pointer(coefficients), native.pointer(columns))  # fmt: skip
-        wave = np.zeros((n, n), np.complex64)
-        wave[self._columns] = fft.ifft(columns, axis=1, norm="forward", overwrite_x=True)
-        wave = fft.ifft(wave, axis=0, norm="forward", overwrite_x=True)
-        for index, transmission in enumerate(slices):
-            wave *= transmission
-            if index < len(slices) - 1:
-                wave = fft.ifft2(fft.fft2(wave, overwrite_x=True) * self._propagator, overwrite_x=True)
-        wave = fft.fft(wave, axis=0, norm="forward", overwrite_x=True)[self._out]
-        wave = fft.fft(wave, axis=1, norm="forward", overwrite_x=True)[:, self._out]
-        intensity = (wave.real**2 + wave.imag**2) * self._band**2
-        b, p = self.bin, self.pixels
-        return intensity.reshape(p, b, p, b).sum((1, 3)).T

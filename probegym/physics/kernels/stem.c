@@ -8,15 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* cos and sin of 2 pi t: half-angle Taylor series (|pi t| <= pi/2, error < 3e-7), free of calls so that it vectorises */
-static inline __attribute__((always_inline)) void turn(float t, float *c, float *s)
-{
-    float x = 3.14159265358979f * (t - rintf(t)), y = x * x;
-    float sine = x * (1 + y * (-1.6666667e-1f + y * (8.3333333e-3f + y * (-1.9841270e-4f + y * (2.7557319e-6f - y * 2.5052108e-8f)))));
-    float cosine = 1 + y * (-0.5f + y * (4.1666667e-2f + y * (-1.3888889e-3f + y * (2.4801587e-5f + y * (-2.7557319e-7f + y * 2.0876757e-9f)))));
-    *c = 1 - 2 * sine * sine;
-    *s = 2 * sine * cosine;
-}
+#include "turn.h"
 
 typedef struct {
     int32_t beams, coefficients, pairs, frequencies; /* frequencies: Q = k - k' on the half plane Qx >= 0 */
@@ -106,6 +98,7 @@ static void lines(const Tensor *t, const float *spec_re, const float *spec_im, i
         memset(g_re, 0, sizeof(float) * 2 * pad);
         for (int k = 0; k < ny; k++) {
             const float *fr = f_re + k * pad, *fi = f_im + k * pad;
+#pragma GCC ivdep
             for (int x = 0; x < pad; x++) {
                 g_re[x] += fr[x] * cy[k] - fi[x] * sy[k];
                 g_im[x] += fr[x] * sy[k] + fi[x] * cy[k];
@@ -116,6 +109,7 @@ static void lines(const Tensor *t, const float *spec_re, const float *spec_im, i
         for (int x = 0; x < nx; x++) {
             float a = g_re[x] * cx[x] - g_im[x] * sx[x], b = g_re[x] * sx[x] + g_im[x] * cx[x];
             const float *cc = col_cos + (size_t)x * cols, *cs = col_sin + (size_t)x * cols;
+#pragma GCC ivdep
             for (int i = 0; i < cols; i++) out[i] += a * cc[i] + b * cs[i]; /* Re[(a + ib) exp(-2 pi i x u)] */
         }
     }
@@ -280,32 +274,4 @@ void shot_noise(int lanes, int64_t pixels, const uint64_t *keys, const float *sc
             memcpy(counts + l * pixels + at, block, sizeof(float) * used);
         }
     }
-}
-
-/* ---- Ronchigram helpers ---- */
-
-/* Beam amplitudes scattered onto a (columns, gpts) complex array whose columns are the kx of the disc. */
-void pupil_columns(int lanes, int beams, int coefficients, const float *basis, const float *weight,
-                   const int32_t *target, int64_t cells, const float *c, float *out)
-{
-    float *chi = malloc(sizeof(float) * 3 * beams), *re = chi + beams, *im = re + beams;
-    if (!chi) { memset(out, 0, sizeof(float) * 2 * cells * lanes); return; }
-    for (int l = 0; l < lanes; l++) {
-        memset(chi, 0, sizeof(float) * beams);
-        for (int k = 0; k < coefficients; k++) {
-            float a = c[(size_t)l * coefficients + k];
-            const float *b = basis + (size_t)k * beams;
-            if (a != 0) for (int q = 0; q < beams; q++) chi[q] += a * b[q];
-        }
-        for (int q = 0; q < beams; q++) {
-            float x, y;
-            turn(chi[q], &x, &y);
-            re[q] = weight[q] * x;
-            im[q] = -weight[q] * y;
-        }
-        float *o = out + (size_t)l * 2 * cells;
-        memset(o, 0, sizeof(float) * 2 * cells);
-        for (int q = 0; q < beams; q++) { o[2 * target[q]] = re[q]; o[2 * target[q] + 1] = im[q]; }
-    }
-    free(chi);
 }

@@ -1,0 +1,239 @@
+"""``probegym demo``: train a small agent live, measure it beside the shipped policies and the baselines, write a report.
+
+The times in the settings bound the whole on any machine; numbers of episodes that a slow machine cannot reach are cut
+and the report says how many there were.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from probegym import __version__
+from probegym.agents import distil, files
+from probegym.agents.base import Agent, Script
+from probegym.agents.bundle import BundlePolicy, shipped
+from probegym.agents.evaluate import EVALUATION_SEED, Results, evaluate
+from probegym.agents.export import choose_threshold, commit, export
+from probegym.agents.registry import make_agent
+from probegym.agents.report import Curve, Report, Row, gif, page
+from probegym.agents.stories import Story, tell
+from probegym.errors import ProbeGymError
+
+ENV_ID = "probegym/StemTuning-v0"
+LIVE_SEED = 9_500_000  # of the success shown during training; EVALUATION_SEED and on are for the final table
+PACE_UPDATES = 30
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """Sizes of the demo; times in s. ``updates`` fixes the length of the training, else ``training_seconds`` does."""
+
+    training_seconds: float = 85.0
+    updates: int | None = None
+    lanes: int = 64
+    evaluations: int = 6
+    live_episodes: int = 48
+    episodes: int = 200
+    policy_seconds: float = 20.0
+    scripts: tuple[str, ...] = ("coordinate-descent", "nelder-mead", "beacon")
+    script_episodes: int = 12
+    script_seconds: float = 30.0
+    shipped: dict[str, str] = field(default_factory=lambda: {"stem-tuning-ronchigram": "id", "stem-tuning-haadf": "haadf-id"})
+    seed: int = 1
+
+
+def _bar(console: Console) -> Progress:
+    columns = (SpinnerColumn(), TextColumn("{task.description:<28}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(*columns, TextColumn("{task.fields[told]}"), console=console)
+
+
+class Demo:
+    """One run; the parts fill ``rows``, ``curve``, ``stories`` and ``timings``."""
+
+    def __init__(self, settings: DemoSettings, folder: Path, console: Console):
+        self.settings, self.folder, self.console = settings, folder, console
+        self.rows: list[Row] = []
+        self.curve, self.stories = Curve(), list[Story]()
+        self.timings: dict[str, float] = {}
+
+    @contextmanager
+    def _timed(self, stage: str):
+        start = time.perf_counter()
+        yield
+        self.timings[stage] = time.perf_counter() - start
+
+    def run(self) -> Report:
+        """All parts in order; leaves the live agent's bundle and its TensorBoard logs in the folder."""
+        with self._timed("training"):
+            trainer = self._train()
+        with self._timed("export"):
+            threshold, selection = choose_threshold(trainer, self.settings.live_episodes)
+            command = f"probegym demo (seed {self.settings.seed}, {trainer.config.updates} updates)"
+            bundle = export(trainer, self.folder / "policy", threshold, selection, command)
+        with self._timed("policies"):
+            self._policies(bundle)
+        with self._timed("scripts"):
+            self._scripts()
+        with self._timed("pictures"):
+            self._stories(bundle)
+        return self._report(trainer)
+
+    # ---- training ----
+
+    def _updates(self) -> int:
+        """As many gradient steps as fit into the time, measured on this machine."""
+        if self.settings.updates:
+            return self.settings.updates
+        times: list[float] = []
+        config = distil.Distillation(ENV_ID, updates=PACE_UPDATES, lanes=self.settings.lanes, seed=self.settings.seed)
+        distil.Trainer(config, self.folder / "pace").run(lambda _: times.append(time.perf_counter()))
+        pace = (times[-1] - times[0]) / (PACE_UPDATES - 20)  # reports come after updates 20 and 30
+        return int(np.clip(round(self.settings.training_seconds / pace, -1), 200, 3000))
+
+    def _train(self) -> distil.Trainer:
+        s, updates = self.settings, self._updates()
+        config = distil.Distillation(ENV_ID, updates=updates, lanes=s.lanes, seed=s.seed)
+        trainer = distil.Trainer(config, self.folder / "training")
+        self.console.print(f"training on scenario [b]{config.scenario}[/b]: {updates} gradient steps of {s.lanes} examples, seed {s.seed}")
+        with _bar(self.console) as bar:
+            task = bar.add_task("training", total=updates, told="")
+            told = {"loss": "", "success": ""}
+
+            def report(progress: distil.Progress) -> None:
+                if progress.success is None:
+                    self.curve.loss.append((progress.update, progress.loss))
+                    told["loss"] = f"loss {progress.loss:.2f}"
+                else:
+                    self.curve.success.append((progress.update, progress.success))
+                    told["success"] = f"[b]live success {progress.success:.0%}[/b]"
+                    if not self.console.is_terminal:
+                        self.console.print(f"  after {progress.update} gradient steps: success {progress.success:.0%}")
+                bar.update(task, completed=progress.update, told="  ".join(filter(None, told.values())))
+
+            def live(agent: Agent) -> float:
+                return float(evaluate(agent, ENV_ID, "id", s.live_episodes, LIVE_SEED).success.mean())
+
+            trainer.run(report, live, s.evaluations)
+        return trainer
+
+    # ---- measuring ----
+
+    def _measure(self, name: str, label: str, kind: str, scenario: str, episodes: int, seconds: float, note: str = "") -> None:
+        """Evaluate in small parts until the episodes or the time are used up; missing policies become a note."""
+        start = time.perf_counter()
+        try:
+            agent = make_agent(name)
+        except ProbeGymError as error:
+            self.console.print(f"  {label}: {error}", highlight=False)
+            self.rows.append(Row(label, kind, scenario, None, note=str(error)))
+            return
+        step = 1 if isinstance(agent, Script) else 32
+        results: list[Results] = []
+        with _bar(self.console) as bar:
+            task = bar.add_task(label, total=episodes, told="")
+            for first in range(0, episodes, step):
+                results.append(evaluate(agent, ENV_ID, scenario, min(step, episodes - first), EVALUATION_SEED + first))
+                joined = _joined(results)
+                bar.update(task, completed=len(joined.success), told=f"success {joined.success.mean():.0%}")
+                if time.perf_counter() - start > seconds:
+                    break
+        self.rows.append(Row(label, kind, scenario, joined.summary(), time.perf_counter() - start, note))
+
+    def _policies(self, bundle: Path) -> None:
+        s = self.settings
+        self.console.print(f"measuring on unseen seeds: {s.episodes} episodes a policy")
+        self._measure(str(bundle), "trained just now", "live", "id", s.episodes, s.policy_seconds, f"in {self.timings['training']:.0f} s on this machine")
+        for name, scenario in s.shipped.items():
+            if name in shipped():
+                self._measure(name, name, "shipped", scenario, s.episodes, s.policy_seconds, "shipped with ProbeGym")
+            else:
+                self.rows.append(Row(name, "shipped", scenario, None, note="this policy is not part of this installation"))
+        for scenario in dict.fromkeys(["id", *s.shipped.values()]):
+            self._bounds(scenario, s.episodes)
+
+    def _bounds(self, scenario: str, episodes: int) -> None:
+        for name, note in (("oracle", "sees the hidden aberrations"), ("random", "random controls")):
+            self._measure(name, name, "bound", scenario, episodes, self.settings.policy_seconds, note)
+
+    def _scripts(self) -> None:
+        s = self.settings
+        if not s.scripts:
+            return
+        self.console.print(f"scripts take 150 images an episode: up to {s.script_episodes} episodes or {s.script_seconds:.0f} s each")
+        for name in s.scripts:
+            self._measure(name, name, "script", "beacon", s.script_episodes, s.script_seconds)
+        self._bounds("beacon", s.script_episodes)
+
+    # ---- report ----
+
+    def _stories(self, bundle: Path) -> None:
+        agents = {name: (name, scenario) for name, scenario in self.settings.shipped.items() if name in shipped()}
+        for label, (name, scenario) in (agents | {"trained just now": (str(bundle), "id")}).items():
+            options = [tell(BundlePolicy(name), label, ENV_ID, scenario, EVALUATION_SEED + index) for index in range(6)]
+            good = [story for story in options if story.success and story.portraits[0].strehl < 0.3] or options
+            self.stories.append(max(good, key=lambda story: len(story.screens)))
+
+    def _report(self, trainer: distil.Trainer) -> Report:
+        s = self.settings
+        facts = {
+            "training": f"{trainer.config.updates} gradient steps of {s.lanes} examples on scenario train, seed {s.seed}, then the threshold of declaring",
+            "evaluation": f"seeds from {EVALUATION_SEED}, which training never uses; live success on seeds from {LIVE_SEED}",
+            "software": f"ProbeGym {__version__}, commit {commit()[:12]}, torch {torch.__version__}, Python {platform.python_version()}",
+            "machine": f"{platform.machine()}, {os.cpu_count()} processors",
+        }
+        animation = gif(self.stories[0].screens) if self.stories else b""
+        return Report("Tuning an electron microscope", self.rows, self.curve, self.stories, self.timings, facts, animation)
+
+
+def _joined(parts: list[Results]) -> Results:
+    """Results of several seed ranges as one."""
+    def join(name: str):
+        values = [getattr(part, name) for part in parts]
+        return {key: np.concatenate([v[key] for v in values]) for key in values[0]} if isinstance(values[0], dict) else np.concatenate(values)
+
+    return Results(**{f.name: join(f.name) for f in fields(Results)})
+
+
+def _table(rows: list[Row]) -> Table:
+    table = Table("agent", "scenario", "episodes", "success", "95 %", "images", "seconds", "Strehl", title="on unseen seeds")
+    for row in rows:
+        if row.summary is None:
+            table.add_row(row.agent, row.scenario, "-", "-", "-", "-", "-", "-")
+            continue
+        s = row.summary
+        low, high = s["success_interval"]
+        numbers = [f"{s['measurements_to_goal']:.0f}", f"{s['time_to_goal']:.1f}", f"{s['strehl_median']:.2f}"]
+        table.add_row(row.agent, row.scenario, str(s["episodes"]), f"{s['success']:.1%}", f"{low:.0%}-{high:.0%}", *numbers)
+    return table
+
+
+def run(out: str | os.PathLike, settings: DemoSettings | None = None, console: Console | None = None) -> Path:
+    """The whole demo; returns the report's path. Raises ProbeGymError when ``out`` cannot be written, before any work."""
+    settings, console = settings or DemoSettings(), console or Console()
+    start = time.perf_counter()
+    with files.replaced(out) as folder:
+        demo = Demo(settings, folder, console)
+        report = demo.run()
+        rows = [asdict(row) for row in report.rows]
+        curve = asdict(report.curve)
+        content = {"environment": ENV_ID, "settings": asdict(settings), "facts": report.facts, "timings": report.timings, "rows": rows, "curve": curve}
+        (folder / files.MARK).write_text(json.dumps(content, indent=1))
+        (folder / "episode.gif").write_bytes(report.animation)
+        (folder / "index.html").write_text(page(report), encoding="utf-8")
+    console.print(_table(report.rows))
+    path = Path(out) / "index.html"
+    console.print(f"finished in {time.perf_counter() - start:.0f} s; report: [b]{path.absolute()}[/b]", highlight=False, soft_wrap=True)
+    return path
+

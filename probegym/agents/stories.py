@@ -1,0 +1,104 @@
+"""One episode of an agent, drawn: the screen at every step, and what the column looks like before and after.
+
+The pictures show the hidden state, so they exist for twins only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import gymnasium as gym
+import numpy as np
+
+from probegym.agents.base import Agent
+from probegym.envs import pictures
+from probegym.envs.task import Observation
+from probegym.hardware_bridge.twins.stem import StemTwin
+from probegym.physics import specimens
+from probegym.physics.image_formation import ImageFormer, raster
+from probegym.physics.optics import Pupil, focal_spread
+from probegym.physics.ronchigram import RonchigramFormer
+
+FIELD_OF_VIEW, PIXELS = 2.5e-9, 128
+FILM, FILM_APERTURE, FILM_PIXELS = "film-carbon", 0.040, 84
+MONOLAYER = "mos2-vs"
+
+
+@dataclass
+class Portrait:
+    """The column at one moment. pictures: title -> (h, w, 3) uint8."""
+
+    strehl: float
+    pictures: dict[str, np.ndarray]
+
+
+@dataclass
+class Story:
+    """An episode: ``screens`` are the environment's own pictures, one a step; costs are those at the end."""
+
+    agent: str
+    scenario: str
+    seed: int
+    success: bool
+    images: int
+    seconds: float
+    dose: float
+    portraits: list[Portrait] = field(default_factory=list)  # before, after
+    screens: list[np.ndarray] = field(default_factory=list)
+
+
+@lru_cache(maxsize=4)
+def _ronchigrams(energy: float, names: tuple[str, ...]) -> RonchigramFormer:
+    film = specimens.load(FILM)
+    return RonchigramFormer(film.films[:1], energy, film.extent[0], FILM_APERTURE, FILM_PIXELS, names, film.slice_thickness)
+
+
+def portrait(world: StemTwin, lane: int = 0) -> Portrait:
+    """HAADF image in focus, Ronchigram and phase plate for the aberrations of this moment, without noise."""
+    c, names = world.config, world.names
+    truth = world.truth()
+    coefficients = truth["aberrations"][lane : lane + 1]
+    name = c.specimens[int(world.state["specimen"][lane])] if c.specimens else MONOLAYER
+    spread = focal_spread(c.chromatic, c.energy, c.energy_spread)
+    former = ImageFormer(specimens.load(name).tensors["haadf"], c.semiangle_cutoff, names, c.source_size, spread)
+    image = former.images(coefficients, *raster(1, PIXELS, FIELD_OF_VIEW / PIXELS), PIXELS, FIELD_OF_VIEW / PIXELS)[0]
+    frame = _ronchigrams(c.energy, names).frames(coefficients, np.zeros((1, 2)), np.zeros(1, int))[0]
+    plate = Pupil(c.energy, c.semiangle_cutoff, names, samples=160).phase_plate(coefficients[0])
+    wrapped = np.mod(plate + np.pi, 2 * np.pi) - np.pi
+    drawn = {
+        f"HAADF image of {_spoken(name)}, {FIELD_OF_VIEW * 1e9:g} nm wide": pictures.coloured(image, "grey"),
+        f"Ronchigram of amorphous carbon, {FILM_APERTURE * 1e3:g} mrad": pictures.coloured(frame, "warm"),
+        "phase of the wavefront, one colour turn is 2\u03c0": pictures.coloured(wrapped, "cyclic", -np.pi, np.pi),
+    }
+    return Portrait(float(truth["strehl"][lane]), drawn)
+
+
+def _spoken(name: str) -> str:
+    return {MONOLAYER: "MoS\u2082"}.get(name, "a Au nanoparticle" if name.startswith("au-") else name)
+
+
+def _seen(observation: Observation) -> np.ndarray:
+    """All frames of an observation side by side."""
+    names = [name for name in ("haadf", "ronchigram") if name in observation]
+    return np.hstack([pictures.coloured(frame, "grey" if name == "haadf" else "warm") for name in names for frame in observation[name]])
+
+
+def tell(agent: Agent, name: str, env_id: str, scenario: str, seed: int) -> Story:
+    """Play one episode and draw it. Raises ProbeGymError when the agent does not fit the scenario."""
+    env = gym.make(env_id, scenario=scenario, render_mode="rgb_array", disable_env_checker=True).unwrapped
+    observation, _ = env.reset(seed=seed)
+    agent.begin(1, seed)
+    portraits, screens, over = [portrait(env.episodes.world)], [env.render()], False
+    portraits[0].pictures["the first frames that the agent saw"] = _seen(observation)
+    info: dict = {}
+    while not over:
+        action = agent.act({key: array[None] for key, array in observation.items()}, env.episodes)[0]
+        observation, _, terminated, truncated, info = env.step(action)
+        screens.append(env.render())
+        over = terminated or truncated
+    portraits.append(portrait(env.episodes.world))
+    portraits[1].pictures["the last frames that the agent saw"] = _seen(observation)
+    costs = {"images": int(info["measurements"]), "seconds": float(info["time"]), "dose": float(info["dose"])}
+    env.close()
+    return Story(name, scenario, seed, bool(info["is_success"]), portraits=portraits, screens=screens, **costs)
