@@ -41,7 +41,7 @@ def aberration_states(count: int, seed: int) -> np.ndarray:
 
 
 def abtem_probe(recipe, state: np.ndarray, soft: bool = False, semiangle_cutoff: float | None = None):
-    """abTEM's probe with the same aberrations."""
+    """The probe of abTEM with the same aberrations."""
     import abtem
 
     polar = to_polar(dict(zip(ABERRATIONS, state, strict=True)))
@@ -96,8 +96,13 @@ def compare_images(name: str, states: np.ndarray, positions: int, soft: bool) ->
     return [summary(name, detector + edge, found, f"{positions} x {positions}") for detector, found in gathered.items()]
 
 
+def ronchigram_former(film: specimens.Specimen) -> RonchigramFormer:
+    """The fast model of a film with all 25 aberrations."""
+    return RonchigramFormer(film.films, film.energy, film.extent[0], film.semiangle_cutoff, PIXELS, slice_thickness=film.slice_thickness)
+
+
 def abtem_frame(recipe, potential, former: RonchigramFormer, state: np.ndarray, position: np.ndarray) -> np.ndarray:
-    """abTEM's diffraction pattern of one probe position, cropped and binned as a Ronchigram: rows along ky."""
+    """The diffraction pattern of abTEM at one probe position, cropped and binned as a Ronchigram: rows along ky."""
     probe = abtem_probe(recipe, state, semiangle_cutoff=former.semiangle_cutoff * 1e3)
     probe.grid.match(potential)
     wave = probe.build(scan=tuple(position / ANGSTROM), lazy=False).multislice(potential)
@@ -105,7 +110,6 @@ def abtem_frame(recipe, potential, former: RonchigramFormer, state: np.ndarray, 
     spectrum = np.abs(np.fft.fftshift(np.fft.fft2(exit_wave.astype(complex)))) ** 2
     centre, half, p, b = exit_wave.shape[0] // 2, former.bin * former.pixels // 2, former.pixels, former.bin
     middle = slice(centre - half, centre + half)
-    # Probes of abTEM carry unit current in reciprocal space.
     return spectrum[middle, middle].reshape(p, b, p, b).sum((1, 3)).T
 
 
@@ -114,7 +118,7 @@ def compare_ronchigrams(name: str, states: np.ndarray) -> dict:
     import abtem
 
     recipe, film, rng = RECIPES[name], specimens.load(name), np.random.default_rng(7)
-    former = RonchigramFormer(film.films, film.energy, film.extent[0], film.semiangle_cutoff, PIXELS, slice_thickness=film.slice_thickness)
+    former = ronchigram_former(film)
     positions = rng.uniform(0, film.extent[0], (len(states), 2))
     variants, orientations = rng.integers(0, len(film.films), len(states)), np.arange(len(states)) % 8
     frames, found = former.frames(states, positions, variants, orientations), []
@@ -129,27 +133,33 @@ def compare_ronchigrams(name: str, states: np.ndarray) -> dict:
 
 
 def compare_with_atoms(name: str, states: np.ndarray) -> list[dict]:
-    """The first film against its atoms in thin slices on a fine grid, with the focus at the film's entrance and in mid-slice.
+    """The first film against its atoms in thin slices on a fine grid.
 
-    A slice stands for atoms half its thickness further down: the second form shifts C10 by that, a constant offset that a
-    microscope would not know of either.
+    As shipped; with the focus in mid-slice, since a slice stands for atoms half its thickness further down (a constant
+    offset of C10, which a microscope does not know of either); and, to tell the grid's share, the same slices on the fine grid.
     """
-    import abtem
-
     recipe, film, rng = RECIPES[name], specimens.load(name), np.random.default_rng(8)
-    former = RonchigramFormer(film.films[:1], film.energy, film.extent[0], film.semiangle_cutoff, PIXELS, slice_thickness=film.slice_thickness)
-    fine = abtem.Potential(recipe.atoms(0), gpts=FINE_GPTS, slice_thickness=FINE_SLICE, parametrization="lobato", projection="infinite")
-    fine = fine.build(lazy=False)
+    former = ronchigram_former(film)
+    fine, thick = (fine_potential(recipe, thickness) for thickness in (FINE_SLICE, recipe.slice_thickness))
     positions, first = rng.uniform(0, film.extent[0], (len(states), 2)), np.zeros(len(states), int)
     shifted = states + np.where(np.array(ABERRATIONS) == "C10", film.slice_thickness / 2, 0.0)
     references = [abtem_frame(recipe, fine, former, *both) for both in zip(states, positions, strict=True)]
     label = f"{film.films.shape[1]} x {film.slice_thickness * 1e9:g} nm vs {len(fine)} slices"
-    rows = []
-    for view, coefficients in ((label, states), (f"{label}, C10 in mid-slice", shifted)):
-        frames = former.frames(coefficients, positions, first)
-        found = [errors(*pair) for pair in zip(frames, references, strict=True)]
-        rows.append(summary(name, view, found, f"{PIXELS} x {PIXELS}"))
-    return rows
+    views = {
+        label: former.frames(states, positions, first),
+        f"{label}, mid-slice": former.frames(shifted, positions, first),
+        f"{label}, mid-slice, 512 points": [abtem_frame(recipe, thick, former, *both) for both in zip(shifted, positions, strict=True)],
+    }
+    size = f"{PIXELS} x {PIXELS}"
+    return [summary(name, view, [errors(*pair) for pair in zip(frames, references, strict=True)], size) for view, frames in views.items()]
+
+
+def fine_potential(recipe, slice_thickness: float):
+    """The atoms of a recipe's first film on the fine grid; slice_thickness in Angstrom."""
+    import abtem
+
+    options = {"slice_thickness": slice_thickness, "parametrization": "lobato", "projection": "infinite"}
+    return abtem.Potential(recipe.atoms(0), gpts=FINE_GPTS, **options).build(lazy=False)
 
 
 def show(title: str, rows: list[dict]) -> None:

@@ -29,12 +29,13 @@ def variance(distribution) -> float:
 
 
 def table(title: str, header: tuple[str, ...], rows: list[tuple]) -> None:
-    """Print rows under a header, columns as wide as their widest cell."""
+    """Print rows under a header, columns as wide as their widest cell; words to the left, figures to the right."""
     cells = [header, *([_text(value) for value in row] for row in rows)]
+    words = [all(isinstance(row[column], str) for row in rows) for column in range(len(header))]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     print(f"\n{title}")
     for number, row in enumerate(cells):
-        print("  ".join([row[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True))]))
+        print("  ".join(t.ljust(w) if left else t.rjust(w) for t, w, left in zip(row, widths, words, strict=True)).rstrip())
         if not number:
             print("  ".join("-" * width for width in widths))
 

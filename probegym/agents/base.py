@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from probegym.envs.core import Episodes, ScopeEnv
+from probegym.envs.core import ScopeEnv
+from probegym.envs.episodes import Episodes
 from probegym.envs.task import Observation
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import torch
 
 from probegym.agents.base import Script
 from probegym.envs.core import ScopeEnv
@@ -134,6 +133,7 @@ class BeaconBO(Script):
         tuner.declare(self._best(model, x[y.argmax()], rng, deviations=0.0))
 
     def _model(self, x, y, span: float, previous, fit: bool):
+        import torch
         from botorch.models import SingleTaskGP
         from botorch.optim.fit import fit_gpytorch_mll_scipy
         from gpytorch.constraints import Interval
@@ -143,7 +143,9 @@ class BeaconBO(Script):
         inputs, targets = torch.from_numpy(x).double(), torch.from_numpy(y).double()[:, None]
         kernel = ScaleKernel(MaternKernel(1.5, ard_num_dims=x.shape[1], lengthscale_constraint=Interval(0.01, 1.0)),
                              outputscale_constraint=Interval(0.01, 2.0))  # fmt: skip
-        model = SingleTaskGP(inputs, targets, torch.full_like(targets, (self.noise / span) ** 2 + 1e-6), covar_module=kernel, outcome_transform=None)
+        model = SingleTaskGP(
+            inputs, targets, torch.full_like(targets, (self.noise / span) ** 2 + 1e-6), covar_module=kernel, outcome_transform=None
+        )
         if previous is not None:
             model.load_state_dict(previous.state_dict(), strict=False)
         if fit:
@@ -151,6 +153,8 @@ class BeaconBO(Script):
         return model.eval()
 
     def _best(self, model, incumbent: np.ndarray, rng: np.random.Generator, deviations: float) -> np.ndarray:
+        import torch
+
         n = len(incumbent)
         points, width = np.vstack([rng.uniform(-1, 1, (self.candidates, n)), incumbent]), 0.3
         for _ in range(4):

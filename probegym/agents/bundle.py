@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from probegym.agents.base import Agent
-from probegym.envs.core import Episodes
+from probegym.envs.episodes import Episodes
 from probegym.envs.task import Observation
 from probegym.errors import ProbeGymError
 
@@ -76,7 +76,9 @@ class BundlePolicy(Agent):
         """Actions (lanes, ...) for a batch of observations; the policy's memory moves on."""
         missing = set(self.spec["observations"]) - set(observation)
         if missing:
-            raise ProbeGymError(f"policy {self.folder.name} needs {', '.join(sorted(missing))} in the observation: use scenario {self.spec['scenario']!r}")
+            raise ProbeGymError(
+                f"policy {self.folder.name} needs {', '.join(sorted(missing))} in the observation: use scenario {self.spec['scenario']!r}"
+            )
         inputs = {name: observation[name] for name in self.spec["observations"]}
         for name, shape in self.spec["observations"].items():
             if list(inputs[name].shape[1:]) != shape["shape"]:

@@ -24,7 +24,7 @@ from torch import nn
 from probegym.agents import symmetry
 from probegym.agents.base import Agent
 from probegym.agents.stem_networks import READERS, TunerPolicy
-from probegym.envs.core import Episodes
+from probegym.envs.episodes import Episodes
 from probegym.envs.task import Observation
 from probegym.errors import ProbeGymError
 
@@ -81,7 +81,9 @@ class Trainer:
         self.names, self.scales = task.names, task.scales
         keys = [name for name in READERS if name in task.series]
         if len(keys) != 1:
-            raise ProbeGymError(f"distillation reads one kind of frame, scenario {config.scenario!r} shows {' and '.join(keys)}: choose another")
+            raise ProbeGymError(
+                f"distillation reads one kind of frame, scenario {config.scenario!r} shows {' and '.join(keys)}: choose another"
+            )
         self.frames = keys[0]
         space = self.envs.single_observation_space[self.frames]
         torch.manual_seed(config.seed)
@@ -185,7 +187,12 @@ class Trainer:
 
     def save(self) -> None:
         """Write the checkpoint atomically; raises ProbeGymError when it cannot be written."""
-        state = {"config": asdict(self.config), "update": self.update, "reader": self.reader.state_dict(), "optimiser": self.optimiser.state_dict()}
+        state = {
+            "config": asdict(self.config),
+            "update": self.update,
+            "reader": self.reader.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
@@ -199,7 +206,9 @@ class Trainer:
         try:
             state = torch.load(self.checkpoint, weights_only=True)
         except Exception as error:
-            raise ProbeGymError(f"checkpoint {self.checkpoint} cannot be read ({type(error).__name__}): delete it and train again") from error
+            raise ProbeGymError(
+                f"checkpoint {self.checkpoint} cannot be read ({type(error).__name__}): delete it and train again"
+            ) from error
         if state["config"] != asdict(self.config):
             changed = [k for k, v in asdict(self.config).items() if state["config"].get(k) != v]
             raise ProbeGymError(f"checkpoint {self.checkpoint} was made with other {', '.join(changed)}: use the same, or another folder")

@@ -85,7 +85,9 @@ def evaluate(agent: Agent | Script, env_id: str, scenario: str, episodes: int, s
 
 
 def _row(info: dict, total: float, steps: int) -> dict:
-    kept = {name: float(v) for name, v in info.items() if not name.startswith(("_", "reward_")) and name != "is_success" and np.ndim(v) == 0}
+    kept = {
+        name: float(v) for name, v in info.items() if not name.startswith(("_", "reward_")) and name != "is_success" and np.ndim(v) == 0
+    }
     return {"success": bool(info["is_success"]), "return": total, "steps": steps} | kept
 
 

@@ -73,4 +73,3 @@ def export(trainer: Trainer, folder: Path, threshold: float, selection: dict[str
                     "action": action.tolist()}],
     }  # fmt: skip
     return bundle.write(folder, stream.getvalue(), spec)
-

@@ -50,7 +50,9 @@ class ImageReader(nn.Module):
             if index == 1:
                 layers += [nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
         self.features = nn.Sequential(*layers)
-        self.head = nn.Sequential(nn.Linear(width * math.ceil(pixels / 2 ** len(channels)) ** 2, hidden), nn.SiLU(), nn.Linear(hidden, 2 * outputs))
+        self.head = nn.Sequential(
+            nn.Linear(width * math.ceil(pixels / 2 ** len(channels)) ** 2, hidden), nn.SiLU(), nn.Linear(hidden, 2 * outputs)
+        )
         nn.init.zeros_(self.head[-1].weight)
         nn.init.zeros_(self.head[-1].bias)
 

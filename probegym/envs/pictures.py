@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +17,7 @@ _WARM = [(0, 0, 4), (58, 15, 110), (140, 41, 129), (222, 73, 104), (254, 159, 10
 _CYCLIC = [(226, 217, 226), (104, 152, 190), (62, 60, 140), (47, 20, 54), (140, 40, 65), (198, 130, 100), (226, 217, 226)]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _lookup(name: str) -> np.ndarray:
     points = np.array({"warm": _WARM, "cyclic": _CYCLIC, "grey": [(0, 0, 0), (255, 255, 255)]}[name], float)
     place = np.linspace(0, 1, len(points))
@@ -35,7 +35,7 @@ def coloured(values: np.ndarray, map_name: str = "grey", low: float | None = Non
     return image
 
 
-@lru_cache(maxsize=None)
+@cache
 def font(size: int):
     """Pillow's own font, so that no system font is needed."""
     from PIL import ImageFont

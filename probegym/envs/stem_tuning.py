@@ -3,54 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
 
 import numpy as np
 from gymnasium import spaces
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, ValidationError, model_validator
 
 from probegym.envs import pictures
 from probegym.envs.core import ScopeEnv, ScopeVectorEnv
-from probegym.envs.task import Observation, Task, Term, Transition, Where
+from probegym.envs.frames import ImageSeries, RonchigramSeries, grey_levels
+from probegym.envs.task import Observation, Task, Term, Transition, Where, failure, measurements, success
 from probegym.errors import ProbeGymError
-from probegym.hardware_bridge.commands import AcquireImage, AcquireRonchigram, Command, Lanes, Readings, SetAberrations
+from probegym.hardware_bridge.commands import Command, Lanes, Readings, SetAberrations
 from probegym.rewards import terms
 from probegym.scenarios import explain
 
 STREHL_GOAL = 0.8
 DECLARED = 0.5  # the last component of the action above this ends the episode
 VARIANCE_SCALE = 0.2  # rad^2; a Strehl ratio of 0.8
-
-Excursions = Annotated[tuple[float, ...], Field(min_length=1, max_length=8)]
-
-
-class ImageSeries(BaseModel):
-    """HAADF frames of one step, each at a known defocus excursion (m)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    detector: str = "haadf"
-    pixels: int = Field(64, ge=16, le=512)
-    field_of_view: PositiveFloat = 2.0e-9  # m
-    dwell_time: PositiveFloat = 10e-6  # s
-    excursions: Excursions = (0.0,)
-
-
-class RonchigramSeries(BaseModel):
-    """Ronchigrams of one step, each at a known defocus excursion (m) and shift of the film (m)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    pixels: int = Field(64, ge=16, le=256)
-    exposure_time: PositiveFloat = 0.1  # s
-    excursions: Excursions = (0.0,)
-    film_shifts: tuple[tuple[float, float], ...] = ()
-
-    @model_validator(mode="after")
-    def _matching(self) -> RonchigramSeries:
-        if self.film_shifts and len(self.film_shifts) != len(self.excursions):
-            raise ValueError("give one film shift an excursion, or none")
-        return self
 
 
 class Settings(BaseModel):
@@ -60,7 +29,7 @@ class Settings(BaseModel):
 
     controls: dict[str, PositiveFloat]  # coefficient -> scale in m
     largest_step: PositiveFloat = 1.5  # change a step, in scales
-    range: PositiveFloat = 4.0  # set points shown to the agent, in scales
+    range: PositiveFloat = 4.0  # set points end there, in scales
     haadf: ImageSeries | None = None
     ronchigram: RonchigramSeries | None = None
     excursion_range: NonNegativeFloat = 0.0  # m; above 0 the agent adds an excursion of its own to every frame
@@ -74,18 +43,6 @@ class Settings(BaseModel):
 
 def _progress(t: Transition) -> np.ndarray:
     return terms.progress(t.before["phase_variance"], t.after["phase_variance"], VARIANCE_SCALE)
-
-
-def _success(t: Transition) -> np.ndarray:
-    return terms.flag(t.success)
-
-
-def _false_declaration(t: Transition) -> np.ndarray:
-    return terms.flag(t.failure)
-
-
-def _measurements(t: Transition) -> np.ndarray:
-    return t.spent["measurements"]
 
 
 def _sharpness(t: Transition) -> np.ndarray:
@@ -116,10 +73,10 @@ class StemTuningTask(Task):
             "budget": spaces.Box(0, 1, (1,), np.float32),
         })  # fmt: skip
         self.action_space = spaces.Box(-1, 1, (n + bool(s.excursion_range) + 1,), np.float32)
-        shared = [Term("measurements", -0.01, _measurements)]
-        success = [Term("success", 1.0, _success, True), Term("false_declaration", -1.0, _false_declaration, True)]
-        self.rewards = {"privileged": [Term("progress", 0.2, _progress, True), *success, *shared]}
-        self.rewards["observable"] = [Term("sharpness", 0.2, _sharpness), *shared] if s.haadf else []
+        price = Term("measurements", -0.01, measurements)
+        goal = [Term("success", 1.0, success, True), Term("false_declaration", -1.0, failure, True)]
+        self.rewards = {"privileged": [Term("progress", 0.2, _progress, True), *goal, price],
+                        "observable": [Term("sharpness", 0.2, _sharpness), price] if s.haadf else []}  # fmt: skip
 
     def memory(self, lanes: int) -> Lanes:
         frames = {name: np.zeros((lanes, *self.observation_space[name].shape), np.uint8) for name in self.series}
@@ -146,36 +103,34 @@ class StemTuningTask(Task):
         yield from self._acquire(memory, ~memory["declared"])  # who declares takes no more frames
 
     def _acquire(self, memory: Lanes, where: Where | None) -> Iterable[tuple[Command, Where | None]]:
-        offset = memory["excursion"]
-        if (s := self.settings.haadf) is not None:
-            for excursion in s.excursions:
-                yield AcquireImage(s.detector, (s.pixels, s.pixels), s.field_of_view, s.dwell_time, offset + excursion), where
-        if (s := self.settings.ronchigram) is not None:
-            for excursion, shift in zip(s.excursions, s.film_shifts or ((0.0, 0.0),) * len(s.excursions), strict=True):
-                yield AcquireRonchigram(s.exposure_time, offset + excursion, np.tile(shift, (len(offset), 1))), where
+        for series in self.series.values():
+            for command in series.commands(memory["excursion"]):
+                yield command, where
 
     def encode(self, readings: list[Readings], memory: Lanes, left: np.ndarray, where: Where) -> Observation:
-        frames = readings[-len(memory["signal"][0]) :]
-        at = 0
+        at = len(readings) - memory["signal"].shape[1]  # the frames come last
         for name, series in self.series.items():
-            key = series.detector if isinstance(series, ImageSeries) else name
-            taken = frames[at : at + len(series.excursions)]
-            fresh = np.stack([reading.values[key] for reading in taken], axis=1)
+            taken = readings[at : (at := at + len(series.excursions))]
+            fresh = np.stack([reading.values[series.reading] for reading in taken], axis=1)
             seen = np.stack([reading.measurements > 0 for reading in taken], axis=1) & where[:, None]
-            peak = fresh.max((2, 3))
-            grey = np.rint(fresh * (255 / np.maximum(peak, 1))[..., None, None]).astype(np.uint8)  # zero stays zero
+            grey, signal = grey_levels(fresh)
+            column = slice(at - len(taken) - len(readings), at - len(readings) or None)
             memory[name] = np.where(seen[..., None, None], grey, memory[name])
-            memory["signal"][:, at : at + len(taken)] = np.where(seen, np.log10(1 + peak), memory["signal"][:, at : at + len(taken)])
+            memory["signal"][:, column] = np.where(seen, signal, memory["signal"][:, column])
             if name == "haadf":
-                sharp = terms.normalised_variance(fresh[:, int(np.abs(series.excursions).argmin())])
-                memory["sharpness_before"] = np.where(seen[:, 0] & (memory["sharpness"] > 0), memory["sharpness"], sharp)
-                memory["sharpness"] = np.where(seen[:, 0], sharp, memory["sharpness"])
-            at += len(taken)
+                self._sharpen(fresh[:, int(np.abs(series.excursions).argmin())], seen[:, 0], memory)
         return {name: memory[name].copy() for name in self.series} | {
             "controls": (memory["set_point"] / self.scales).astype(np.float32),
             "signal": memory["signal"].copy(),
             "budget": left[:, None].astype(np.float32),
         }
+
+    @staticmethod
+    def _sharpen(images: np.ndarray, seen: np.ndarray, memory: Lanes) -> None:
+        """Keep the sharpness of the frame nearest to focus, and the one before it."""
+        now, last = terms.normalised_variance(images), memory["sharpness"]
+        memory["sharpness_before"] = np.where(seen & (last == 0), now, last)
+        memory["sharpness"] = np.where(seen, now, last)
 
     def ends(self, truth: Lanes, memory: Lanes) -> tuple[np.ndarray, np.ndarray]:
         declared = memory["declared"]
@@ -208,7 +163,88 @@ class StemTuningTask(Task):
 
 
 class StemTuning(ScopeEnv):
-    """Placeholder docstring."""
+    """Tune the aberrations of a scanning transmission electron microscope from what it shows.
+
+    ## Description
+
+    Lenses have left the electron probe blurred: defocus, astigmatism, coma and three-fold astigmatism are anywhere in
+    BEACON's box. Each step the agent changes the corrector's controls and receives new frames, HAADF images or
+    Ronchigrams at known defocus excursions. Controls couple, step with an error, follow with backlash and settle; lenses
+    and specimen drift. The agent declares when it believes the Strehl ratio is 0.8 or more.
+
+    ## Action Space
+
+    `Box(-1, 1, (8,), float32)`
+
+    | Num | Action | Min | Max | Unit |
+    |---|---|---|---|---|
+    | 0-6 | change of C10, C12a, C12b, C21a, C21b, C23a, C23b | -1 | 1 | `largest_step` scales (1.5 x 10, 10, 10, 900, 900, 300, 300 nm) |
+    | 7 | declare: above 0.5 the change is made and the episode ends | -1 | 1 | |
+
+    Set points end at 4 scales, as the supplies do. With `excursion_range` in the scenario an action before the last adds
+    a defocus excursion to every frame. NaN or values outside the box are refused; nothing is done.
+
+    ## Observation Space
+
+    | Key | Shape | Type | Meaning |
+    |---|---|---|---|
+    | `haadf`, by scenario | (frames, h, w) | uint8 | images, one an excursion; the brightest pixel is 255, zero is zero |
+    | `ronchigram`, by scenario | (frames, h, w) | uint8 | Ronchigrams, likewise; rows along ky, columns along kx |
+    | `controls` | (7,) | float32 | set points in scales |
+    | `signal` | (frames,) | float32 | log10(1 + counts of the brightest pixel) |
+    | `budget` | (1,) | float32 | share of the tightest budget that is left |
+
+    ## Rewards
+
+    `privileged` (default): 0.2 x fall of log(1 + phase variance / 0.2 rad^2), +1 for a right and -1 for a wrong
+    declaration, -0.01 a frame. `observable`: 0.2 x growth of log sharpness (normalised variance of the HAADF frame nearest
+    to focus), -0.01 a frame; an instrument can compute it. Terms are in `info` as `reward_<term>`, costs as `time` (s),
+    `dose` (electrons / A^2 over the scanned cell), `damage` and `measurements` (frames).
+
+    ## Starting State
+
+    Uniform: C10, C12 within 10 nm, C21 within 900 nm, C23 within 300 nm (C21 = 3 B2: B2 and A2 within 300 nm). C30, C32
+    and C34 are left over at 0.3 to 0.5 um and have no control. Specimen, place, drift and coupling are drawn anew.
+
+    ## Episode End
+
+    1. Termination: the agent declares. Success if the Strehl ratio is at least 0.8.
+    2. Truncation: another step would not fit into the scenario's budget (40 frames).
+
+    ## Arguments
+
+    | Parameter | Type | Default | Description |
+    |---|---|---|---|
+    | `scenario` | str | `"train"` | a name from `probegym show StemTuning`, or `file.yaml:name` |
+    | `reward` | str | `"privileged"` | or `"observable"` (scenarios with HAADF) |
+    | `budget` | int | None | fewer frames than the scenario allows |
+    | `world` | object or path | None | None: the twin; a path: a recording; or an object with the world protocol |
+
+    >>> import gymnasium, probegym
+    >>> env = gymnasium.make("probegym/StemTuning-v0", scenario="train", render_mode="rgb_array")
+    >>> observation, info = env.reset(seed=0)
+
+    ## Physics and assumptions
+
+    Images are exact multislice images of the specimen (bilinear in the probe, physics/image_formation.py), Ronchigrams
+    multislice through a thin film (physics/ronchigram.py). Aberrations to fifth order, chromatic focal spread and source
+    size in images; Poisson noise. Ronchigrams are coherent, on a grid whose band limit is the aperture. The Strehl ratio
+    is that of a 30 mrad probe at 60 kV with the tilt taken out. The film is beside the specimen, not on it.
+
+    ## Vectorized environment
+
+    `gymnasium.make_vec("probegym/StemTuning-v0", num_envs=64)` is native; lane i equals `make(...).reset(seed=seed + i)`.
+
+    ## Sources
+
+    Pattison et al., npj Comput. Mater. (2025), 10.1038/s41524-025-01766-4 (start box, BEACON). Krivanek, Dellby & Lupini,
+    Ultramicroscopy 78, 1 (1999), 10.1016/S0304-3991(99)00013-3. Madsen & Susi, Open Res. Europe 1:24 (2021),
+    10.12688/openreseurope.13015.2 (abTEM).
+
+    ## Version History
+
+    * v0: first release.
+    """
 
     task_type = StemTuningTask
 

@@ -44,6 +44,21 @@ class Term:
     privileged: bool = False
 
 
+def success(t: Transition) -> np.ndarray:
+    """1 when the goal was reached in this step."""
+    return t.success.astype(float)
+
+
+def failure(t: Transition) -> np.ndarray:
+    """1 when the episode ended in this step without its goal."""
+    return t.failure.astype(float)
+
+
+def measurements(t: Transition) -> np.ndarray:
+    """Frames, spectra or lines acquired in this step."""
+    return t.spent["measurements"]
+
+
 class Task(ABC):
     """One environment: what the agent sees, may do and is paid for. Plain NumPy; no simulator, no instrument inside.
 

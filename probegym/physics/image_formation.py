@@ -16,7 +16,7 @@ import ctypes
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -168,7 +168,7 @@ def _column_waves(frequencies: int, columns: int, step: float) -> tuple[np.ndarr
     return np.cos(phase).astype(np.float32), np.sin(phase).astype(np.float32)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="probegym")
 

@@ -14,7 +14,6 @@ import numpy as np
 Lanes = dict[str, np.ndarray]
 
 
-
 @dataclass(frozen=True)
 class LensBank:
     """Static properties, each an array over the aberrations (n,) unless said otherwise.

@@ -39,7 +39,7 @@ def _processor() -> str:
         return platform.processor()
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def library(name: str) -> ctypes.CDLL:
     """The compiled ``kernels/<name>.c``; raises ProbeGymError without a working compiler."""
     source = SOURCES / f"{name}.c"

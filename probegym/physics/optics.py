@@ -19,9 +19,7 @@ from scipy import constants
 ORDERS = [(n, m) for n in range(1, 6) for m in range(n + 1, -1, -1) if (n + 1 + m) % 2 == 0]
 """Order n and azimuthal symmetry m of every coefficient up to fifth order."""
 
-ABERRATIONS: tuple[str, ...] = tuple(
-    f"C{n}{m}{component}" for n, m in sorted(ORDERS) for component in (("a", "b") if m else ("",))
-)
+ABERRATIONS: tuple[str, ...] = tuple(f"C{n}{m}{component}" for n, m in sorted(ORDERS) for component in (("a", "b") if m else ("",)))
 """Names of the 25 Cartesian coefficients: C10, C12a, C12b, C21a, ... C56b."""
 
 ELECTRON_REST_ENERGY = constants.m_e * constants.c**2 / constants.e  # eV
@@ -108,8 +106,8 @@ class Pupil:
         # A tilt of the wavefront only moves the probe, and a constant phase does nothing: project both out.
         plane = np.stack([np.ones(self.inside.sum()), x[self.inside], y[self.inside]])
         self.basis = basis - (basis @ np.linalg.pinv(plane)) @ plane
-        self.raw_basis = basis
         self.covariance = self.basis @ self.basis.T / self.basis.shape[1]
+        self._centred, self._raw = self.basis.astype(np.float32), basis.astype(np.float32)
 
     def strehl(self, coefficients) -> np.ndarray:
         """Peak of the probe relative to the aberration-free one; coefficients (..., n) in m -> (...).
@@ -127,7 +125,7 @@ class Pupil:
     def phase_variance(self, coefficients) -> np.ndarray:
         """Variance of the wavefront phase over the aperture (rad^2), tilt removed; (..., n) -> (...)."""
         c = np.asarray(coefficients, float)
-        return np.einsum("...i,ij,...j->...", c, self.covariance, c)
+        return ((c @ self.covariance) * c).sum(-1)
 
     def phase_plate(self, coefficients) -> np.ndarray:
         """Wavefront phase in rad on the grid, NaN outside the aperture; (n,) -> (samples, samples)."""
@@ -138,8 +136,8 @@ class Pupil:
 
 def _coherent_mean(coefficients, basis: np.ndarray) -> np.ndarray:
     """|<exp(-i chi)>|^2 over the samples; single precision, whose error of 1e-6 nobody can see."""
-    chi = np.asarray(coefficients, np.float32) @ basis.astype(np.float32)
-    return np.cos(chi).mean(-1, dtype=float) ** 2 + np.sin(chi).mean(-1, dtype=float) ** 2
+    chi = np.asarray(coefficients, np.float32) @ basis
+    return (np.cos(chi).sum(-1).astype(float) ** 2 + np.sin(chi).sum(-1).astype(float) ** 2) / basis.shape[1] ** 2
 
 
 def probe(energy: float, semiangle_cutoff: float, coefficients: dict[str, float], extent: float, gpts: int):
@@ -151,9 +149,11 @@ def probe(energy: float, semiangle_cutoff: float, coefficients: dict[str, float]
     k = np.fft.fftfreq(gpts, d=extent / gpts)
     kx, ky = np.meshgrid(k, k, indexing="ij")
     inside = np.hypot(kx, ky) * lam < semiangle_cutoff
-    chi = np.array(list(coefficients.values())) @ aberration_basis(kx, ky, lam, tuple(coefficients)).reshape(
-        len(coefficients), -1
-    ) if coefficients else np.zeros(gpts * gpts)
+    chi = (
+        np.array(list(coefficients.values())) @ aberration_basis(kx, ky, lam, tuple(coefficients)).reshape(len(coefficients), -1)
+        if coefficients
+        else np.zeros(gpts * gpts)
+    )
     wave = np.fft.fftshift(np.fft.ifft2(inside * np.exp(-1j * chi.reshape(gpts, gpts))))
     return wave / np.sqrt((np.abs(wave) ** 2).sum())
 

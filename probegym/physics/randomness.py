@@ -24,7 +24,7 @@ def mix(z: np.ndarray) -> np.ndarray:
     return z ^ (z >> np.uint64(31))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _stream_code(stream: str) -> np.uint64:
     return np.uint64((zlib.crc32(stream.encode()) | 1 << 32) * int(GOLDEN) % 2**64)
 

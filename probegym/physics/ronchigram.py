@@ -19,7 +19,7 @@ from probegym.physics.optics import ABERRATIONS, aberration_basis, interaction_c
 
 
 def antialias_aperture(gpts: int, extent: float) -> np.ndarray:
-    """abTEM's band limit on a square grid, with its soft edge: (gpts, gpts), zero frequency first."""
+    """AbTEM's band limit on a square grid, with its soft edge: (gpts, gpts), zero frequency first."""
     k = np.fft.fftfreq(gpts, d=extent / gpts)
     r = np.hypot(k[:, None], k[None, :])
     cutoff = gpts / extent / 2 * 2 / 3

@@ -69,7 +69,7 @@ class Recipe:
 
 
 def slices_of(recipe: Recipe, variant: int = 0, seed: int = 0, configurations: int | None = None) -> list:
-    """abTEM potentials (built) of a recipe, one per frozen-phonon configuration."""
+    """AbTEM potentials (built) of a recipe, one per frozen-phonon configuration."""
     import abtem
 
     atoms = recipe.atoms(variant)

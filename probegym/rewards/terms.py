@@ -16,13 +16,9 @@ def relative_gain(before, after) -> np.ndarray:
     return np.log((np.asarray(after) + tiny) / (np.asarray(before) + tiny))
 
 
-def flag(happened) -> np.ndarray:
-    """1 where it happened, else 0."""
-    return np.asarray(happened).astype(float)
-
-
 def normalised_variance(images) -> np.ndarray:
-    """var / mean^2 of each image (lanes, ...): the sharpness of Pattison et al. (2025), 10.1038/s41524-025-01766-4."""
-    flat = np.asarray(images, float).reshape(len(images), -1)
-    mean = flat.mean(1)
-    return np.divide(flat.var(1), mean**2, out=np.zeros(len(flat)), where=mean > 0)
+    """Var / mean^2 of each image (lanes, ...): the sharpness of Pattison et al. (2025), 10.1038/s41524-025-01766-4."""
+    flat = np.asarray(images, np.float32).reshape(len(images), -1)
+    mean = flat.mean(1).astype(float)
+    square = np.einsum("ij,ij->i", flat, flat).astype(float) / flat.shape[1]
+    return np.divide(square - mean**2, mean**2, out=np.zeros(len(flat)), where=mean > 0)

@@ -34,7 +34,7 @@ class Distribution(BaseModel):
             raise ValueError(f"{kind} needs finite numbers, got {values}")
         if kind in ("uniform", "log_uniform") and values[0] > values[1]:
             raise ValueError(f"{kind} needs low <= high, got {values}")
-        if kind == "log_uniform" and values[0] <= 0 or kind == "normal" and values[1] < 0:
+        if (kind == "log_uniform" and values[0] <= 0) or (kind == "normal" and values[1] < 0):
             raise ValueError(f"{kind} does not allow {values}")
         return self
 

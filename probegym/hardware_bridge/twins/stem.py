@@ -175,13 +175,22 @@ class StemTwin:
         handler = {SetAberrations: self._set_aberrations, AcquireImage: self._image, AcquireRonchigram: self._ronchigram}.get(type(command))
         if handler is None:
             raise Refused(f"this STEM has no {command.verb}")
-        readings = handler(command, where)
-        self.state["count"][where] += 1
-        self.state["clock"][where] += readings.time[where]
-        noise = self._normal("lens drift", len(self.names))
-        noise[~where] = 0
-        self.lenses.elapse(self.state, readings.time, noise)
+        noise = self._noise(command)
+        readings = handler(command, where, noise)
+        s = self.state
+        s["count"][where] += 1
+        s["clock"][where] += readings.time[where]
+        noise["lenses"][~where] = 0
+        self.lenses.elapse(s, readings.time, noise["lenses"])
         return readings
+
+    def _noise(self, command: Command) -> Lanes:
+        """All normal deviates that one command may need, in one draw."""
+        rows = int(command.shape[0]) if isinstance(command, AcquireImage) else 0
+        sizes = {"lenses": len(self.names), "step": self.lenses.controls, "jitter": 2, "scan_x": rows, "scan_y": rows}
+        drawn = randomness.normal(self.state["key"], self.state["count"], command.verb, sum(sizes.values()))
+        ends = np.cumsum(list(sizes.values()))
+        return {name: drawn[:, end - size : end] for (name, size), end in zip(sizes.items(), ends, strict=True)}
 
     def truth(self) -> Lanes:
         actual = self.lenses.actual(self.state)
@@ -207,19 +216,16 @@ class StemTwin:
 
     # ---- commands ----
 
-    def _normal(self, stream: str, size: int) -> np.ndarray:
-        return randomness.normal(self.state["key"], self.state["count"], stream, size)
-
     def _readings(self, where, seconds: float, dose: float = 0.0, measurements: int = 0, **values) -> Readings:
         on = where.astype(float)
         return Readings(values, seconds * on, dose * on, np.zeros(self.lanes), measurements * on)
 
-    def _set_aberrations(self, command: SetAberrations, where) -> Readings:
+    def _set_aberrations(self, command: SetAberrations, where, noise: Lanes) -> Readings:
         if tuple(command.names) != tuple(self.config.controls):
             raise Refused(f"this STEM has the controls {', '.join(self.config.controls)}; asked were {', '.join(command.names)}")
         if (np.abs(command.values[where]) > self.config.limits * self.lenses.scales[: self.lenses.controls]).any():
             raise Refused(f"an aberration control would leave its range of {self.config.limits:g} scales")
-        self.lenses.set(self.state, command.values, where, self._normal("step", self.lenses.controls))
+        self.lenses.set(self.state, command.values, where, noise["step"])
         return self._readings(where, self.config.command_time)
 
     def _coefficients(self, defocus: np.ndarray, where) -> np.ndarray:
@@ -230,7 +236,7 @@ class StemTwin:
             coefficients[:, self.defocus_column] += defocus
         return coefficients[where]
 
-    def _image(self, command: AcquireImage, where) -> Readings:
+    def _image(self, command: AcquireImage, where, noise: Lanes) -> Readings:
         c, s = self.config, self.state
         rows, columns = (int(v) for v in command.shape)
         pixel = command.field_of_view / columns
@@ -239,10 +245,10 @@ class StemTwin:
             raise Refused("this scenario has no specimen to image, only a film for Ronchigrams")
         coefficients, lanes = self._coefficients(command.defocus, where), np.nonzero(where)[0]
         seconds = np.arange(rows) * line_time + s["clock"][lanes, None]
-        wobble = s["scan_noise"][lanes, None, None] * self._normal("scan noise", 2 * rows).reshape(-1, 2, rows)[lanes]
-        jitter = s["frame_jitter"][lanes, None] * self._normal("frame jitter", 2)[lanes] + s["origin"][lanes]
-        line_x = jitter[:, :1] + s["velocity"][lanes, :1] * seconds + wobble[:, 0]
-        line_y = jitter[:, 1:] + s["velocity"][lanes, 1:] * seconds + wobble[:, 1] + np.arange(rows) * pixel
+        start = s["frame_jitter"][lanes, None] * noise["jitter"][lanes] + s["origin"][lanes]
+        velocity, wobble = s["velocity"][lanes], s["scan_noise"][lanes, None]
+        line_x = start[:, :1] + velocity[:, :1] * seconds + wobble * noise["scan_x"][lanes]
+        line_y = start[:, 1:] + velocity[:, 1:] * seconds + wobble * noise["scan_y"][lanes] + np.arange(rows) * pixel
         images = np.zeros((self.lanes, rows, columns), np.float32)
         spread = focal_spread(c.chromatic, c.energy, c.energy_spread)
         for index in np.unique(s["specimen"][lanes]):
@@ -256,7 +262,7 @@ class StemTwin:
         dose = electrons / (pixel / ANGSTROM) ** 2
         return self._readings(where, rows * line_time + c.frame_overhead, dose, 1, **{command.detector: counts})
 
-    def _ronchigram(self, command: AcquireRonchigram, where) -> Readings:
+    def _ronchigram(self, command: AcquireRonchigram, where, noise: Lanes) -> Readings:
         c, s, optics = self.config, self.state, self.config.ronchigram
         if optics is None:
             raise Refused("this scenario has no film for Ronchigrams")
@@ -266,7 +272,9 @@ class StemTwin:
         for index in np.unique(s["film"][lanes]):
             here = s["film"][lanes] == index
             former = _ronchigram_former(optics.films[index], c.energy, optics.semiangle_cutoff, optics.pixels, self.names)
-            frames[lanes[here]] = former.frames(coefficients[here], place[lanes[here]], s["variant"][lanes[here]], s["orientation"][lanes[here]])
+            frames[lanes[here]] = former.frames(
+                coefficients[here], place[lanes[here]], s["variant"][lanes[here]], s["orientation"][lanes[here]]
+            )
         electrons = optics.beam_current * command.exposure_time / constants.e
         keys = randomness.subkey(s["key"], s["count"], "shot noise")
         frames[lanes] = shot_noise(frames[lanes], np.full(len(lanes), electrons * c.quantum_efficiency), keys[lanes])

@@ -1,0 +1,169 @@
+"""The engine: plays a task in a world, N episodes at once. There is one way through a step:
+
+decode -> commands -> world -> readings -> encode -> reward.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from probegym.envs.task import Observation, Task, Transition
+from probegym.errors import ProbeGymError
+from probegym.hardware_bridge.commands import Lanes, LaneState, Readings
+from probegym.hardware_bridge.world import World
+from probegym.scenarios import Scenario
+from probegym.scenarios import load as load_scenario
+
+REWARD_MODES = ("privileged", "observable")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything that decides an episode's future; plain arrays, so it pickles and moves between batches."""
+
+    world: LaneState
+    memory: LaneState
+    ledger: LaneState
+    observation: Observation
+    generator: dict[str, Any]
+
+
+def build_world(task: type[Task], scenario: Scenario, lanes: int, world: World | str | None) -> World:
+    """The twin, or a recording by its path, or the world that was handed in."""
+    if world is None:
+        module, name = task.twin.split(":")
+        return getattr(importlib.import_module(module), name)(scenario.world, lanes)
+    if isinstance(world, str):
+        from probegym.hardware_bridge.replay import ReplayWorld
+
+        world = ReplayWorld(world)
+    if world.lanes != lanes:
+        raise ProbeGymError(f"the world has {world.lanes} lanes, the environment {lanes}: make them equal")
+    return world
+
+
+class Episodes:
+    """N episodes of one task in one world: the only place where a step happens."""
+
+    def __init__(self, task_type: type[Task], scenario: str, reward: str, lanes: int, world, budget: int | None):
+        self.scenario = load_scenario(task_type.family, scenario)
+        if reward not in REWARD_MODES:
+            raise ProbeGymError(f"reward must be one of {', '.join(REWARD_MODES)}, got {reward!r}")
+        self.task = task_type(self.scenario.task)
+        self.limits = self.scenario.budget.limits()
+        if budget is not None:
+            most = int(self.limits["measurements"])
+            if isinstance(budget, bool) or not isinstance(budget, (int, np.integer)) or not 0 < budget <= most:
+                raise ProbeGymError(
+                    f"budget must be a whole number of measurements from 1 to {most} in scenario {scenario!r}, got {budget!r}"
+                )
+            self.limits["measurements"] = float(budget)
+        self.world = build_world(task_type, self.scenario, lanes, world)
+        self.lanes, self.reward_mode = lanes, reward
+        self.terms = self.task.rewards[reward]
+        if not self.terms:
+            raise ProbeGymError(f"scenario {scenario!r} shows nothing that a reward={reward!r} can be computed from: use another scenario")
+        self.memory = self.task.memory(lanes)
+        self.ledger: Lanes = {name: np.zeros(lanes) for name in Readings.COSTS} | {"steps": np.zeros(lanes, np.int64)}
+        self.observation: Observation = {}
+        self.truth: Lanes = {}  # hidden state after the last step; empty where the world cannot tell
+
+    def begin(self, keys: np.ndarray, where: np.ndarray) -> tuple[Observation, Lanes]:
+        """Start episodes on some lanes; returns full-width observation and info (other lanes keep their last)."""
+        for name, fresh in self.task.memory(self.lanes).items():
+            self.memory[name][where] = fresh[where]
+        for array in self.ledger.values():
+            array[where] = 0
+        self.world.begin(keys, where)
+        readings, _ = self._command(self.task.opening(self.memory), where)
+        self.truth = self.world.truth() or {}
+        self._observe(readings, where)
+        return self.observation, self._info({})
+
+    def step(self, action: np.ndarray, where: np.ndarray):
+        """One step on some lanes -> (observation, reward, terminated, truncated, info), all full width."""
+        before = self.truth
+        readings, spent = self._command(self.task.decode(action, self.memory, where), where)
+        self.ledger["steps"][where] += 1
+        self._observe(readings, where)
+        self.truth = after = self.world.truth() or {}
+        ended, success = self.task.ends(after, self.memory)
+        terminated, success = ended & where, success & where
+        another = [self.ledger[name] + spent[name] > limit * (1 + 1e-9) for name, limit in self.limits.items()]
+        truncated = np.any(another, axis=0) & where & ~terminated
+        transition = Transition(before, after, self.memory, spent, success, terminated & ~success)
+        parts: Lanes = {}
+        reward = np.zeros(self.lanes)
+        for term in self.terms:
+            if term.privileged and not after:
+                raise ProbeGymError(f"reward term {term.name!r} needs hidden state, this world has none: use reward='observable'")
+            parts[f"reward_{term.name}"] = np.where(where, term.weight * term.of(transition), 0.0)
+            reward += parts[f"reward_{term.name}"]
+        info = self._info(parts)
+        info["is_success"] = success
+        return self.observation, reward, terminated, truncated, info
+
+    def _command(self, commands, where: np.ndarray) -> tuple[list[Readings], Lanes]:
+        readings, spent = [], {name: np.zeros(self.lanes) for name in Readings.COSTS}
+        for command, lanes in commands:
+            answer = self.world.execute(command, where if lanes is None else where & lanes)
+            for name in Readings.COSTS:
+                spent[name] += getattr(answer, name)
+            readings.append(answer)
+        for name in Readings.COSTS:
+            self.ledger[name] += spent[name]
+        return readings, spent
+
+    def _observe(self, readings: list[Readings], where: np.ndarray) -> None:
+        left = 1 - np.max([self.ledger[name] / limit for name, limit in self.limits.items()], axis=0)
+        fresh = self.task.encode(readings, self.memory, np.clip(left, 0, 1), where)
+        if not where.all():
+            for name, array in fresh.items():
+                array[~where] = self.observation[name][~where]
+        self.observation = fresh
+
+    def _info(self, parts: Lanes) -> Lanes:
+        costs = {name: self.ledger[name].copy() for name in Readings.COSTS}
+        return costs | parts | self.task.metrics(self.truth, self.memory)
+
+    def snapshot(self, lane: int, generator: np.random.Generator) -> Snapshot:
+        """A copy of one lane's state."""
+        seen = {name: array[lane].copy() for name, array in self.observation.items()}
+        states = (LaneState.take(self.memory, lane), LaneState.take(self.ledger, lane))
+        return Snapshot(self.world.snapshot(lane), *states, seen, generator.bit_generator.state)
+
+    def restore(self, snapshot: Snapshot, lane: int, generator: np.random.Generator) -> None:
+        """Put it back, here or into another lane of the same task."""
+        self.world.restore(snapshot.world, lane)
+        self.truth = self.world.truth() or {}
+        snapshot.memory.put(self.memory, lane)
+        snapshot.ledger.put(self.ledger, lane)
+        self.observation = {name: array.copy() for name, array in self.observation.items()}
+        for name, array in snapshot.observation.items():
+            self.observation[name][lane] = array
+        generator.bit_generator.state = snapshot.generator
+
+    def picture(self, lane: int) -> np.ndarray:
+        """The task's picture of one lane."""
+        truth = {name: array[lane] for name, array in self.truth.items()} | self.world.portrait(lane)
+        memory = {name: array[lane] for name, array in self.memory.items()}
+        seen = {name: array[lane] for name, array in self.observation.items()}
+        left = {f"{name}_limit": np.array(limit) for name, limit in self.limits.items()}
+        return self.task.picture(seen, truth, memory, {name: array[lane] for name, array in self.ledger.items()} | left)
+
+    def checked(self, action, space: gym.Space) -> np.ndarray:
+        """The action as an array, refused when it is not in the space (never clipped)."""
+        array = np.asarray(action)
+        if array.dtype.kind not in "fiub" or array.shape != space.shape:
+            raise ProbeGymError(f"action must be numbers of shape {space.shape}, got {array.dtype} of shape {array.shape}")
+        if isinstance(space, gym.spaces.Box):
+            low, high = space.low, space.high
+            if not (np.isfinite(array).all() and (array >= low - 1e-6).all() and (array <= high + 1e-6).all()):
+                worst = array[~np.isfinite(array)] if not np.isfinite(array).all() else array[(array < low) | (array > high)]
+                raise ProbeGymError(f"action holds {worst.flat[0]:g}, outside {low.min():g} to {high.max():g}: nothing was done")
+        return array

@@ -1,0 +1,69 @@
+"""Series of electron-microscope frames: what a step acquires, and how counts become grey levels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
+
+from probegym.hardware_bridge.commands import AcquireImage, AcquireRonchigram, Command
+
+Excursions = Annotated[tuple[float, ...], Field(min_length=1, max_length=8)]
+
+
+class ImageSeries(BaseModel):
+    """Scanned images of one step, each at a known defocus excursion (m)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    detector: str = "haadf"
+    pixels: int = Field(64, ge=16, le=512)
+    field_of_view: PositiveFloat = 2.0e-9  # m
+    dwell_time: PositiveFloat = 10e-6  # s
+    excursions: Excursions = (0.0,)
+
+    @property
+    def reading(self) -> str:
+        """Name of the frames among the readings."""
+        return self.detector
+
+    def commands(self, offset: np.ndarray) -> Iterator[Command]:
+        """One command a frame; offset: (lanes,) m, added to every excursion."""
+        for excursion in self.excursions:
+            yield AcquireImage(self.detector, (self.pixels, self.pixels), self.field_of_view, self.dwell_time, offset + excursion)
+
+
+class RonchigramSeries(BaseModel):
+    """Ronchigrams of one step, each at a known defocus excursion (m) and shift of the film (m)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pixels: int = Field(64, ge=16, le=256)
+    exposure_time: PositiveFloat = 0.1  # s
+    excursions: Excursions = (0.0,)
+    film_shifts: tuple[tuple[float, float], ...] = ()
+
+    @model_validator(mode="after")
+    def _matching(self) -> RonchigramSeries:
+        if self.film_shifts and len(self.film_shifts) != len(self.excursions):
+            raise ValueError("give one film shift an excursion, or none")
+        return self
+
+    @property
+    def reading(self) -> str:
+        """Name of the frames among the readings."""
+        return "ronchigram"
+
+    def commands(self, offset: np.ndarray) -> Iterator[Command]:
+        """One command a frame; offset: (lanes,) m, added to every excursion."""
+        for excursion, shift in zip(self.excursions, self.film_shifts or ((0.0, 0.0),) * len(self.excursions), strict=True):
+            yield AcquireRonchigram(self.exposure_time, offset + excursion, np.tile(shift, (len(offset), 1)))
+
+
+def grey_levels(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Counts (..., h, w) as uint8 with the brightest pixel at 255 and zero at zero; and log10(1 + brightest), (...)."""
+    peak = counts.max((-2, -1))
+    scaled = counts * (255 / np.maximum(peak, 1)).astype(np.float32)[..., None, None]
+    return np.rint(scaled, out=scaled).astype(np.uint8), np.log10(1 + peak)
