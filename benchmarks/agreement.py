@@ -11,6 +11,7 @@ stand for, finely sliced.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 
 import numpy as np
@@ -179,6 +180,7 @@ def main() -> None:
     began, states = time.perf_counter(), aberration_states(options.states, seed=20)
     images, films, atoms = [], [], []
     for name in options.specimens:
+        print(f"{time.perf_counter() - began:4.0f} s  {name}", file=sys.stderr, flush=True)
         if name in FILMS:
             films.append(compare_ronchigrams(name, states))
             atoms += compare_with_atoms(name, states[:: max(1, len(states) // FINE_STATES)])

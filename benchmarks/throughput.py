@@ -205,12 +205,13 @@ print(imported - began, time.perf_counter() - imported)
 """
 
 MEMORY = """
-import resource, sys, gymnasium, probegym
+import re, sys, gymnasium, probegym
 env = gymnasium.make_vec("probegym/StemTuning-v0", int(sys.argv[2]), vectorization_mode="vector_entry_point", scenario=sys.argv[1])
 env.reset(seed=0)
 for _ in range(3):
     env.step(0.1 * env.action_space.sample() - 0.1)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+status = open("/proc/self/status").read()  # the peak that getrusage gives would include this process's parent
+print(int(re.search(r"VmHWM:\\s+(\\d+)", status)[1]) * 1024)
 """
 
 
@@ -234,7 +235,13 @@ def start_times() -> list[tuple]:
 
 def sections(graphene: Graphene, seconds: float, devices: list[str]) -> dict:
     """Section -> a function that measures it and returns a title, a header and rows."""
+    import torch
+
     scenarios = {"graphene": "HAADF", "both": "HAADF and Ronchigram", "train": "two Ronchigrams"}
+
+    def images():
+        header = ("batch", "threads", "noiseless", "shot noise")
+        return "Exact 64 x 64 graphene images a second", header, image_rates(graphene, seconds)
 
     def ratio():
         found = abtem_ratio(graphene, seconds)
@@ -249,26 +256,23 @@ def sections(graphene: Graphene, seconds: float, devices: list[str]) -> dict:
         rows = [(scenario, MEMORY_LANES, fresh(MEMORY, scenario, MEMORY_LANES)[0] / 1e9) for scenario in scenarios]
         return "Peak memory of a process", ("scenario", "lanes", "GB"), rows
 
+    def start():
+        return "Start in a fresh process, s", ("scenario", "kernels", "import", "make + first reset"), start_times()
+
     def with_torch():
+        torch.set_num_threads(1)  # a second thread on a busy machine costs more than it brings (shared/speed.md, 3d)
         rows = [row for device in devices for row in torch_rates(graphene, device, seconds)]
-        return f"Torch forms ({torch_name(devices[-1])})", ("what", "device", "batch", "per second"), rows
+        on = torch.cuda.get_device_name(devices[-1]) if torch.device(devices[-1]).type == "cuda" else "one thread"
+        return f"Torch forms ({on})", ("what", "device", "batch", "per second"), rows
 
     return {
-        "images": lambda: ("Exact 64 x 64 graphene images a second", ("batch", "threads", "noiseless", "shot noise"), image_rates(graphene, seconds)),
+        "images": images,
         "abtem": ratio,
         "environments": environments,
         "torch": with_torch,
         "memory": memory,
-        "start": lambda: ("Start in a fresh process, s", ("scenario", "kernels", "import", "make + first reset"), start_times()),
+        "start": start,
     }
-
-
-def torch_name(device: str) -> str:
-    """What torch runs on."""
-    import torch
-
-    on_gpu = torch.device(device).type == "cuda"
-    return torch.cuda.get_device_name(device) if on_gpu else f"{torch.get_num_threads()} threads"
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from probegym import __version__
@@ -55,7 +56,8 @@ class DemoSettings:
 
 
 def _bar(console: Console) -> Progress:
-    columns = (SpinnerColumn(), TextColumn("{task.description:<28}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    times = (TimeElapsedColumn(), TimeRemainingColumn()) if console.is_terminal else (TimeElapsedColumn(),)
+    columns = (TextColumn("  {task.description:<24}"), BarColumn(18), MofNCompleteColumn(), *times)
     return Progress(*columns, TextColumn("{task.fields[told]}"), console=console)
 
 
@@ -72,7 +74,7 @@ class Demo:
     def _timed(self, stage: str):
         start = time.perf_counter()
         yield
-        self.timings[stage] = time.perf_counter() - start
+        self.timings[stage] = round(time.perf_counter() - start, 1)
 
     def run(self) -> Report:
         """All parts in order; leaves the live agent's bundle and its TensorBoard logs in the folder."""
@@ -98,7 +100,8 @@ class Demo:
             return self.settings.updates
         times: list[float] = []
         config = distil.Distillation(ENV_ID, updates=PACE_UPDATES, lanes=self.settings.lanes, seed=self.settings.seed)
-        distil.Trainer(config, self.folder / "pace").run(lambda _: times.append(time.perf_counter()))
+        with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
+            distil.Trainer(config, scratch).run(lambda _: times.append(time.perf_counter()))
         pace = (times[-1] - times[0]) / (PACE_UPDATES - 20)  # reports come after updates 20 and 30
         return int(np.clip(round(self.settings.training_seconds / pace, -1), 200, 3000))
 
@@ -154,7 +157,8 @@ class Demo:
     def _policies(self, bundle: Path) -> None:
         s = self.settings
         self.console.print(f"measuring on unseen seeds: {s.episodes} episodes a policy")
-        self._measure(str(bundle), "trained just now", "live", "id", s.episodes, s.policy_seconds, f"in {self.timings['training']:.0f} s on this machine")
+        note = f"in {self.timings['training']:.0f} s on this machine"
+        self._measure(str(bundle), "trained just now", "live", "id", s.episodes, s.policy_seconds, note)
         for name, scenario in s.shipped.items():
             if name in shipped():
                 self._measure(name, name, "shipped", scenario, s.episodes, s.policy_seconds, "shipped with ProbeGym")
@@ -188,7 +192,7 @@ class Demo:
     def _report(self, trainer: distil.Trainer) -> Report:
         s = self.settings
         facts = {
-            "training": f"{trainer.config.updates} gradient steps of {s.lanes} examples on scenario train, seed {s.seed}, then the threshold of declaring",
+            "training": f"{trainer.config.updates} gradient steps of {s.lanes} examples on scenario train, seed {s.seed}",
             "evaluation": f"seeds from {EVALUATION_SEED}, which training never uses; live success on seeds from {LIVE_SEED}",
             "software": f"ProbeGym {__version__}, commit {commit()[:12]}, torch {torch.__version__}, Python {platform.python_version()}",
             "machine": f"{platform.machine()}, {os.cpu_count()} processors",
@@ -199,22 +203,25 @@ class Demo:
 
 def _joined(parts: list[Results]) -> Results:
     """Results of several seed ranges as one."""
-    def join(name: str):
-        values = [getattr(part, name) for part in parts]
-        return {key: np.concatenate([v[key] for v in values]) for key in values[0]} if isinstance(values[0], dict) else np.concatenate(values)
 
-    return Results(**{f.name: join(f.name) for f in fields(Results)})
+    def join(values: list):
+        if isinstance(values[0], dict):
+            return {key: join([value[key] for value in values]) for key in values[0]}
+        return np.concatenate(values)
+
+    return Results(**{f.name: join([getattr(part, f.name) for part in parts]) for f in fields(Results)})
 
 
 def _table(rows: list[Row]) -> Table:
-    table = Table("agent", "scenario", "episodes", "success", "95 %", "images", "seconds", "Strehl", title="on unseen seeds")
+    table = Table("agent", "scenario", "n", "success", "95 %", "images", "s", "Strehl", box=None, pad_edge=False, header_style="dim")
     for row in rows:
         if row.summary is None:
             table.add_row(row.agent, row.scenario, "-", "-", "-", "-", "-", "-")
             continue
         s = row.summary
         low, high = s["success_interval"]
-        numbers = [f"{s['measurements_to_goal']:.0f}", f"{s['time_to_goal']:.1f}", f"{s['strehl_median']:.2f}"]
+        goal = [f"{s['measurements_to_goal']:.0f}", f"{s['time_to_goal']:.1f}"] if s["success"] else ["-", "-"]
+        numbers = [*goal, f"{s['strehl_median']:.2f}"]
         table.add_row(row.agent, row.scenario, str(s["episodes"]), f"{s['success']:.1%}", f"{low:.0%}-{high:.0%}", *numbers)
     return table
 
@@ -226,10 +233,9 @@ def run(out: str | os.PathLike, settings: DemoSettings | None = None, console: C
     with files.replaced(out) as folder:
         demo = Demo(settings, folder, console)
         report = demo.run()
-        rows = [asdict(row) for row in report.rows]
-        curve = asdict(report.curve)
-        content = {"environment": ENV_ID, "settings": asdict(settings), "facts": report.facts, "timings": report.timings, "rows": rows, "curve": curve}
-        (folder / files.MARK).write_text(json.dumps(content, indent=1))
+        content = {"environment": ENV_ID, "settings": asdict(settings), "facts": report.facts, "timings": report.timings}
+        content |= {"rows": [asdict(row) for row in report.rows], "curve": asdict(report.curve)}
+        (folder / files.MARK).write_text(json.dumps(files.plain(content), indent=1, allow_nan=False))
         (folder / "episode.gif").write_bytes(report.animation)
         (folder / "index.html").write_text(page(report), encoding="utf-8")
     console.print(_table(report.rows))

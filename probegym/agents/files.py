@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
@@ -31,7 +32,8 @@ def writable(folder: str | os.PathLike, needed: int = NEEDED_BYTES) -> Path:
         raise ProbeGymError(f"cannot write to folder {folder} ({error.strerror}): free space or choose another with --out") from error
     if free < needed:
         _unmake(created)
-        raise ProbeGymError(f"folder {folder} has {free / 1e6:.0f} MB left, {needed / 1e6:.0f} MB are needed: free space or choose another with --out")
+        told = f"folder {folder} has {free / 1e6:.0f} MB left, {needed / 1e6:.0f} MB are needed"
+        raise ProbeGymError(f"{told}: free space or choose another with --out")
     return folder
 
 
@@ -44,18 +46,24 @@ def _unmake(folders: list[Path]) -> None:
             return
 
 
+def replaceable(folder: str | os.PathLike) -> Path:
+    """The folder, absolute, if a report may be written there: new, empty or an earlier report. Raises ProbeGymError."""
+    folder = Path(folder).absolute()
+    if folder.exists() and not folder.is_dir():
+        raise ProbeGymError(f"{folder} is a file: choose a folder with --out")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).is_file():
+        raise ProbeGymError(f"folder {folder} holds other files than a report: choose another with --out")
+    writable(folder.parent)
+    return folder
+
+
 @contextmanager
 def replaced(folder: str | os.PathLike) -> Iterator[Path]:
     """A scratch folder that takes the place of ``folder`` when the block ends well, and vanishes when it does not.
 
     Only an empty folder or an earlier report is replaced. Raises ProbeGymError otherwise and when it cannot be written.
     """
-    folder = Path(folder).absolute()
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).is_file():
-        raise ProbeGymError(f"folder {folder} holds other files than a report: choose another with --out")
-    writable(folder.parent)
-    if folder.exists() and not folder.is_dir():
-        raise ProbeGymError(f"{folder} is a file: choose a folder with --out")
+    folder = replaceable(folder)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         yield scratch
@@ -78,6 +86,15 @@ def _swap(scratch: Path, folder: Path) -> None:
         except OSError:
             os.rename(Path(old) / "report", folder)
             raise
+
+
+def plain(value):
+    """For JSON, which has no NaN: null in its place."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -86,14 +86,15 @@ def embedded(content: bytes, kind: str) -> str:
 
 def chart(points: list[tuple[int, float]], title: str, low: float, high: float, percent: bool = False) -> str:
     """A line of points as SVG, with ticks at round numbers; the marks show where few points lie."""
-    width, height, left, bottom, top, right = 440, 230, 48, 34, 30, 14
+    width, height, left, bottom, top, right = 440, 240, 48, 44, 30, 14
     last = max((x for x, _ in points), default=1)
     span = (high - low) or 1.0
 
     def at(x: float, y: float) -> tuple[float, float]:
         return left + (width - left - right) * x / last, top + (height - top - bottom) * (1 - (y - low) / span)
 
-    parts = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">', f'<text class="t" x="{left}" y="16">{escape(title)}</text>']
+    parts = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">']
+    parts.append(f'<text class="t" x="{left}" y="16">{escape(title)}</text>')
     for tick in np.linspace(low, high, 5):
         y = at(0, tick)[1]
         label = f"{tick:.0%}" if percent else f"{tick:.3g}"
@@ -101,12 +102,12 @@ def chart(points: list[tuple[int, float]], title: str, low: float, high: float, 
         parts.append(f'<text class="k" x="{left - 7}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
     for tick in np.linspace(0, last, 4):
         x = at(tick, low)[0]
-        parts.append(f'<text class="k" x="{x:.1f}" y="{height - 13}" text-anchor="middle">{tick:.0f}</text>')
+        parts.append(f'<text class="k" x="{x:.1f}" y="{height - 25}" text-anchor="middle">{tick:.0f}</text>')
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(x, min(max(y, low), high)) for x, y in points))
     parts.append(f'<polyline class="l" points="{line}"/>')
     if len(points) <= 20:
         parts += [f'<circle class="d" cx="{x:.1f}" cy="{y:.1f}" r="4"/>' for x, y in (at(*point) for point in points)]
-    parts.append(f'<text class="k" x="{width - right}" y="{height - 1}" text-anchor="end">gradient steps</text></svg>')
+    parts.append(f'<text class="k" x="{width - right}" y="{height - 6}" text-anchor="end">gradient steps</text></svg>')
     return "".join(parts)
 
 
@@ -114,7 +115,8 @@ def interval_bar(rate: float, low: float, high: float) -> str:
     """A success rate with its interval as a small SVG."""
     return (
         f'<svg class="bar" viewBox="0 0 120 14" role="img" aria-label="{rate:.0%}, interval {low:.0%} to {high:.0%}">'
-        f'<rect class="trough" x="0" y="3" width="120" height="8" rx="4"/><rect class="fill" x="0" y="3" width="{120 * rate:.1f}" height="8" rx="4"/>'
+        '<rect class="trough" x="0" y="3" width="120" height="8" rx="4"/>'
+        f'<rect class="fill" x="0" y="3" width="{120 * rate:.1f}" height="8" rx="4"/>'
         f'<line class="w" x1="{120 * low:.1f}" x2="{120 * high:.1f}" y1="7" y2="7"/></svg>'
     )
 
@@ -122,27 +124,42 @@ def interval_bar(rate: float, low: float, high: float) -> str:
 # ---- the page ----
 
 _STYLE = """
-:root{color-scheme:light dark;--bg:#f6f7f9;--card:#fff;--ink:#16191f;--soft:#5b6472;--line:#e1e5eb;--accent:#0b7a75;--fill:#2aa198;--warm:#c4572f}
-@media(prefers-color-scheme:dark){:root{--bg:#101318;--card:#181c23;--ink:#e8ebf0;--soft:#98a2b3;--line:#2a303a;--accent:#54c7bd;--fill:#2f9c93;--warm:#ec8a5e}}
-*{box-sizing:border-box}body{margin:0;background:var(--bg);color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,Ubuntu,sans-serif}
-main{max-width:1080px;margin:0 auto;padding:40px 20px 72px}h1{font-size:2rem;line-height:1.2;margin:0 0 6px;letter-spacing:-.02em}
-h2{font-size:1.25rem;margin:44px 0 10px}h3{font-size:1rem;margin:0}p{margin:8px 0;max-width:74ch}.lead{color:var(--soft);font-size:1.08rem}
-.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(190px,1fr));gap:14px;margin:24px 0}.card,.box{background:var(--card);border:1px solid var(--line);
-border-radius:12px;padding:16px 18px}.card b{display:block;font-size:1.7rem;line-height:1.2;color:var(--accent);font-variant-numeric:tabular-nums}.card span{color:var(--soft);
-font-size:.9rem}.wide{width:100%;height:auto;border-radius:10px;display:block}.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.92rem}
-th{text-align:left;color:var(--soft);font-weight:600;border-bottom:1px solid var(--line);padding:8px 10px;vertical-align:bottom}td{padding:8px 10px;
-border-bottom:1px solid var(--line);vertical-align:top;font-variant-numeric:tabular-nums}td.n,th.n{text-align:right;white-space:nowrap}tr:last-child td{border-bottom:0}
-tr.live td:first-child,tr.shipped td:first-child{border-left:3px solid var(--accent)}td small,.soft{color:var(--soft);font-size:.84rem}td small{display:block}
-.bar{width:120px;height:14px;display:block;margin-top:4px}.trough{fill:var(--line)}.fill{fill:var(--fill)}.w{stroke:var(--ink);stroke-width:1.6}
-.two{display:grid;grid-template-columns:repeat(auto-fit,minmax(320px,1fr));gap:14px}svg{max-width:100%;height:auto}.t{fill:var(--ink);font:600 13px system-ui,sans-serif}
-.k{fill:var(--soft);font:11px system-ui,sans-serif}.g{stroke:var(--line)}.l{fill:none;stroke:var(--accent);stroke-width:2;stroke-linejoin:round}.d{fill:var(--accent)}
-.strip{display:grid;grid-template-columns:64px repeat(3,1fr);gap:10px;align-items:center;margin-top:12px}.strip img{width:100%;border-radius:8px;display:block;background:#121418}
-.strip .cap{font-size:.8rem;color:var(--soft);text-align:center}.tag{font-size:.86rem}.tag b{display:block;font-size:1.15rem}
+:root{color-scheme:light dark;--bg:#f6f7f9;--card:#fff;--ink:#16191f;--soft:#5b6472;--line:#e1e5eb;--accent:#0b7a75;--fill:#2aa198}
+@media(prefers-color-scheme:dark){:root{--bg:#101318;--card:#181c23;--ink:#e8ebf0;--soft:#98a2b3;--line:#2a303a;--accent:#54c7bd;--fill:#2f9c93}}
+*{box-sizing:border-box}
+body{margin:0;background:var(--bg);color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,Ubuntu,sans-serif}
+main{max-width:1080px;margin:0 auto;padding:40px 20px 72px}
+h1{font-size:2rem;line-height:1.2;margin:0 0 6px;letter-spacing:-.02em}
+h2{font-size:1.25rem;margin:44px 0 10px}h3{font-size:1rem;margin:0}
+p{margin:8px 0;max-width:84ch}.lead{color:var(--soft);font-size:1.08rem}
+.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(190px,1fr));gap:14px;margin:24px 0}
+.card,.box{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:16px 18px}
+.card b{display:block;font-size:1.7rem;line-height:1.2;color:var(--accent);font-variant-numeric:tabular-nums}
+.card span{color:var(--soft);font-size:.9rem}
+.wide{width:100%;height:auto;border-radius:10px;display:block}
+.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;min-width:680px;font-size:.92rem}
+th{text-align:left;color:var(--soft);font-weight:600;border-bottom:1px solid var(--line);padding:8px 10px;vertical-align:bottom}
+td{padding:8px 10px;border-bottom:1px solid var(--line);vertical-align:top;font-variant-numeric:tabular-nums}
+th.group{padding-top:22px;color:var(--ink);font-weight:500}
+td.n,th.n{text-align:right;white-space:nowrap}tr:last-child td{border-bottom:0}
+tr.live td:first-child,tr.shipped td:first-child{border-left:3px solid var(--accent)}
+td small,.soft{color:var(--soft);font-size:.84rem}td small{display:block}
+.rate{display:flex;gap:10px;align-items:center}.rate b{font-weight:600}
+.bar{width:120px;height:14px;flex:none}.trough{fill:var(--line)}.fill{fill:var(--fill)}.w{stroke:var(--ink);stroke-width:1.6}
+.two{display:grid;grid-template-columns:repeat(auto-fit,minmax(300px,1fr));gap:14px}
+svg{max-width:100%;height:auto}.t{fill:var(--ink);font:600 13px system-ui,sans-serif}
+.k{fill:var(--soft);font:11px system-ui,sans-serif}.g{stroke:var(--line)}
+.l{fill:none;stroke:var(--accent);stroke-width:2;stroke-linejoin:round}.d{fill:var(--accent)}
+.strip{display:grid;grid-template-columns:64px repeat(3,1fr);gap:10px;align-items:center;margin-top:12px}
+.strip img{width:100%;border-radius:8px;display:block;background:#121418}
+.cap{font-size:.8rem;color:var(--soft);text-align:center;align-self:start}.tag{font-size:.86rem}.tag b{display:block;font-size:1.15rem}
 .seen{display:flex;gap:16px;flex-wrap:wrap;margin-top:14px}.seen figure{margin:0}
-.seen img{height:116px;border-radius:8px;display:block}figcaption{font-size:.8rem;color:var(--soft);margin-top:4px}.story{margin-bottom:18px}
-code{font:.88em ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}pre{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:14px 16px;
-overflow-x:auto;margin:10px 0}dl{display:grid;grid-template-columns:max-content 1fr;gap:4px 18px;margin:0;font-size:.92rem}dt{color:var(--soft)}dd{margin:0}
-@media(max-width:560px){.strip{grid-template-columns:repeat(3,1fr)}.strip .tag{grid-column:1/-1}}
+.seen img{height:116px;max-width:100%;border-radius:8px;display:block}figcaption{font-size:.8rem;color:var(--soft);margin-top:4px}
+.story{margin-bottom:18px}
+code{font:.88em ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
+pre{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:14px 16px;overflow-x:auto;margin:10px 0}
+dl{display:grid;grid-template-columns:max-content 1fr;gap:4px 18px;margin:0;font-size:.92rem}dt{color:var(--soft)}dd{margin:0}
+@media(max-width:560px){.strip{grid-template-columns:repeat(3,1fr)}.strip .tag{grid-column:1/-1}.strip>span{display:none}}
 """
 
 _COMMANDS = """probegym list
@@ -156,19 +173,20 @@ def page(report: Report) -> str:
     """The whole document."""
     sections = [
         f"<h1>{escape(report.title)}</h1>",
-        '<p class="lead">An agent learned to correct the aberrations of a simulated scanning transmission electron microscope while you waited. '
-        "Below: how it learned, how it compares with the shipped policies and with what practitioners use, and what it does to the image.</p>",
+        '<p class="lead">An agent learned to correct the aberrations of a simulated scanning transmission electron microscope '
+        "while you waited. Below: what it does to the image, how it learned, and how it compares with the shipped policies and with "
+        "what practitioners use.</p>",
         _cards(report),
         _animation(report),
+        _stories(report.stories),
         _curves(report.curve),
         _comparison(report.rows),
-        _stories(report.stories),
         f"<h2>Go on from here</h2><pre><code>{escape(_COMMANDS)}</code></pre>",
         _facts(report),
     ]
     body = "\n".join(section for section in sections if section)
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{escape(report.title)}</title><style>{_STYLE}</style></head><body><main>\n{body}\n</main></body></html>\n"
     )
 
@@ -184,15 +202,17 @@ def _number(value: float, digits: int = 3) -> str:
 
 def _cards(report: Report) -> str:
     live = next((row for row in report.rows if row.kind == "live"), None)
-    cards = [("{:.0f} s".format(report.timings.get("training", 0)), "of training on this machine")]
+    cards = [(f"{report.timings.get('training', 0):.0f} s", "of training on this machine")]
     if live and live.summary:
         s = live.summary
         cards.append((f"{s['success']:.0%}", f"of {s['episodes']} unseen columns tuned by the agent trained just now"))
         cards.append((_number(s["measurements_to_goal"]), "images to the goal (median)"))
     script = max((r for r in report.rows if r.kind == "script" and r.summary), key=lambda r: r.summary["success"], default=None)
     if script:
-        cards.append((f"{script.summary['success']:.0%}", f"for the best script, {escape(script.agent)}, with {_number(script.summary['measurements_mean'])} images"))
-    return '<div class="cards">' + "".join(f'<div class="card"><b>{value}</b><span>{label}</span></div>' for value, label in cards) + "</div>"
+        told = f"for the best script, {escape(script.agent)}, with {_number(script.summary['measurements_mean'])} images"
+        cards.append((f"{script.summary['success']:.0%}", told))
+    body = "".join(f'<div class="card"><b>{value}</b><span>{label}</span></div>' for value, label in cards)
+    return f'<div class="cards">{body}</div>'
 
 
 def _animation(report: Report) -> str:
@@ -216,8 +236,8 @@ def _curves(curve: Curve) -> str:
     if curve.success:
         charts += f'<div class="box">{chart(curve.success, "success on unseen columns", 0, 1, percent=True)}</div>'
     return (
-        f'<h2>Learning curve</h2><div class="two">{charts}</div><p class="soft">The student learns to read mean and uncertainty of every aberration '
-        "from what a privileged teacher knows, and a Kalman filter around it decides what to correct and when to stop.</p>"
+        f'<h2>Learning curve</h2><div class="two">{charts}</div><p class="soft">The student learns to read mean and uncertainty of every '
+        "aberration from what a privileged teacher knows; a Kalman filter around it decides what to correct and when to stop.</p>"
     )
 
 
@@ -230,18 +250,18 @@ _SCENARIOS = {
 
 def _comparison(rows: list[Row]) -> str:
     head = (
-        "<tr><th>agent</th><th>success, 95 % interval</th><th class=n>images to goal</th><th class=n>seconds to goal</th>"
-        "<th class=n>dose to goal<br>e/\u00c5\u00b2</th><th class=n>Strehl at end</th></tr>"
+        "<tr><th>agent</th><th>success, 95 % interval</th><th class=n>images<br>to goal</th><th class=n>seconds<br>to goal</th>"
+        "<th class=n>dose to goal<br>e/\u00c5\u00b2</th><th class=n>Strehl<br>at end</th></tr>"
     )
-    parts = ['<h2>Comparison on unseen seeds</h2><div class="box scroll"><table>']
+    parts = [f'<h2>Comparison on unseen seeds</h2><div class="box scroll"><table>{head}']
     for scenario in dict.fromkeys(row.scenario for row in rows):
         told = _SCENARIOS.get(scenario, "")
-        parts.append(f'<tr><th colspan=6 style="padding-top:18px"><code>{escape(scenario)}</code> \u00b7 {told}</th></tr>{head}')
+        parts.append(f'<tr><th colspan=6 class="group"><code>{escape(scenario)}</code> \u00b7 {told}</th></tr>')
         parts += [_line(row) for row in rows if row.scenario == scenario]
     parts.append("</table></div>")
     parts.append(
-        '<p class="soft">Success: Wilson interval. Images, seconds and dose: median of the episodes that reached the goal, bootstrap interval '
-        "(\u2013 where none did). Strehl: median of all episodes. The oracle sees the hidden state; no policy does.</p>"
+        '<p class="soft">Success: Wilson interval. Images, seconds and dose: median of the episodes that reached the goal with its '
+        "bootstrap interval (\u2013 where none did). Strehl: median of all episodes. The oracle sees the hidden state; no policy does.</p>"
     )
     return "".join(parts)
 
@@ -253,7 +273,8 @@ def _line(row: Row) -> str:
         return f'<tr class="{row.kind}"><td>{name}</td><td colspan=5>not measured</td></tr>'
     s = row.summary
     low, high = s["success_interval"]
-    cells = [f"{s['success']:.1%} <small>{low:.0%} to {high:.0%}, {s['episodes']} episodes</small>{interval_bar(s['success'], low, high)}"]
+    rate = f"<div class=rate>{interval_bar(s['success'], low, high)}<b>{s['success']:.1%}</b></div>"
+    cells = [f"{rate}<small>{low:.0%} to {high:.0%}, n = {s['episodes']}</small>"]
     for cost in ("measurements", "time", "dose"):
         first, last = s[f"{cost}_to_goal_interval"]
         spread = f"<small>{_number(first)} to {_number(last)}</small>" if math.isfinite(first) and first != last else ""
@@ -274,13 +295,15 @@ def _story(story: Story) -> str:
     captions = "".join(f'<div class="cap">{escape(title)}</div>' for title in list(before.pictures)[:3])
     return (
         f'<div class="box story"><h3><code>{escape(story.agent)}</code> {outcome} with {story.images} images in {story.seconds:.1f} s and '
-        f"{_number(story.dose)} e/\u00c5\u00b2</h3><div class=strip>{_strip('before', before)}{_strip('after', after)}<span></span>{captions}</div>"
+        f"{_number(story.dose)} e/\u00c5\u00b2</h3>"
+        f"<div class=strip>{_strip('before', before)}{_strip('after', after)}<span></span>{captions}</div>"
         f'<div class="seen">{seen}</div></div>'
     )
 
 
 def _strip(word: str, portrait: Portrait) -> str:
-    images = "".join(f'<img alt="{escape(title)}, {word}" src="{embedded(png(rgb, 256), "png")}">' for title, rgb in list(portrait.pictures.items())[:3])
+    shown = list(portrait.pictures.items())[:3]
+    images = "".join(f'<img alt="{escape(title)}, {word}" src="{embedded(png(rgb, 256), "png")}">' for title, rgb in shown)
     return f'<div class="tag">{word}<b>{portrait.strehl:.2f}</b><span class="soft">Strehl</span></div>{images}'
 
 

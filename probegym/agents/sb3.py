@@ -122,9 +122,10 @@ def build(training: Training, folder: Path) -> BaseAlgorithm:
     shared = {"seed": training.seed, "tensorboard_log": str(folder / "tensorboard"), "device": "auto"}
     if training.algorithm == "ppo":
         rollout = 2 ** int(np.clip(np.log2(max(2, training.steps / LANES)), 1, 7))  # a power of two, so that batches divide it
-        own: dict[str, Any] = {"n_steps": rollout, "batch_size": max(2, LANES * rollout // 4), "n_epochs": 4, "gamma": 0.98, "ent_coef": 1e-3}
+        own: dict[str, Any] = {"n_steps": rollout, "batch_size": LANES * rollout // 4, "n_epochs": 4, "gamma": 0.98, "ent_coef": 1e-3}
     else:
-        own = {"buffer_size": int(np.clip(training.steps, 1000, 50_000)), "learning_starts": min(1000, training.steps // 2), "gradient_steps": 4}
+        kept = int(np.clip(training.steps, 1000, 50_000))
+        own = {"buffer_size": kept, "learning_starts": min(1000, training.steps // 2), "gradient_steps": 4}
     return ALGORITHMS[training.algorithm]("MultiInputPolicy", VecMonitor(ScopeVecEnv(envs)), **shared, **own)
 
 
@@ -160,12 +161,17 @@ def load(model: BaseAlgorithm, training: Training, folder: Path) -> None:
     try:
         model.set_parameters(state["parameters"], device=model.device)
     except (ValueError, RuntimeError, KeyError) as error:
-        raise ProbeGymError(f"checkpoint {path} does not fit scenario {training.scenario!r} any more: train again in another folder") from error
+        told = f"checkpoint {path} does not fit scenario {training.scenario!r} any more"
+        raise ProbeGymError(f"{told}: train again in another folder") from error
     model.num_timesteps = int(state["steps"])
     if isinstance(model, SAC):
         with torch.no_grad():
             model.log_ent_coef.copy_(state["log_ent_coef"])
         model.learning_starts += model.num_timesteps
+
+
+def _mean(values: list) -> float | None:
+    return float(np.mean(values)) if values else None
 
 
 class _Watch(BaseCallback):
@@ -185,8 +191,8 @@ class _Watch(BaseCallback):
 
     def _on_step(self) -> bool:
         if self.n_calls % 10 == 0:
-            returns, successes = [episode["r"] for episode in self.model.ep_info_buffer], self.model.ep_success_buffer
-            self.tell(Progress(self.num_timesteps, float(np.mean(returns)) if returns else None, float(np.mean(successes)) if successes else None))
+            returns, successes = [episode["r"] for episode in self.model.ep_info_buffer], list(self.model.ep_success_buffer)
+            self.tell(Progress(self.num_timesteps, _mean(returns), _mean(successes)))
         return True
 
 
@@ -235,7 +241,8 @@ def export_sb3(model: BaseAlgorithm, training: Training, folder: Path, command: 
                           dynamic_axes={name: {0: "lanes"} for name in [*names, "action"]})  # fmt: skip
     with torch.no_grad():
         action = policy(*inputs)
-    golden = {name: {"data": v.flatten().tolist(), "shape": list(v.shape), "dtype": str(v.numpy().dtype)} for name, v in zip(names, inputs, strict=True)}
+    arrays = {name: v.numpy() for name, v in zip(names, inputs, strict=True)}
+    golden = {name: {"data": v.ravel().tolist(), "shape": list(v.shape), "dtype": str(v.dtype)} for name, v in arrays.items()}
     spec = {
         "environment": training.env_id,
         "scenario": training.scenario,

@@ -94,8 +94,10 @@ class Episodes:
         self.truth = after = self.world.truth() or {}
         ended, success = self.task.ends(after, self.memory)
         terminated, success = ended & where, success & where
-        another = [self.ledger[name] + spent[name] > limit * (1 + 1e-9) for name, limit in self.limits.items()]
-        truncated = np.any(another, axis=0) & where & ~terminated
+        full = np.zeros(self.lanes, bool)
+        for name, limit in self.limits.items():
+            full |= self.ledger[name] + spent[name] > limit * (1 + 1e-9)  # another step like this one would not fit
+        truncated = full & where & ~terminated
         transition = Transition(before, after, self.memory, spent, success, terminated & ~success)
         parts: Lanes = {}
         reward = np.zeros(self.lanes)
@@ -120,8 +122,10 @@ class Episodes:
         return readings, spent
 
     def _observe(self, readings: list[Readings], where: np.ndarray) -> None:
-        left = 1 - np.max([self.ledger[name] / limit for name, limit in self.limits.items()], axis=0)
-        fresh = self.task.encode(readings, self.memory, np.clip(left, 0, 1), where)
+        left = np.ones(self.lanes)
+        for name, limit in self.limits.items():
+            left = np.minimum(left, 1 - self.ledger[name] / limit)
+        fresh = self.task.encode(readings, self.memory, np.maximum(left, 0), where)
         if not where.all():
             for name, array in fresh.items():
                 array[~where] = self.observation[name][~where]

@@ -95,7 +95,8 @@ class StemTuningTask(Task):
     def decode(self, action: np.ndarray, memory: Lanes, where: Where) -> Iterable[tuple[Command, Where | None]]:
         change = action[:, : len(self.names)] * self.settings.largest_step * self.scales
         limit = self.settings.range * self.scales
-        memory["set_point"] = np.where(where[:, None], np.clip(memory["set_point"] + change, -limit, limit), memory["set_point"])
+        reached = np.minimum(np.maximum(memory["set_point"] + change, -limit), limit)
+        memory["set_point"] = np.where(where[:, None], reached, memory["set_point"])
         if self.settings.excursion_range:
             memory["excursion"] = np.where(where, action[:, -2] * self.settings.excursion_range, memory["excursion"])
         memory["declared"] = np.where(where, action[:, -1] > DECLARED, memory["declared"])

@@ -44,9 +44,9 @@ class LensBank:
         """Move the controls to absolute set points (lanes, controls); noise: standard normal, same shape."""
         c, scale = self.controls, self.scales[: self.controls]
         width = state["hysteresis"][:, None] * scale
-        play = np.clip(state["play"], values - width, values + width)  # backlash: follows only beyond half its width
+        play = np.minimum(np.maximum(state["play"], values - width), values + width)  # backlash: follows only beyond half its width
         moved = (play - state["play"]) * (1 + state["step_error"][:, None] * noise)
-        change = np.einsum("lij,lj->li", state["coupling"], moved / scale) * scale
+        change = (state["coupling"] @ (moved / scale)[..., None])[..., 0] * scale
         change[~where] = 0
         state["aberrations"][:, :c] += change
         if self.settling_time:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -120,6 +121,8 @@ class StemTwin:
         self.lenses = LensBank(scales, len(c.controls), drift, c.settling_time)
         self.pupil = Pupil(c.energy, c.semiangle_cutoff, c.names, samples=24)
         self.defocus_column = c.names.index("C10") if "C10" in c.names else None
+        self.spread = focal_spread(c.chromatic, c.energy, c.energy_spread)
+        self._handlers = {SetAberrations: self._set_aberrations, AcquireImage: self._image, AcquireRonchigram: self._ronchigram}
         self.state: Lanes = self.lenses.rest(lanes) | {
             "key": np.zeros(lanes, np.uint64),
             "count": np.zeros(lanes, np.int64),  # commands so far; with the key it decides all noise
@@ -169,18 +172,16 @@ class StemTwin:
                 s["variant"][here] = first + (place[s["film"][lanes] == index, 7] * (last - first)).astype(int)
 
     def execute(self, command: Command, where: np.ndarray) -> Readings:
+        handler = self._handlers.get(type(command))
+        if handler is None:
+            raise Refused(f"this STEM has no {command.verb}")
         for name, argument in command.arguments().items():
             if argument.dtype.kind == "f" and not np.isfinite(argument[where] if argument.ndim else argument).all():
                 raise Refused(f"{command.verb}.{name} is not finite")
-        handler = {SetAberrations: self._set_aberrations, AcquireImage: self._image, AcquireRonchigram: self._ronchigram}.get(type(command))
-        if handler is None:
-            raise Refused(f"this STEM has no {command.verb}")
-        noise = self._noise(command)
+        noise, s = self._noise(command), self.state
         readings = handler(command, where, noise)
-        s = self.state
-        s["count"][where] += 1
-        s["clock"][where] += readings.time[where]
-        noise["lenses"][~where] = 0
+        s["count"] += where
+        s["clock"] += readings.time
         self.lenses.elapse(s, readings.time, noise["lenses"])
         return readings
 
@@ -189,8 +190,10 @@ class StemTwin:
         rows = int(command.shape[0]) if isinstance(command, AcquireImage) else 0
         sizes = {"lenses": len(self.names), "step": self.lenses.controls, "jitter": 2, "scan_x": rows, "scan_y": rows}
         drawn = randomness.normal(self.state["key"], self.state["count"], command.verb, sum(sizes.values()))
-        ends = np.cumsum(list(sizes.values()))
-        return {name: drawn[:, end - size : end] for (name, size), end in zip(sizes.items(), ends, strict=True)}
+        parts, at = {}, 0
+        for name, size in sizes.items():
+            parts[name] = drawn[:, at : (at := at + size)]
+        return parts
 
     def truth(self) -> Lanes:
         actual = self.lenses.actual(self.state)
@@ -229,54 +232,73 @@ class StemTwin:
         return self._readings(where, self.config.command_time)
 
     def _coefficients(self, defocus: np.ndarray, where) -> np.ndarray:
+        """Aberrations of the lanes asked for, with the excursion of this frame."""
         coefficients = self.lenses.actual(self.state)
-        if np.any(defocus[where]):
+        if np.any(defocus):
             if self.defocus_column is None:
                 raise Refused("this STEM has no C10 for a defocus excursion")
             coefficients[:, self.defocus_column] += defocus
         return coefficients[where]
 
+    def _counts(self, frames: np.ndarray, current: float, seconds: float, where) -> np.ndarray:
+        """Shot noise of frames that are fractions of the beam; full width again, zeros for lanes not asked."""
+        electrons = np.full(len(frames), current * seconds / constants.e * self.config.quantum_efficiency)
+        keys = randomness.subkey(self.state["key"], self.state["count"], "shot noise")
+        counted = shot_noise(frames, electrons, keys[where])
+        if len(counted) == self.lanes:
+            return counted
+        counts = np.zeros((self.lanes, *frames.shape[1:]), np.float32)
+        counts[where] = counted
+        return counts
+
     def _image(self, command: AcquireImage, where, noise: Lanes) -> Readings:
-        c, s = self.config, self.state
-        rows, columns = (int(v) for v in command.shape)
-        pixel = command.field_of_view / columns
-        line_time = columns * command.dwell_time + c.flyback_time
+        c = self.config
         if not c.specimens:
             raise Refused("this scenario has no specimen to image, only a film for Ronchigrams")
-        coefficients, lanes = self._coefficients(command.defocus, where), np.nonzero(where)[0]
-        seconds = np.arange(rows) * line_time + s["clock"][lanes, None]
-        start = s["frame_jitter"][lanes, None] * noise["jitter"][lanes] + s["origin"][lanes]
-        velocity, wobble = s["velocity"][lanes], s["scan_noise"][lanes, None]
-        line_x = start[:, :1] + velocity[:, :1] * seconds + wobble * noise["scan_x"][lanes]
-        line_y = start[:, 1:] + velocity[:, 1:] * seconds + wobble * noise["scan_y"][lanes] + np.arange(rows) * pixel
-        images = np.zeros((self.lanes, rows, columns), np.float32)
-        spread = focal_spread(c.chromatic, c.energy, c.energy_spread)
-        for index in np.unique(s["specimen"][lanes]):
-            here = s["specimen"][lanes] == index
-            former = _image_former(c.specimens[index], command.detector, c.energy, c.semiangle_cutoff, self.names, c.source_size, spread)
-            images[lanes[here]] = former.images(coefficients[here], line_x[here], line_y[here], columns, pixel)
-        electrons = c.beam_current * command.dwell_time / constants.e
-        keys = randomness.subkey(s["key"], s["count"], "shot noise")
-        counts = images
-        counts[lanes] = shot_noise(images[lanes], np.full(len(lanes), electrons * c.quantum_efficiency), keys[lanes])
-        dose = electrons / (pixel / ANGSTROM) ** 2
+        rows, columns = (int(v) for v in command.shape)
+        pixel, line_time = command.field_of_view / columns, columns * command.dwell_time + c.flyback_time
+        line_x, line_y = self._lines(rows, pixel, line_time, where, noise)
+        coefficients = self._coefficients(command.defocus, where)
+        images = np.empty((len(coefficients), rows, columns), np.float32)
+        optics = (command.detector, c.energy, c.semiangle_cutoff, self.names, c.source_size, self.spread)
+        for index, here in _groups(self.state["specimen"][where]):
+            former = _image_former(c.specimens[index], *optics)
+            images[here] = former.images(coefficients[here], line_x[here], line_y[here], columns, pixel)
+        counts = self._counts(images, c.beam_current, command.dwell_time, where)
+        dose = c.beam_current * command.dwell_time / constants.e / (pixel / ANGSTROM) ** 2
         return self._readings(where, rows * line_time + c.frame_overhead, dose, 1, **{command.detector: counts})
+
+    def _lines(self, rows: int, pixel: float, line_time: float, where, noise: Lanes) -> tuple[np.ndarray, np.ndarray]:
+        """Where each scan line starts on the specimen, with drift, jitter and scan noise: (lanes, rows) each, m."""
+        s = self.state
+        seconds = s["clock"][where, None] + np.arange(rows) * line_time
+        start = s["origin"][where] + s["frame_jitter"][where, None] * noise["jitter"][where]
+        velocity, wobble = s["velocity"][where], s["scan_noise"][where, None]
+        line_x = start[:, :1] + velocity[:, :1] * seconds + wobble * noise["scan_x"][where]
+        line_y = start[:, 1:] + velocity[:, 1:] * seconds + wobble * noise["scan_y"][where]
+        return line_x, line_y + np.arange(rows) * pixel
 
     def _ronchigram(self, command: AcquireRonchigram, where, noise: Lanes) -> Readings:
         c, s, optics = self.config, self.state, self.config.ronchigram
         if optics is None:
             raise Refused("this scenario has no film for Ronchigrams")
-        coefficients, lanes = self._coefficients(command.defocus, where), np.nonzero(where)[0]
-        place = s["film_origin"] + s["velocity"] * s["clock"][:, None] + command.film_shift
-        frames = np.zeros((self.lanes, optics.pixels, optics.pixels), np.float32)
-        for index in np.unique(s["film"][lanes]):
-            here = s["film"][lanes] == index
+        coefficients = self._coefficients(command.defocus, where)
+        place = (s["film_origin"] + s["velocity"] * s["clock"][:, None] + command.film_shift)[where]
+        variants, orientations = s["variant"][where], s["orientation"][where]
+        frames = np.empty((len(coefficients), optics.pixels, optics.pixels), np.float32)
+        for index, here in _groups(s["film"][where]):
             former = _ronchigram_former(optics.films[index], c.energy, optics.semiangle_cutoff, optics.pixels, self.names)
-            frames[lanes[here]] = former.frames(
-                coefficients[here], place[lanes[here]], s["variant"][lanes[here]], s["orientation"][lanes[here]]
-            )
-        electrons = optics.beam_current * command.exposure_time / constants.e
-        keys = randomness.subkey(s["key"], s["count"], "shot noise")
-        frames[lanes] = shot_noise(frames[lanes], np.full(len(lanes), electrons * c.quantum_efficiency), keys[lanes])
+            frames[here] = former.frames(coefficients[here], place[here], variants[here], orientations[here])
+        counts = self._counts(frames, optics.beam_current, command.exposure_time, where)
         area = (specimens.load(optics.films[0]).extent[0] / ANGSTROM) ** 2
-        return self._readings(where, command.exposure_time + c.frame_overhead, electrons / area, 1, ronchigram=frames)
+        dose = optics.beam_current * command.exposure_time / constants.e / area
+        return self._readings(where, command.exposure_time + c.frame_overhead, dose, 1, ronchigram=counts)
+
+
+def _groups(kinds: np.ndarray) -> Iterator[tuple[int, np.ndarray | slice]]:
+    """Lanes of equal kind together: (kind, which)."""
+    if len(kinds) and (kinds == kinds[0]).all():
+        yield int(kinds[0]), slice(None)
+    else:
+        for kind in np.unique(kinds):
+            yield int(kind), kinds == kind

@@ -1,0 +1,47 @@
+"""Tune the scripted baselines of StemTuning on training particles and training seeds; prints the grid and the choice.
+
+Budget: the episodes given here, for every row. BEACON is run as published and not tuned.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+
+from rich.console import Console
+from rich.table import Table
+
+from probegym.agents.baselines_stem import CoordinateDescent, NelderMead
+from probegym.agents.evaluate import evaluate
+
+TRAINING_SEED = 5_000_000
+GRID = {
+    "coordinate-descent": [
+        (CoordinateDescent, {"points": points, "rounds": rounds, "width": width})
+        for points, rounds, width in itertools.product((5, 7), (3, 4), (0.6, 1.0))
+    ],
+    "nelder-mead": [(NelderMead, {"simplex": simplex}) for simplex in (0.2, 0.4, 0.7, 1.0)],
+}
+
+
+def main() -> None:
+    """Print a table and one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--episodes", type=int, default=24)
+    episodes, console, chosen = parser.parse_args().episodes, Console(), {}
+    table = Table("script", "settings", "success", "median Strehl", title=f"beacon-train, {episodes} episodes, 151 images each")
+    for name, rows in GRID.items():
+        scored = []
+        for make, settings in rows:
+            summary = evaluate(make(**settings), "probegym/StemTuning-v0", "beacon-train", episodes, TRAINING_SEED).summary()
+            scored.append(((summary["success"], summary["strehl_median"]), settings))
+            table.add_row(name, str(settings), f"{summary['success']:.2f}", f"{summary['strehl_median']:.3f}")
+        best = max(scored, key=lambda row: row[0])
+        chosen[name] = {"settings": best[1], "success": best[0][0], "strehl_median": best[0][1]}
+    console.print(table)
+    print(json.dumps({"benchmark": "baselines", "episodes": episodes, "chosen": chosen}))
+
+
+if __name__ == "__main__":
+    main()

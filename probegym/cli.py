@@ -1,0 +1,271 @@
+"""The ``probegym`` command. Mistakes get one red line on stderr and exit code 2; Ctrl-C gives 130.
+
+torch, SB3 and abTEM are imported inside the commands that need them, so that listing and help are quick.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from typer.core import TyperGroup
+
+import probegym
+from probegym import scenarios
+from probegym.errors import ProbeGymError
+
+_CLICK_ERROR = typer.BadParameter.__mro__[2]  # ClickException, which typer carries but does not name
+MAXIMUM_SEED = 2**31 - 1
+
+
+class Algorithm(StrEnum):
+    """How ``train`` learns."""
+
+    distil = "distil"
+    ppo = "ppo"
+    sac = "sac"
+
+
+def _complain(message: str) -> None:
+    text = " ".join(message.split())
+    Console(stderr=True, soft_wrap=True).print(f"[red]error:[/red] {text}" if sys.stderr.isatty() else f"error: {text}", highlight=False)
+
+
+class _Command(TyperGroup):
+    """The group of commands with our way of ending: exit codes 0, 2 and 130, one line an error."""
+
+    def main(self, args=None, prog_name=None, complete_var=None, standalone_mode=True, **extra) -> Any:
+        code = self._run(args, prog_name or "probegym", complete_var, extra)
+        if standalone_mode:
+            sys.exit(code)
+        return code
+
+    def _run(self, args, prog_name, complete_var, extra) -> int:
+        try:
+            result = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+            return result if isinstance(result, int) else 0
+        except ProbeGymError as error:
+            _complain(str(error))
+        except _CLICK_ERROR as error:
+            hint = "" if "--help" in error.format_message() else " (see --help)"
+            _complain(f"{error.format_message().rstrip('.')}{hint}")
+        except (KeyboardInterrupt, typer.Abort):
+            return 130
+        except OSError as error:
+            _complain(f"{error.filename or 'a file'}: {error.strerror or error}: check the path, free space or choose another folder")
+        return 2
+
+
+app = typer.Typer(cls=_Command, add_completion=False, rich_markup_mode=None, help="Reinforcement learning for electron and tip microscopes.")
+specimen_app = typer.Typer(help="List specimens, or build others with abTEM.", no_args_is_help=False)
+app.add_typer(specimen_app, name="specimen")
+
+
+@app.callback(invoke_without_command=True)
+def _top(context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+    if version:
+        typer.echo(f"probegym {probegym.__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def environment(name: str) -> str:
+    """The id for ``StemTuning``, ``StemTuning-v0`` or ``probegym/StemTuning-v0``; raises ProbeGymError."""
+    short = {key.split("/")[1].rsplit("-v", 1)[0].lower(): key for key in probegym.ENVIRONMENTS}
+    wanted = re.sub(r"-v0$", "", name.removeprefix("probegym/")).lower()
+    if wanted not in short:
+        raise ProbeGymError(f"unknown environment {name!r}: use one of {', '.join(key.split('/')[1] for key in probegym.ENVIRONMENTS)}")
+    return short[wanted]
+
+
+def _class(env_id: str):
+    from importlib import import_module
+
+    module, name = probegym.ENVIRONMENTS[env_id].split(":")
+    return getattr(import_module(module), name)
+
+
+Env = Annotated[str, typer.Argument(metavar="ENV", help="Environment, for example StemTuning.")]
+ScenarioOption = Annotated[str, typer.Option("--scenario", help="Scenario by name, or FILE.yaml:NAME.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=MAXIMUM_SEED, help="Seed of everything random.")]
+
+
+# ---- looking ----
+
+
+@app.command("list")
+def list_() -> None:
+    """Environments, scenarios, shipped policies, specimens."""
+    from probegym.agents.bundle import shipped
+    from probegym.physics.specimens import available
+
+    console = Console(soft_wrap=True)
+    for env_id in probegym.ENVIRONMENTS:
+        console.print(f"[bold]{env_id}[/bold]", highlight=False)
+        console.print(_scenario_table(_class(env_id).task_type.family))
+    console.print("\n[bold]shipped policies[/bold]\n  " + (", ".join(shipped()) or "none"), highlight=False)
+    console.print("\n[bold]specimens[/bold]\n  " + ", ".join(sorted(available())), highlight=False)
+
+
+def _scenario_table(family: str) -> Table:
+    table = Table("  scenario", "split", "axis", "description", box=None, pad_edge=False, header_style="dim")
+    for name in scenarios.names(family):
+        scenario = scenarios.load(family, name)
+        table.add_row(f"  {name}", scenario.split, scenario.axis, scenario.description)
+    return table
+
+
+@app.command()
+def show(env: Env, scenario: Annotated[str | None, typer.Option("--scenario", help="Print this scenario instead.")] = None) -> None:
+    """The page of an environment, or one scenario in full."""
+    from rich.markdown import Markdown
+
+    env_id = environment(env)
+    kind = _class(env_id)
+    if scenario is not None:
+        import yaml
+
+        resolved = scenarios.load(kind.task_type.family, scenario).model_dump(exclude_none=True, mode="json")
+        typer.echo(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True, width=120), nl=False)
+        return
+    console = Console()
+    console.print(f"[bold]{env_id}[/bold]\n", highlight=False)
+    console.print(Markdown(inspect.getdoc(kind) or ""))
+    console.print()
+    console.print(_scenario_table(kind.task_type.family))
+
+
+# ---- doing ----
+
+
+@app.command()
+def demo(out: Annotated[Path, typer.Option("--out", help="Folder of the report.")] = Path("runs/demo")) -> None:
+    """Train a small agent live, compare it, write a report. Some minutes."""
+    from probegym.agents import files
+
+    files.replaceable(out)  # before torch is loaded
+    from probegym.agents.demo import run
+
+    run(out, console=Console())
+
+
+@app.command()
+def train(
+    env: Env,
+    algorithm: Annotated[Algorithm, typer.Option("--algorithm", help="distil learns from a privileged teacher; ppo and sac by reward.")] = Algorithm.distil,
+    scenario: ScenarioOption = "train",
+    updates: Annotated[int | None, typer.Option("--updates", min=1, max=10**8, help="Gradient steps (distil; 6000).")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, max=10**10, help="Environment steps (ppo, sac; 100000).")] = None,
+    seed: Seed = 1,
+    out: Annotated[Path, typer.Option("--out", help="Folder of checkpoints, TensorBoard logs and policy.")] = Path("runs/train"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the folder.")] = False,
+) -> None:
+    """Train an agent, with checkpoints and TensorBoard logs.
+
+    The policy goes to OUT/policy at the end. After an interruption, the same command with --resume goes on.
+    """
+    wrong, other = ("--steps", "--updates") if algorithm is Algorithm.distil else ("--updates", "--steps")
+    if (steps if algorithm is Algorithm.distil else updates) is not None:
+        raise ProbeGymError(f"{wrong} does not go with --algorithm {algorithm}: use {other}")
+    env_id = environment(env)
+    scenarios.load(_class(env_id).task_type.family, scenario)
+    from probegym.terminal import train as training
+
+    console = Console()
+    if algorithm is Algorithm.distil:
+        training.distil(env_id, scenario, updates or 6000, seed, out, resume, console)
+    else:
+        training.reinforce(env_id, scenario, str(algorithm), steps or 100_000, seed, out, resume, console)
+
+
+@app.command()
+def evaluate(
+    agent: Annotated[str, typer.Option("--agent", help="Baseline or shipped policy by name, or a policy folder.")],
+    env: Annotated[str, typer.Option("--env", help="Environment.")] = "StemTuning",
+    scenario: ScenarioOption = "id",
+    episodes: Annotated[int, typer.Option("--episodes", min=1, max=10**7, help="Number of episodes.")] = 200,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, max=MAXIMUM_SEED, help="First seed; by default beyond those of training.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Also write the results to this JSON file.")] = None,
+) -> None:
+    """Measure an agent on whole episodes.
+
+    Success with its 95 % interval; images, seconds and dose to the goal; Strehl ratio.
+    """
+    env_id = environment(env)
+    scenarios.load(_class(env_id).task_type.family, scenario)
+    from probegym.terminal import measure
+
+    measure.report(agent, env_id, scenario, episodes, seed, out, Console())
+
+
+@app.command()
+def play(
+    env: Env,
+    scenario: ScenarioOption = "haadf-id",
+    seed: Annotated[int | None, typer.Option("--seed", min=0, max=MAXIMUM_SEED, help="Episode; a new one by default.")] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder of frame.png.")] = Path("runs/play"),
+) -> None:
+    """Tune by hand in the terminal.
+
+    Compares you with the oracle and the shipped policies at the end. Commands may be piped in, one a line.
+    """
+    import numpy as np
+
+    from probegym.agents.files import writable
+    from probegym.terminal.play import Play
+
+    env_id = environment(env)
+    seed = int(np.random.default_rng().integers(MAXIMUM_SEED)) if seed is None else seed
+    game = Play(env_id, scenario, seed, writable(out, 1_000_000), Console())
+    game.run(sys.stdin)
+
+
+# ---- specimens ----
+
+
+@specimen_app.callback(invoke_without_command=True)
+def _specimen(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@specimen_app.command("list")
+def specimen_list() -> None:
+    """Specimens that can be used, and where they come from."""
+    from probegym.physics import specimens
+
+    table = Table("specimen", "energy", "aperture", "detectors", "description", box=None, pad_edge=False, header_style="dim")
+    for name, path in sorted(specimens.available().items()):
+        s = specimens.read(path)
+        detectors = ", ".join(f"{d} {1e3 * a:g}-{1e3 * b:g}" for d, (a, b) in s.detectors.items()) or f"{len(s.films)} films"
+        own = "" if path.parent == specimens.SHIPPED else " (yours)"
+        table.add_row(name, f"{s.energy / 1e3:g} kV", f"{1e3 * s.semiangle_cutoff:g} mrad", detectors, s.description + own)
+    Console(soft_wrap=True).print(table)
+
+
+@specimen_app.command("build")
+def specimen_build(
+    what: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A standard specimen, or a structure as .cif or .xyz.")],
+    energy: Annotated[float | None, typer.Option("--energy", min=1e4, max=1e6, help="Beam energy in eV.")] = None,
+    semiangle: Annotated[float | None, typer.Option("--semiangle", min=1, max=100, help="Aperture in mrad.")] = None,
+    detector: Annotated[list[str] | None, typer.Option("--detector", help="name=inner-outer in mrad; repeatable.")] = None,
+    thickness: Annotated[float, typer.Option("--thickness", min=0, max=200, help="nm along the beam, for periodic files.")] = 0.0,
+    name: Annotated[str | None, typer.Option("--name", help="Name in scenarios; by default that of the recipe or file.")] = None,
+) -> None:
+    """Run abTEM's multislice once and keep the scattering tensors in your cache folder."""
+    from probegym.terminal.specimen import build
+
+    build(what, energy, semiangle, detector or [], thickness, name, Console())
+
+
+def main() -> None:
+    """Entry point."""
+    app()

@@ -1,0 +1,1 @@
+"""What the commands of ``probegym`` do in a terminal, one file a command."""

@@ -1,0 +1,56 @@
+"""``probegym evaluate``: whole episodes of an agent, as a table and as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from probegym.agents import files
+from probegym.agents.evaluate import EVALUATION_SEED, Results, evaluate, write_json
+from probegym.agents.registry import make_agent
+from probegym.errors import ProbeGymError
+from probegym.terminal.train import bar
+
+
+def report(name: str, env_id: str, scenario: str, episodes: int, seed: int | None, out: Path | None, console: Console) -> None:
+    """Evaluate and print; write every episode to ``out``, tried beforehand."""
+    if out is not None:
+        if out.is_dir():
+            raise ProbeGymError(f"{out} is a folder: name a file with --out")
+        files.writable(out.parent, needed=1_000_000)
+    agent, seed = make_agent(name), EVALUATION_SEED if seed is None else seed
+    with bar(console) as progress:
+        task = progress.add_task(f"{name} on {scenario}", total=episodes, told="")
+        results = evaluate(agent, env_id, scenario, episodes, seed, lambda done, total: progress.update(task, completed=done))
+    summary = results.summary()
+    console.print(_table(summary))
+    if out is not None:
+        what = {"agent": name, "environment": env_id, "scenario": scenario, "first_seed": seed}
+        write_json(out, files.plain(what | {"summary": summary, "episodes": _columns(results)}))
+        console.print(f"results in {out}", highlight=False, soft_wrap=True)
+
+
+def _columns(results: Results) -> dict[str, Any]:
+    """Every field as a list, one entry an episode."""
+    return {
+        name: {key: array.tolist() for key, array in value.items()} if isinstance(value, dict) else value.tolist()
+        for name, value in asdict(results).items()
+    }
+
+
+def _table(summary: dict[str, Any]) -> Table:
+    table = Table("", "value", "95 % interval", box=None, pad_edge=False, header_style="dim")
+    low, high = summary["success_interval"]
+    table.add_row("success", f"{summary['success']:.1%} of {summary['episodes']}", f"{low:.1%} to {high:.1%}")
+    for cost, label in (("measurements", "images to goal"), ("time", "seconds to goal"), ("dose", "dose to goal, e/\u00c5\u00b2")):
+        value, (low, high) = summary[f"{cost}_to_goal"], summary[f"{cost}_to_goal_interval"]
+        reached = summary["success"] > 0
+        table.add_row(label, f"{value:.4g}" if reached else "-", f"{low:.4g} to {high:.4g}" if reached else "-")
+    if "strehl_median" in summary:
+        table.add_row("Strehl at end (median)", f"{summary['strehl_median']:.3f}", "")
+    table.add_row("return (mean)", f"{summary['return']:.3f}", "")
+    return table

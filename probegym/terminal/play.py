@@ -1,0 +1,165 @@
+"""A person tunes in the terminal: pictures as half blocks, one key a command; reads plain lines when it is piped."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import gymnasium as gym
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from probegym.agents.base import Agent
+from probegym.agents.files import write_bytes
+from probegym.envs import pictures
+from probegym.errors import ProbeGymError
+
+SMALL, LARGE = 0.05, 0.5  # scales
+CHANGES = {"+": SMALL, "=": SMALL, "-": -SMALL, "]": LARGE, "[": -LARGE}
+HELP = "1-7 choose   + - small   [ ] large   enter acquire   d declare   u explain   q quit"
+EXPLANATIONS = {
+    "C10": "defocus: every feature is blurred alike in all directions, over and under focus; a Ronchigram grows finer rings with it",
+    "C12": "two-fold astigmatism: blur stretched along one direction, which turns by 90 degrees through focus; a and b are 45 degrees apart",
+    "C21": "axial coma: a one-sided tail, like a comet; the flat region of the Ronchigram sits off centre; a is along x, b along y",
+    "C23": "three-fold astigmatism: a three-cornered blur; three arms in the Ronchigram; a and b are 30 degrees apart",
+}
+
+
+def half_blocks(rgb: np.ndarray, columns: int) -> str:
+    """A picture (h, w, 3) uint8 as lines of upper half blocks with 24-bit colours, at most ``columns`` wide."""
+    from PIL import Image
+
+    width = min(columns, rgb.shape[1])
+    height = 2 * max(1, round(rgb.shape[0] * width / rgb.shape[1] / 2))
+    small = np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.BOX))
+    lines = []
+    for upper, lower in zip(small[::2], small[1::2], strict=True):
+        cells = (f"\x1b[38;2;{u[0]};{u[1]};{u[2]}m\x1b[48;2;{v[0]};{v[1]};{v[2]}m\u2580" for u, v in zip(upper, lower, strict=True))
+        lines.append("".join(cells) + "\x1b[0m")
+    return "\n".join(lines)
+
+
+def keys(stream: IO[str]) -> Iterator[str]:
+    """Keys one by one: as they are pressed in a terminal, else the characters of each line (an empty one is enter)."""
+    if stream.isatty():
+        with _unbuffered(stream):
+            while key := stream.read(1):
+                yield key
+        return
+    for line in stream:
+        yield from line.strip() or "\n"
+
+
+@contextmanager
+def _unbuffered(stream: IO[str]):
+    import termios
+    import tty
+
+    before = termios.tcgetattr(stream)
+    try:
+        tty.setcbreak(stream)
+        yield
+    finally:
+        termios.tcsetattr(stream, termios.TCSADRAIN, before)
+
+
+class Play:
+    """One episode played by a person; ``out`` receives ``frame.png``, the environment's own picture, after every step."""
+
+    def __init__(self, env_id: str, scenario: str, seed: int, out: Path, console: Console):
+        self.env = gym.make(env_id, scenario=scenario, render_mode="rgb_array", disable_env_checker=True).unwrapped
+        task = self.env.episodes.task
+        if task.family != "stem_tuning":
+            raise ProbeGymError(f"play knows the keys of StemTuning, not of {env_id}: use StemTuning")
+        self.env_id, self.scenario, self.seed, self.out, self.console = env_id, scenario, seed, out, console
+        self.names, self.scales, self.largest = task.names, task.scales, task.settings.largest_step
+        self.pending = np.zeros(len(self.names))
+        self.chosen, self.score, self.over = 0, 0.0, False
+        self.observation, self.info = self.env.reset(seed=seed)
+        self.info["is_success"] = False
+
+    def run(self, stream: IO[str] = sys.stdin) -> None:
+        """Play to the end of the episode, of the input, or to ``q``; then compare."""
+        self.console.print(f"{self.env_id}, scenario {self.scenario}, seed {self.seed}: reach a Strehl ratio of 0.8 and declare", highlight=False)
+        self.console.print(HELP, style="dim", highlight=False, markup=False)
+        self._show()
+        for key in keys(stream):
+            if key == "q" or not self._press(key):
+                break
+        self._result()
+
+    def _press(self, key: str) -> bool:
+        """Act on a key; False when the episode has ended."""
+        if key.isdigit() and 1 <= int(key) <= len(self.names):
+            self.chosen = int(key) - 1
+        elif key in CHANGES:
+            self.pending[self.chosen] = np.clip(self.pending[self.chosen] + CHANGES[key], -self.largest, self.largest)
+        elif key in ("\n", "\r", "d"):
+            self._step(declare=key == "d")
+            return not self.over
+        elif key == "u":
+            self.console.print(EXPLANATIONS.get(self.names[self.chosen][:3], "an aberration of higher order"), highlight=False)
+        else:
+            self.console.print(f"no key {key!r}: {HELP}", style="yellow", highlight=False, markup=False)
+        self._controls()
+        return True
+
+    def _step(self, declare: bool) -> None:
+        action = np.zeros(self.env.action_space.shape, np.float32)
+        action[: len(self.names)] = self.pending / self.largest
+        action[-1] = 1.0 if declare else -1.0
+        self.observation, reward, terminated, truncated, self.info = self.env.step(action)
+        self.score, self.over = self.score + reward, terminated or truncated
+        self.pending[:] = 0
+        self._show()
+
+    # ---- what is shown ----
+
+    def _show(self) -> None:
+        from probegym.agents.report import png
+
+        write_bytes(self.out / "frame.png", png(self.env.render()))
+        if self.console.is_terminal:
+            columns = shutil.get_terminal_size().columns
+            for name, map_name in (("haadf", "grey"), ("ronchigram", "warm")):
+                if name in self.observation:
+                    frames = np.hstack([pictures.coloured(frame, map_name) for frame in self.observation[name]])
+                    self.console.file.write(half_blocks(frames, columns) + "\n")
+        left = float(self.observation["budget"][0])
+        self.console.print(f"{self.info['measurements']:.0f} images, {self.info['time']:.1f} s, budget left {left:.0%}", highlight=False)
+        self._controls()
+
+    def _controls(self) -> None:
+        parts = []
+        for index, name in enumerate(self.names):
+            change = f"{1e9 * self.pending[index] * self.scales[index]:+.1f}" if self.pending[index] else "0"
+            parts.append(f"[bold reverse]{index + 1} {name} {change}[/]" if index == self.chosen else f"{index + 1} {name} {change}")
+        self.console.print("change in nm:  " + "   ".join(parts), highlight=False)
+
+    def _result(self) -> None:
+        """Strehl, images and score of the person, the oracle and the shipped policies that fit, on the same seed."""
+        table = Table("who", "goal", "Strehl", "images", "seconds", "score", box=None, pad_edge=False, header_style="dim")
+        mine = (bool(self.info["is_success"]), self.info["strehl"], self.info["measurements"], self.info["time"], self.score)
+        for who, row in [("you", mine), *self._others()]:
+            goal, strehl, images, seconds, score = row
+            table.add_row(who, "reached" if goal else "missed", f"{strehl:.2f}", f"{images:.0f}", f"{seconds:.1f}", f"{score:+.2f}")
+        self.console.print(table)
+        self.console.print(f"score: the environment's reward over the episode; last picture: {self.out / 'frame.png'}", style="dim", highlight=False)
+
+    def _others(self) -> Iterator[tuple[str, tuple]]:
+        from probegym.agents.base import OracleAgent
+        from probegym.agents.bundle import BundlePolicy, shipped
+        from probegym.agents.evaluate import evaluate
+
+        agents: dict[str, Agent] = {"oracle": OracleAgent(), **{name: BundlePolicy(name) for name in shipped()}}
+        for name, agent in agents.items():
+            try:
+                r = evaluate(agent, self.env_id, self.scenario, 1, self.seed)
+            except ProbeGymError:  # a policy for other frames than this scenario shows
+                continue
+            yield name, (bool(r.success[0]), r.metrics["strehl"][0], r.costs["measurements"][0], r.costs["time"][0], r.returns[0])

@@ -1,0 +1,144 @@
+"""Dependencies point one way, files stay short, nothing executes what it reads."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import ROOT
+
+PACKAGE = ROOT / "probegym"
+FILES = sorted(PACKAGE.rglob("*.py"))
+NAMES = [str(path.relative_to(ROOT)) for path in FILES]
+
+MAY_IMPORT = {
+    "probegym/errors.py": (),
+    "probegym/physics/": ("probegym.physics", "probegym.errors"),
+    "probegym/rewards/": ("probegym.rewards", "probegym.physics", "probegym.errors"),
+    "probegym/scenarios/": ("probegym.scenarios", "probegym.physics.randomness", "probegym.errors"),
+    "probegym/hardware_bridge/commands.py": ("probegym.hardware_bridge.world",),
+    "probegym/hardware_bridge/world.py": ("probegym.hardware_bridge.commands",),
+    "probegym/hardware_bridge/twins/": (
+        "probegym.physics", "probegym.scenarios", "probegym.hardware_bridge.commands", "probegym.hardware_bridge.world", "probegym.errors",
+    ),
+}  # fmt: skip
+"""What each layer may know of the package; nothing else is limited here."""
+
+
+def imports(path: Path, module_level: bool = False) -> list[str]:
+    """Everything a file imports, as dotted names; type checking aside."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    hidden = {id(inner) for node in ast.walk(tree) if _deferred(node, module_level) for inner in ast.walk(node)}
+    found = []
+    for node in ast.walk(tree):
+        if id(node) in hidden:
+            continue
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return found
+
+
+def _deferred(node: ast.AST, module_level: bool) -> bool:
+    checking = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+    return checking or (module_level and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)))
+
+
+def within(name: str, allowed: tuple[str, ...]) -> bool:
+    return any(name == prefix or name.startswith(prefix + ".") for prefix in allowed)
+
+
+@pytest.mark.parametrize("layer", MAY_IMPORT)
+def test_a_layer_knows_only_what_is_below(layer):
+    files = [(path, name) for path, name in zip(FILES, NAMES, strict=True) if name.startswith(layer)]
+    assert files
+    for path, name in files:
+        unknown = [m for m in imports(path) if within(m, ("probegym",)) and not within(m, MAY_IMPORT[layer])]
+        assert not unknown, f"{name} imports {unknown}"
+
+
+def test_environments_load_no_simulator_and_no_agents():
+    for path in (PACKAGE / "envs").glob("*.py"):
+        for name in imports(path, module_level=True):
+            assert not within(name, ("probegym.hardware_bridge.twins", "probegym.physics", "probegym.agents", "torch", "abtem", "ase")), path
+
+
+def test_nothing_outside_agents_knows_agents():
+    for path, name in zip(FILES, NAMES, strict=True):
+        if not name.startswith(("probegym/agents/", "probegym/cli")):
+            assert not any(within(m, ("probegym.agents",)) for m in imports(path)), name
+
+
+@pytest.mark.parametrize("library", ["stable_baselines3", "torch", "botorch", "gpytorch", "onnx", "onnxruntime", "matplotlib"])
+def test_learning_libraries_stay_with_the_agents(library):
+    for path, name in zip(FILES, NAMES, strict=True):
+        if not name.startswith(("probegym/agents/", "probegym/physics/differentiable.py", "probegym/cli")):
+            assert not any(within(m, (library,)) for m in imports(path)), name
+
+
+def test_gymnasium_stays_out_of_the_physics():
+    for path, name in zip(FILES, NAMES, strict=True):
+        if name.startswith(("probegym/physics/", "probegym/rewards/", "probegym/hardware_bridge/commands", "probegym/hardware_bridge/twins")):
+            assert not any(within(m, ("gymnasium",)) for m in imports(path)), name
+
+
+def test_abtem_builds_specimens_and_nothing_else():
+    for path, name in zip(FILES, NAMES, strict=True):
+        users = [m for m in imports(path) if within(m, ("abtem",))]
+        assert not users or name == "probegym/physics/specimens.py", name
+        assert not any(within(m, ("abtem",)) for m in imports(path, module_level=True)), name
+
+
+def test_ase_is_imported_inside_functions():
+    for path, name in zip(FILES, NAMES, strict=True):
+        assert not any(within(m, ("ase",)) for m in imports(path, module_level=True)), name
+
+
+FORBIDDEN = {"pickle.load", "pickle.loads", "eval", "exec", "os.system", "marshal.loads", "np.random.seed", "random.seed", "yaml.unsafe_load", "yaml.full_load"}
+
+
+def calls(path: Path) -> list[ast.Call]:
+    return [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_nothing_executes_what_it_reads(path):
+    safe = {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef) and "SafeLoader" in map(_last, node.bases)}
+    for call in calls(path):
+        name, options = ast.unparse(call.func), {k.arg: ast.unparse(k.value) for k in call.keywords}
+        assert name not in FORBIDDEN, f"line {call.lineno}: {name}"
+        assert options.get("shell") != "True" and options.get("allow_pickle") != "True", f"line {call.lineno}"
+        if name == "yaml.load":
+            loader = options.get("Loader") or ast.unparse(call.args[1])
+            assert loader in safe | {"yaml.SafeLoader", "yaml.CSafeLoader"}, f"line {call.lineno}: {loader}"
+        if name == "torch.load":
+            assert options.get("weights_only") == "True", f"line {call.lineno}: torch.load"
+
+
+def _last(node: ast.expr) -> str:
+    return ast.unparse(node).rpartition(".")[2]
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_files_are_short(path):
+    most = 250 if path.parent.name == "envs" else 400
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= most
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name != "agents" and "cli" not in p.name], ids=str)
+def test_the_library_does_not_print(path):
+    for call in calls(path):
+        if ast.unparse(call.func) == "print":
+            assert "file=sys.stderr" in ast.unparse(call), f"line {call.lineno}"
+
+
+def test_no_paths_of_the_machine_it_was_written_on():
+    texts = [*FILES, *PACKAGE.rglob("*.c"), *PACKAGE.rglob("*.yaml"), *PACKAGE.rglob("*.json"), *(ROOT / "benchmarks").glob("*.py")]
+    texts += [p for p in (ROOT / "Makefile", ROOT / "README.md", ROOT / "pyproject.toml", ROOT / ".ci" / "run") if p.exists()]
+    for path in texts:
+        assert not re.search(r"(?<![\w.])/(work|home|root|Users|mnt|tmp)/\w", path.read_text(encoding="utf-8")), path
