@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from typer.core import TyperGroup
 
 import probegym
@@ -34,8 +35,8 @@ class Algorithm(StrEnum):
 
 
 def _complain(message: str) -> None:
-    text = " ".join(message.split())
-    Console(stderr=True, soft_wrap=True).print(f"[red]error:[/red] {text}" if sys.stderr.isatty() else f"error: {text}", highlight=False)
+    line = Text.assemble(("error: ", "red"), " ".join(message.split()))
+    Console(stderr=True, soft_wrap=True, highlight=False).print(line)
 
 
 class _Command(TyperGroup):

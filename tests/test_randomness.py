@@ -30,7 +30,7 @@ def test_neighbouring_keys_steps_and_indices_are_uncorrelated():
     for one, other in (by_key, by_index, by_step):
         assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 4 / np.sqrt(one.size)
     assert stats.kstest(randomness.uniform(keys, 0, "test", 1).ravel(), "uniform").pvalue > 1e-3
-    assert stats.kstest(randomness.uniform(keys[:1], np.arange(2000), "test", 1).ravel(), "uniform").pvalue > 1e-3
+    assert stats.kstest(randomness.uniform(np.full(2000, 7, np.uint64), np.arange(2000), "test", 1).ravel(), "uniform").pvalue > 1e-3
 
 
 def test_streams_differ():
@@ -62,11 +62,6 @@ def test_processes_agree():
 def test_recordings_stay_valid():
     """These numbers are the meaning of a seed: if they change, so must the version of every environment."""
     assert randomness.uniform(np.uint64(7), 3, "test", 2)[0] == pytest.approx([0.9370212726713405, 0.07376652197364458], abs=1e-15)
-
-
-def test_mix_is_a_bijection_on_a_sample():
-    some = np.arange(100_000, dtype=np.uint64)
-    assert len(np.unique(randomness.mix(some))) == len(some)
 
 
 def test_global_generators_are_left_alone():

@@ -167,7 +167,7 @@ def load(model: BaseAlgorithm, training: Training, folder: Path) -> None:
     if isinstance(model, SAC):
         with torch.no_grad():
             model.log_ent_coef.copy_(state["log_ent_coef"])
-        model.learning_starts += model.num_timesteps
+        model.learning_starts = model.num_timesteps + model.batch_size
 
 
 def _mean(values: list) -> float | None:

@@ -64,8 +64,8 @@ def half_plane(beams: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 class _Tensor(ctypes.Structure):
     _fields_ = (
-        [(name, ctypes.c_int32) for name in ("beams", "coefficients", "pairs", "frequencies", "qx_max", "qy_max")]
-        + [(name, ctypes.c_void_p) for name in ("basis", "weight", "first", "second", "start", "m_real", "m_imag", "qx", "qy")]
+        [(name, ctypes.c_int32) for name in ("beams", "coefficients", "columns", "frequencies", "qx_max", "qy_max")]
+        + [(name, ctypes.c_void_p) for name in ("basis", "weight", "first", "second", "start", "m_real", "m_imag", "qx", "qy", "column", "row_real", "row_imag")]
         + [("source_x", ctypes.c_float), ("source_y", ctypes.c_float)]
     )
 
@@ -100,11 +100,14 @@ class ImageFormer:
         weight = aperture(alpha, phi, self.semiangle_cutoff, step, self.soft)
         weight /= np.sqrt((weight**2).sum())
         used = np.nonzero(weight)[0]
+        used = used[np.lexsort((tensor.beams[used, 1], tensor.beams[used, 0]))]  # kx, then ky ascending
         renumber = np.full(len(weight), -1)
         renumber[used] = np.arange(len(used))
         kept = (renumber[tensor.first] >= 0) & (renumber[tensor.second] >= 0)
         first, second, values = tensor.first[kept], tensor.second[kept], tensor.values[kept]
         q = tensor.beams[first] - tensor.beams[second]
+        order = np.lexsort((renumber[first], q[:, 1], q[:, 0]))
+        first, second, values, q = first[order], second[order], values[order], q[order]
         if self.focal_spread:
             k2 = kx**2 + ky**2
             values = values * np.exp(-0.5 * (np.pi * lam * self.focal_spread * (k2[first] - k2[second])) ** 2)
@@ -122,11 +125,13 @@ class ImageFormer:
             "qx": self.frequencies[:, 0].astype(np.int16),
             "qy": self.frequencies[:, 1].astype(np.int16),
         }
+        columns, rows = _rows(tensor.beams[used], renumber[first], renumber[second], values)
+        self._arrays |= {"column": columns, "row_real": rows.real.copy(), "row_imag": rows.imag.copy()}
         limits = np.abs(self.frequencies).max(0)
         damping = 2 * np.pi**2 * self.source_size**2 / np.square(tensor.extent)
         self._struct = _Tensor(
-            len(used), len(self.names), len(q), len(self.frequencies), *map(int, limits),
-            *(array.ctypes.data for array in self._arrays.values()), *map(float, damping),
+            len(used), len(self.names), len(columns), len(self.frequencies), *map(int, limits),
+            *(array.ctypes.data if array.size else None for array in self._arrays.values()), *map(float, damping),
         )  # fmt: skip
         self._kernel = native.library("stem").stem_images
 
@@ -160,6 +165,32 @@ class ImageFormer:
         if any(in_tiles(tile, lanes, threads)):
             raise MemoryError(f"no memory for {lanes} images of {rows} x {columns} pixels")
         return images
+
+
+ROW_STEP = 8  # STEP of kernels/stem.c
+DENSE = 3  # rows are worth it when at most so many times longer than the pairs
+
+
+def _rows(beams: np.ndarray, first: np.ndarray, second: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """M as padded rows for single lanes: (columns (n, 3) int32: start, length, lowest ky; rows complex64, or empty if sparse).
+
+    A row holds M_kk' of one k against a whole column of k', in the order (Qx, k, k').
+    """
+    n = beams[:, 0] - beams[:, 0].min()
+    start = np.searchsorted(n, np.arange(n.max() + 1))
+    length = np.bincount(n)
+    columns = np.stack([start, length, beams[start, 1]], axis=1).astype(np.int32)
+    padded = -(-length // ROW_STEP) * ROW_STEP
+    base, at = np.zeros((len(length), len(length)), np.int64), 0
+    for qx in range(int((n[first] - n[second]).max()) + 1):
+        for column in range(qx, len(length)):
+            base[qx, column] = at
+            at += length[column] * padded[column - qx]
+    if at > DENSE * len(values):
+        return columns, np.empty(0, np.complex64)
+    rows, qx, other = np.zeros(at, np.complex64), n[first] - n[second], n[second]
+    rows[base[qx, n[first]] + (first - start[n[first]]) * padded[other] + second - start[other]] = values
+    return columns, rows
 
 
 @lru_cache(maxsize=64)
@@ -198,7 +229,7 @@ def shot_noise(intensity: np.ndarray, electrons: np.ndarray, keys: np.ndarray) -
     electrons = np.ascontiguousarray(electrons, np.float32)
     keys = np.ascontiguousarray(keys, np.uint64)
     counts = np.empty_like(intensity)
-    kernel, pixels = native.library("stem").shot_noise, ctypes.c_int64(intensity.size // max(1, len(intensity)))
+    kernel, pixels = native.library("shot_noise").shot_noise, ctypes.c_int64(intensity.size // max(1, len(intensity)))
 
     def tile(part: slice) -> None:
         arrays = (keys[part], electrons[part], intensity[part], counts[part])

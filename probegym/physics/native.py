@@ -24,6 +24,7 @@ from probegym.errors import ProbeGymError
 
 SOURCES = Path(__file__).parent / "kernels"
 FLAGS = ["-O3", "-march=native", "-ffast-math", "-funroll-loops", "-shared", "-fPIC", "-std=gnu11", "-w"]
+ORDERED = {"stem", "ronchigram"}  # sums keep the order they are written in, so that a lane is the same in every batch
 
 
 def cache_folder() -> Path:
@@ -45,18 +46,19 @@ def library(name: str) -> ctypes.CDLL:
     source = SOURCES / f"{name}.c"
     compiler = shlex.split(os.environ.get("CC", "cc"))
     text = [path.read_text() for path in [source, *sorted(SOURCES.glob("*.h"))]]
-    identity = [*text, *compiler, *FLAGS, platform.machine(), _processor()]
+    flags = [*FLAGS, "-fno-associative-math"] if name in ORDERED else FLAGS
+    identity = [*text, *compiler, *flags, platform.machine(), _processor()]
     digest = hashlib.sha256("\0".join(identity).encode()).hexdigest()[:16]
     folder = cache_folder() / "kernels"
     target = folder / f"{name}-{digest}.so"
     if not target.exists():
-        _compile(compiler, source, target)
+        _compile([*compiler, *flags], source, target)
     return ctypes.CDLL(str(target))
 
 
-def _compile(compiler: list[str], source: Path, target: Path) -> None:
-    if shutil.which(compiler[0]) is None:
-        raise ProbeGymError(f"no C compiler {compiler[0]!r} found: install gcc or clang, or set CC to yours")
+def _compile(command: list[str], source: Path, target: Path) -> None:
+    if shutil.which(command[0]) is None:
+        raise ProbeGymError(f"no C compiler {command[0]!r} found: install gcc or clang, or set CC to yours")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = tempfile.TemporaryDirectory(dir=target.parent)
@@ -65,8 +67,7 @@ def _compile(compiler: list[str], source: Path, target: Path) -> None:
     print(f"probegym: compiling {source.name} for this machine (once)", file=sys.stderr)
     with scratch as folder:
         built = Path(folder) / target.name
-        command = [*compiler, *FLAGS, str(source), "-o", str(built), "-lm"]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run([*command, str(source), "-o", str(built), "-lm"], capture_output=True, text=True)
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["no message"])[0]
             raise ProbeGymError(f"compiling {source.name} failed ({reason}): check your C compiler or set CC")
@@ -75,4 +76,4 @@ def _compile(compiler: list[str], source: Path, target: Path) -> None:
 
 def pointer(array) -> ctypes.c_void_p:
     """Address of a C-contiguous array (None stays NULL)."""
-    return ctypes.c_void_p(array.ctypes.data)
+    return ctypes.c_void_p(array.__array_interface__["data"][0])  # a third of the time of array.ctypes

@@ -114,18 +114,16 @@ class Pupil:
 
         Measured on the axis through the least-squares tilt, so coma that only displaces the probe does not count.
         """
-        chi = np.einsum("...i,ij->...j", np.asarray(coefficients, float), self.basis)  # a matrix product rounds by batch size
-        return np.cos(chi).mean(-1) ** 2 + np.sin(chi).mean(-1) ** 2
+        return _coherent_mean(coefficients, self._centred)
 
     def on_axis_strehl(self, coefficients) -> np.ndarray:
         """On-axis intensity relative to the aberration-free probe, tilt included."""
-        chi = np.einsum("...i,ij->...j", np.asarray(coefficients, float), self.raw_basis)  # a matrix product rounds by batch size
-        return np.cos(chi).mean(-1) ** 2 + np.sin(chi).mean(-1) ** 2
+        return _coherent_mean(coefficients, self._raw)
 
     def phase_variance(self, coefficients) -> np.ndarray:
         """Variance of the wavefront phase over the aperture (rad^2), tilt removed; (..., n) -> (...)."""
         c = np.asarray(coefficients, float)
-        return ((c @ self.covariance) * c).sum(-1)
+        return (np.einsum("...i,ij->...j", c, self.covariance) * c).sum(-1)  # a matrix product rounds by batch size
 
     def phase_plate(self, coefficients) -> np.ndarray:
         """Wavefront phase in rad on the grid, NaN outside the aperture; (n,) -> (samples, samples)."""
@@ -136,7 +134,7 @@ class Pupil:
 
 def _coherent_mean(coefficients, basis: np.ndarray) -> np.ndarray:
     """|<exp(-i chi)>|^2 over the samples; single precision, whose error of 1e-6 nobody can see."""
-    chi = np.asarray(coefficients, np.float32) @ basis
+    chi = np.einsum("...i,ij->...j", np.asarray(coefficients, np.float32), basis)  # a matrix product rounds by batch size
     return (np.cos(chi).sum(-1).astype(float) ** 2 + np.sin(chi).sum(-1).astype(float) ** 2) / basis.shape[1] ** 2
 
 

@@ -2,44 +2,50 @@
 
 So a lane's noise does not depend on how many lanes run beside it, needs no generator state in a snapshot, and two
 branches of one snapshot see the same noise. The mixing function is SplitMix64's finaliser (Steele, Lea & Flood,
-OOPSLA 2014, 10.1145/2660193.2660195); kernels/stem.c draws shot noise from the same one.
+OOPSLA 2014, 10.1145/2660193.2660195), in kernels/random.h; shot noise is drawn from the same one.
 """
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import zlib
 
 import numpy as np
 from scipy.special import ndtri
 
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_A, _B = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+from probegym.physics import native
+
+_GOLDEN = 0x9E3779B97F4A7C15
 
 
-def mix(z: np.ndarray) -> np.ndarray:
-    """Bijective scrambling of uint64 arrays (wraps around by design)."""
-    z = (z ^ (z >> np.uint64(30))) * _A
-    z = (z ^ (z >> np.uint64(27))) * _B
-    return z ^ (z >> np.uint64(31))
+@functools.lru_cache(maxsize=None)
+def _stream_code(stream: str) -> ctypes.c_uint64:
+    return ctypes.c_uint64((zlib.crc32(stream.encode()) | 1 << 32) * _GOLDEN % 2**64)
 
 
-@functools.cache
-def _stream_code(stream: str) -> np.uint64:
-    return np.uint64((zlib.crc32(stream.encode()) | 1 << 32) * int(GOLDEN) % 2**64)
+def _counters(keys, step) -> tuple[int, np.ndarray, np.ndarray]:
+    keys = np.ascontiguousarray(keys, np.uint64).reshape(-1)
+    steps = np.ascontiguousarray(step, np.int64).reshape(-1)
+    if len(steps) != len(keys):
+        steps = np.ascontiguousarray(np.broadcast_to(steps, keys.shape))
+    return len(keys), keys, steps
 
 
 def subkey(keys, step, stream: str) -> np.ndarray:
-    """Key of one stream at one step; keys, step broadcast to (lanes,) uint64."""
-    keys, step = np.atleast_1d(np.asarray(keys, np.uint64)), np.atleast_1d(np.asarray(step, np.uint64))
-    return mix(mix(keys + GOLDEN * (step + np.uint64(1))) ^ _stream_code(stream))
+    """Key of one stream at one step; keys (lanes,) uint64, step a number or (lanes,). Returns (lanes,) uint64."""
+    lanes, keys, steps = _counters(keys, step)
+    out = np.empty(lanes, np.uint64)
+    native.library("randomness").subkeys(lanes, *map(native.pointer, (keys, steps)), _stream_code(stream), native.pointer(out))
+    return out
 
 
 def uniform(keys, step, stream: str, size: int) -> np.ndarray:
     """(lanes, size) floats in the open interval (0, 1)."""
-    index = np.arange(1, size + 1, dtype=np.uint64)
-    bits = mix(subkey(keys, step, stream)[:, None] + GOLDEN * index)
-    return ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    lanes, keys, steps = _counters(keys, step)
+    out = np.empty((lanes, size))
+    native.library("randomness").uniforms(lanes, size, *map(native.pointer, (keys, steps)), _stream_code(stream), native.pointer(out))
+    return out
 
 
 def normal(keys, step, stream: str, size: int) -> np.ndarray:

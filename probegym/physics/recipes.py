@@ -35,26 +35,26 @@ def _gold(number: int) -> Recipe:
     )  # fmt: skip
 
 
-FILM = {"energy": 60e3, "semiangle_cutoff": 40.0, "gpts": (128, 128)}
-FILM_EXTENT = 51.0  # Angstrom: 40 mrad at 60 kV is just inside the band limit of 128 points
+FILM = {"energy": 60e3, "semiangle_cutoff": 40.0, "gpts": (256, 256)}
+FILM_EXTENT = 51.0  # Angstrom: the band limit of 256 points is 81 mrad at 60 kV, so scattering across a 40 mrad disc is whole
 
 _FILMS = [
     Recipe(
-        "film-carbon", "2 nm amorphous carbon, 48 films", lambda seed: structures.amorphous({"C": 1.0}, structures.CARBON_DENSITY, 1.3, FILM_EXTENT, 20.0, seed),
-        slice_thickness=20.0, variants=48, **FILM,
+        "film-carbon", "2 nm amorphous carbon, 40 films", lambda seed: structures.amorphous({"C": 1.0}, structures.CARBON_DENSITY, 1.3, FILM_EXTENT, 20.0, seed),
+        slice_thickness=20.0, variants=40, **FILM,
     ),
     Recipe(
-        "film-silicon-nitride", "2 nm amorphous Si3N4, 12 films", lambda seed: structures.amorphous({"Si": 3 / 7, "N": 4 / 7}, 0.094, 1.4, FILM_EXTENT, 20.0, seed),
-        slice_thickness=20.0, variants=12, **FILM,
+        "film-silicon-nitride", "2 nm amorphous Si3N4, 8 films", lambda seed: structures.amorphous({"Si": 3 / 7, "N": 4 / 7}, 0.094, 1.4, FILM_EXTENT, 20.0, seed),
+        slice_thickness=20.0, variants=8, **FILM,
     ),
     Recipe(
-        "film-germanium", "2 nm amorphous Ge, 12 films", lambda seed: structures.amorphous({"Ge": 1.0}, 0.044, 2.0, FILM_EXTENT, 20.0, seed),
-        slice_thickness=20.0, variants=12, **FILM,
+        "film-germanium", "2 nm amorphous Ge, 8 films", lambda seed: structures.amorphous({"Ge": 1.0}, 0.044, 2.0, FILM_EXTENT, 20.0, seed),
+        slice_thickness=20.0, variants=8, **FILM,
     ),
     Recipe(
-        "film-gold-on-carbon", "three 1 to 1.6 nm Au particles on 2 nm amorphous carbon, 12 films, 3 slices",
+        "film-gold-on-carbon", "three 1 to 1.6 nm Au particles on 2 nm amorphous carbon, 8 films, 3 slices",
         lambda seed: structures.gold_on_carbon(FILM_EXTENT, 20.0, (10.0, 13.0, 16.0), seed),
-        slice_thickness=12.0, variants=12, **FILM,
+        slice_thickness=12.0, variants=8, **FILM,
     ),
 ]  # fmt: skip
 

@@ -60,16 +60,16 @@ class RonchigramFormer:
         kx, ky = np.meshgrid(k, k, indexing="ij")
         inside = np.hypot(kx, ky) * lam < self.semiangle_cutoff
         radius = self.semiangle_cutoff / lam * self.extent
-        limit = gpts // 3
+        limit = gpts // 6  # the potentials reach gpts / 3: scattering from any beam of the disc to any other is whole
         if radius > limit:
             raise ValueError(
-                f"a {self.semiangle_cutoff * 1e3:g} mrad aperture reaches {radius:.0f} grid frequencies, the band limit is "
+                f"a {self.semiangle_cutoff * 1e3:g} mrad aperture reaches {radius:.0f} grid frequencies, half the band limit is "
                 f"{limit}: use a smaller aperture, a smaller cell or more grid points"
             )
         self.bin = int(np.ceil(2 * radius / self.pixels))
         half = self.bin * self.pixels // 2
         if half > limit:
-            raise ValueError(f"{self.pixels} pixels need {half} grid frequencies, the band limit is {limit}: ask for fewer pixels")
+            raise ValueError(f"{self.pixels} pixels need {half} grid frequencies, half the band limit is {limit}: ask for fewer pixels")
         self.pixel_angle = self.bin / self.extent * lam
         index = np.argwhere(inside)
         columns = np.unique(index[:, 0])

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from probegym.agents.base import Agent
 from probegym.agents.files import write_bytes
+from probegym.agents.report import png
 from probegym.envs import pictures
 from probegym.errors import ProbeGymError
 
@@ -85,29 +86,30 @@ class Play:
 
     def run(self, stream: IO[str] = sys.stdin) -> None:
         """Play to the end of the episode, of the input, or to ``q``; then compare."""
-        self.console.print(f"{self.env_id}, scenario {self.scenario}, seed {self.seed}: reach a Strehl ratio of 0.8 and declare", highlight=False)
-        self.console.print(HELP, style="dim", highlight=False, markup=False)
-        self._show()
+        self._photograph()
+        self._draw(f"{self.env_id}, scenario {self.scenario}, seed {self.seed}: reach a Strehl ratio of 0.8 and declare")
         for key in keys(stream):
-            if key == "q" or not self._press(key):
+            if key == "q":
+                break
+            self._draw(self._press(key))
+            if self.over:
                 break
         self._result()
 
-    def _press(self, key: str) -> bool:
-        """Act on a key; False when the episode has ended."""
+    def _press(self, key: str) -> str:
+        """Act on a key; returns what to tell."""
         if key.isdigit() and 1 <= int(key) <= len(self.names):
             self.chosen = int(key) - 1
         elif key in CHANGES:
             self.pending[self.chosen] = np.clip(self.pending[self.chosen] + CHANGES[key], -self.largest, self.largest)
         elif key in ("\n", "\r", "d"):
             self._step(declare=key == "d")
-            return not self.over
+            return "declared" if key == "d" else "acquired"
         elif key == "u":
-            self.console.print(EXPLANATIONS.get(self.names[self.chosen][:3], "an aberration of higher order"), highlight=False)
+            return EXPLANATIONS.get(self.names[self.chosen][:3], "an aberration of higher order")
         else:
-            self.console.print(f"no key {key!r}: {HELP}", style="yellow", highlight=False, markup=False)
-        self._controls()
-        return True
+            return f"no key {key!r}: {HELP}"
+        return ""
 
     def _step(self, declare: bool) -> None:
         action = np.zeros(self.env.action_space.shape, np.float32)
@@ -116,30 +118,36 @@ class Play:
         self.observation, reward, terminated, truncated, self.info = self.env.step(action)
         self.score, self.over = self.score + reward, terminated or truncated
         self.pending[:] = 0
-        self._show()
+        self._photograph()
 
     # ---- what is shown ----
 
-    def _show(self) -> None:
-        from probegym.agents.report import png
-
+    def _photograph(self) -> None:
         write_bytes(self.out / "frame.png", png(self.env.render()))
-        if self.console.is_terminal:
-            columns = shutil.get_terminal_size().columns
-            for name, map_name in (("haadf", "grey"), ("ronchigram", "warm")):
-                if name in self.observation:
-                    frames = np.hstack([pictures.coloured(frame, map_name) for frame in self.observation[name]])
-                    self.console.file.write(half_blocks(frames, columns) + "\n")
-        left = float(self.observation["budget"][0])
-        self.console.print(f"{self.info['measurements']:.0f} images, {self.info['time']:.1f} s, budget left {left:.0%}", highlight=False)
-        self._controls()
 
-    def _controls(self) -> None:
-        parts = []
-        for index, name in enumerate(self.names):
-            change = f"{1e9 * self.pending[index] * self.scales[index]:+.1f}" if self.pending[index] else "0"
-            parts.append(f"[bold reverse]{index + 1} {name} {change}[/]" if index == self.chosen else f"{index + 1} {name} {change}")
-        self.console.print("change in nm:  " + "   ".join(parts), highlight=False)
+    def _draw(self, told: str) -> None:
+        """The whole screen in a terminal; one line where the output is piped."""
+        c, left = self.console, float(self.observation["budget"][0])
+        status = f"{self.info['measurements']:.0f} images, {self.info['time']:.1f} s, budget left {left:.0%}"
+        if not c.is_terminal:
+            c.print(f"{self._control(self.chosen)} | {status} | {told or HELP}", highlight=False, markup=False, soft_wrap=True)
+            return
+        c.clear()
+        columns = shutil.get_terminal_size().columns
+        for name, map_name in (("haadf", "grey"), ("ronchigram", "warm")):
+            if name in self.observation:
+                frames = np.hstack([pictures.coloured(frame, map_name) for frame in self.observation[name]])
+                c.file.write(half_blocks(frames, columns) + "\n")
+        for index in range(len(self.names)):
+            c.print(self._control(index), style="bold reverse" if index == self.chosen else "", highlight=False)
+        c.print(status, highlight=False)
+        c.print(told, style="cyan", highlight=False, markup=False)
+        c.print(HELP, style="dim", highlight=False, markup=False)
+
+    def _control(self, index: int) -> str:
+        scale = 1e9 * self.scales[index]
+        now = self.observation["controls"][index] * scale
+        return f"{index + 1} {self.names[index]:<4} at {now:+8.1f} nm, change {self.pending[index] * scale:+8.1f} nm"
 
     def _result(self) -> None:
         """Strehl, images and score of the person, the oracle and the shipped policies that fit, on the same seed."""
@@ -156,9 +164,9 @@ class Play:
         from probegym.agents.bundle import BundlePolicy, shipped
         from probegym.agents.evaluate import evaluate
 
-        agents: dict[str, Agent] = {"oracle": OracleAgent(), **{name: BundlePolicy(name) for name in shipped()}}
-        for name, agent in agents.items():
+        for name in ["oracle", *shipped()]:
             try:
+                agent: Agent = OracleAgent() if name == "oracle" else BundlePolicy(name)
                 r = evaluate(agent, self.env_id, self.scenario, 1, self.seed)
             except ProbeGymError:  # a policy for other frames than this scenario shows
                 continue

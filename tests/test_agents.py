@@ -1,0 +1,258 @@
+"""Evaluation statistics, policy bundles, export, and Stable-Baselines3 on our vector environments."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from probegym.agents import bundle, sb3
+from probegym.agents.base import OracleAgent, RandomAgent
+from probegym.agents.bundle import BundlePolicy
+from probegym.agents.distil import Distillation, Student, Trainer
+from probegym.agents.evaluate import EVALUATION_SEED, Results, bootstrap_median, evaluate, wilson
+from probegym.agents.export import SELECTION_SEED, export
+from probegym.agents.registry import make_agent
+from probegym.errors import ProbeGymError
+
+ENV_ID = "probegym/StemTuning-v0"
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+# ---- statistics ----
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(8, 10), (0, 10), (10, 10), (190, 200), (1, 1)])
+def test_wilson_interval_is_that_of_scipy(successes, trials):
+    known = stats.binomtest(successes, trials).proportion_ci(0.95, method="wilson")
+    assert wilson(successes, trials) == pytest.approx((known.low, known.high), abs=1e-12)
+
+
+def test_wilson_interval_in_the_literature():
+    assert wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+
+
+def test_wilson_interval_covers_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    hits = [low <= 0.9 <= high for low, high in (wilson(int(k), 50) for k in rng.binomial(50, 0.9, 2000))]
+    assert 0.92 < np.mean(hits) < 0.98
+
+
+def test_bootstrap_of_the_median():
+    low, high = bootstrap_median(np.arange(1.0, 102.0))
+    assert (low, high) == (pytest.approx(41, abs=2), pytest.approx(61, abs=2))  # order statistics 51 -+ 1.96 sqrt(101) / 2
+    assert bootstrap_median(np.full(9, 3.0)) == (3.0, 3.0)
+    assert bootstrap_median(np.arange(20.0), seed=4) == bootstrap_median(np.arange(20.0), seed=4)
+
+
+def results(success) -> Results:
+    n = len(success)
+    costs = {name: np.arange(1.0, n + 1) for name in ("time", "dose", "damage", "measurements")}
+    return Results(np.array(success), np.ones(n), np.ones(n, int), costs, {"strehl": np.linspace(0, 1, n)})
+
+
+def test_costs_to_goal_are_those_of_the_successes():
+    summary = results([True, False, True, False]).summary()
+    assert summary["success"] == 0.5 and summary["measurements_to_goal"] == 2.0 and summary["measurements_mean"] == 2.5
+    assert summary["strehl_median"] == 0.5
+
+
+def test_no_success_has_no_cost_to_goal():
+    summary = results([False] * 3).summary()
+    assert summary["success"] == 0 and np.isnan(summary["time_to_goal"]) and np.isnan(summary["time_to_goal_interval"]).all()
+
+
+def test_results_do_not_depend_on_how_episodes_are_batched():
+    whole = evaluate(OracleAgent(), ENV_ID, "train", 36)
+    parts = [evaluate(OracleAgent(), ENV_ID, "train", count, EVALUATION_SEED + first) for first, count in ((0, 7), (7, 29))]
+    assert np.array_equal(whole.metrics["strehl"], np.concatenate([part.metrics["strehl"] for part in parts]))
+    assert np.array_equal(whole.returns, np.concatenate([part.returns for part in parts]))
+    assert whole.success.mean() > 0.9 and evaluate(RandomAgent(), ENV_ID, "train", 36).success.mean() < 0.1
+
+
+@pytest.mark.parametrize("episodes", [0, -1, 2.5, True, "3"])
+def test_a_bad_number_of_episodes_is_refused(episodes):
+    with pytest.raises(ProbeGymError, match="episodes must be"):
+        evaluate(OracleAgent(), ENV_ID, "train", episodes)
+
+
+def test_an_unknown_agent_lists_the_known():
+    with pytest.raises(ProbeGymError, match="coordinate-descent"):
+        make_agent("nobody")
+
+
+def test_seeds_of_training_selection_and_evaluation_do_not_meet(tmp_path):
+    for seed in (0, 1, 8, 9, 12345):
+        trainer = Trainer.__new__(Trainer)
+        trainer.config = Distillation(seed=seed)
+        assert 0 <= trainer._seed(0) and trainer._seed(1000) + trainer.config.lanes < SELECTION_SEED < EVALUATION_SEED
+
+
+# ---- bundles ----
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A student after a few updates, and its bundle."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("student")
+    trainer = Trainer(Distillation(updates=6, lanes=16), folder)
+    trainer.run()
+    return trainer, export(trainer, folder / "policy", 0.1, {}, "a test")
+
+
+@pytest.fixture
+def copy(trained, tmp_path):
+    """A bundle that a test may spoil."""
+    return shutil.copytree(trained[1], tmp_path / "policy")
+
+
+def test_exported_policy_equals_the_student_in_a_closed_loop(trained):
+    trainer, folder = trained
+    student, policy, lanes = Student(trainer.policy(threshold=0.1), trainer.frames), BundlePolicy(folder), 24
+    envs = gym.make_vec(ENV_ID, num_envs=lanes, scenario="train", autoreset_mode="Disabled")
+    observation, _ = envs.reset(seed=77)
+    student.begin(lanes, 0), policy.begin(lanes, 0)
+    worst = 0.0
+    for _ in range(6):
+        expected, action = student.act(observation, envs.episodes), policy.act(observation, envs.episodes)
+        worst = max(worst, float(np.abs(expected - action).max()))
+        action[:, -1] = -1  # go on
+        observation = envs.step(action)[0]
+    assert worst < 1e-5
+    assert np.array_equal(evaluate(policy, ENV_ID, "train", 12).returns, evaluate(student, ENV_ID, "train", 12).returns)
+
+
+def spoil_json(folder, change):
+    spec = json.loads((folder / "policy.json").read_text())
+    change(spec)
+    (folder / "policy.json").write_text(json.dumps(spec))
+
+
+SPOILED = {
+    "flipped byte": (lambda f: (f / "policy.onnx").write_bytes((f / "policy.onnx").read_bytes()[:-1] + b"\x00\x01"), "checksum"),
+    "no model": (lambda f: (f / "policy.onnx").unlink(), "cannot be read"),
+    "no description": (lambda f: (f / "policy.json").unlink(), "no policy"),
+    "not JSON": (lambda f: (f / "policy.json").write_text("{"), "cannot be read"),
+    "other schema": (lambda f: spoil_json(f, lambda s: s.update(schema=99)), "schema"),
+    "other checksum": (lambda f: spoil_json(f, lambda s: s.update(sha256="0" * 64)), "checksum"),
+    "other actions": (lambda f: spoil_json(f, lambda s: s["golden"][0]["action"][0].__setitem__(0, 9.0)), "recorded actions"),
+}
+
+
+@pytest.mark.parametrize("kind", SPOILED)
+def test_a_spoiled_bundle_is_refused(copy, kind):
+    spoil, message = SPOILED[kind]
+    spoil(copy)
+    with pytest.raises(ProbeGymError, match=message) as caught:
+        BundlePolicy(copy)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_policy_refuses_frames_that_it_was_not_made_for(trained):
+    policy = BundlePolicy(trained[1])
+    with pytest.raises(ProbeGymError, match="needs ronchigram in the observation"):
+        evaluate(policy, ENV_ID, "graphene", 1)
+    policy.begin(1, 0)
+    with pytest.raises(ProbeGymError, match="of shape"):
+        policy.decide({"ronchigram": np.zeros((1, 3, 42, 42), np.uint8), "budget": np.ones((1, 1), np.float32)})
+
+
+def test_a_bundle_is_written_whole_or_not_at_all(trained, copy, monkeypatch):
+    before = (copy / "policy.json").read_bytes()
+
+    def full(**_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(bundle.tempfile, "TemporaryDirectory", full)
+    with pytest.raises(ProbeGymError, match="No space left on device"):
+        bundle.write(copy, b"model", {})
+    assert (copy / "policy.json").read_bytes() == before and sorted(p.name for p in copy.iterdir()) == ["policy.json", "policy.onnx"]
+
+
+# ---- Stable-Baselines3 ----
+
+
+def stepped(seed: int, lanes: int, steps: int):
+    """The adaptor and a vector environment that does not reset itself, given the same actions."""
+    envs = sb3.ScopeVecEnv(gym.make_vec(ENV_ID, num_envs=lanes, scenario="train", budget=6, autoreset_mode="SameStep"))
+    plain = gym.make_vec(ENV_ID, num_envs=lanes, scenario="train", budget=6, autoreset_mode="Disabled")
+    envs.seed(seed)
+    first, expected = envs.reset(), plain.reset(seed=seed)[0]
+    assert all(np.array_equal(first[name], expected[name]) for name in expected)
+    rng = np.random.default_rng(seed)
+    for _ in range(steps):
+        actions = rng.uniform(-1, 1, (lanes, *envs.action_space.shape)).astype(np.float32)
+        observation, reward, terminated, truncated, info = plain.step(actions)
+        done = terminated | truncated
+        after = plain.reset(options={"reset_mask": done})[0] if done.any() else observation
+        yield envs.step(actions), (observation, reward, terminated, truncated, info, after)
+
+
+def test_terminal_observation_is_the_last_of_the_ended_episode():
+    ended = {True: 0, False: 0}
+    for (seen, reward, done, infos), (last, expected, terminated, truncated, info, after) in stepped(5, 6, 12):
+        assert np.array_equal(done, terminated | truncated) and np.allclose(reward, expected) and reward.dtype == np.float32
+        assert all(np.array_equal(seen[name], after[name]) for name in after)
+        for lane, mine in enumerate(infos):
+            assert ("terminal_observation" in mine) == done[lane]
+            if done[lane]:
+                assert all(np.array_equal(mine["terminal_observation"][name], last[name][lane]) for name in last)
+                assert mine["TimeLimit.truncated"] is bool(truncated[lane] and not terminated[lane])
+                assert mine["is_success"] is bool(info["is_success"][lane]) and mine["strehl"] == info["strehl"][lane]
+                ended[mine["TimeLimit.truncated"]] += 1
+    assert ended[True] and ended[False]
+
+
+def test_the_adaptor_wants_same_step():
+    with pytest.raises(ProbeGymError, match="SameStep"):
+        sb3.ScopeVecEnv(gym.make_vec(ENV_ID, num_envs=2, scenario="train"))
+
+
+def weights(model) -> torch.Tensor:
+    return torch.cat([value.flatten().float() for value in model.policy.state_dict().values()])
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("algorithm", sb3.ALGORITHMS)
+def test_training_resumes_and_exports(algorithm, tmp_path):
+    told: list[sb3.Progress] = []
+    model = sb3.train_sb3(ENV_ID, "train", algorithm, 256, tmp_path, report=told.append)
+    assert model.num_timesteps >= 256 and told and told[-1].mean_return is not None
+    assert list(tmp_path.glob("tensorboard/*/events*"))
+    fresh = sb3.build(sb3.Training(ENV_ID, "train", algorithm, 256), tmp_path)
+    assert not torch.equal(weights(model), weights(fresh))
+    again = sb3.train_sb3(ENV_ID, "train", algorithm, 256, tmp_path, resume=True)  # nothing is left to do
+    assert torch.equal(weights(model), weights(again)) and again.num_timesteps == model.num_timesteps
+    more = sb3.train_sb3(ENV_ID, "train", algorithm, 544, tmp_path, resume=True)
+    assert more.num_timesteps >= 544 and not torch.equal(weights(more), weights(again))
+    _check_refusals(algorithm, tmp_path)
+    _check_export(more, sb3.Training(ENV_ID, "train", algorithm, 544), tmp_path / "policy")
+
+
+def _check_refusals(algorithm, folder):
+    with pytest.raises(ProbeGymError, match="--resume"):
+        sb3.train_sb3(ENV_ID, "train", algorithm, 256, folder)
+    with pytest.raises(ProbeGymError, match="other seed"):
+        sb3.train_sb3(ENV_ID, "train", algorithm, 256, folder, seed=2, resume=True)
+    spoiled = folder / "spoiled"
+    spoiled.mkdir()
+    (spoiled / "checkpoint.pt").write_bytes(sb3.checkpoint_path(folder).read_bytes()[:1000])
+    with pytest.raises(ProbeGymError, match="cannot be read"):
+        sb3.train_sb3(ENV_ID, "train", algorithm, 256, spoiled, resume=True)
+
+
+def _check_export(model, training, folder):
+    policy = BundlePolicy(sb3.export_sb3(model, training, folder, "a test"))
+    observation = model.env.reset()
+    policy.begin(sb3.LANES, 0)
+    assert np.abs(policy.decide(observation) - model.predict(observation, deterministic=True)[0]).max() < 1e-5
