@@ -129,7 +129,8 @@ def test_exported_policy_equals_the_student_in_a_closed_loop(trained):
         action[:, -1] = -1  # go on
         observation = envs.step(action)[0]
     assert worst < 1e-5
-    assert np.array_equal(evaluate(policy, ENV_ID, "train", 12).returns, evaluate(student, ENV_ID, "train", 12).returns)
+    whole = [evaluate(agent, ENV_ID, "train", 12) for agent in (policy, student)]  # a rounding may change a grey level
+    assert np.allclose(whole[0].returns, whole[1].returns, atol=0.01) and np.array_equal(whole[0].steps, whole[1].steps)
 
 
 def spoil_json(folder, change):

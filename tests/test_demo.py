@@ -12,6 +12,7 @@ from PIL import Image
 from rich.console import Console
 
 from probegym.agents import demo, files
+from probegym.agents.report import ticks
 from probegym.errors import ProbeGymError
 
 TINY = demo.DemoSettings(updates=30, lanes=16, evaluations=2, live_episodes=8, episodes=8, scripts=("coordinate-descent",), script_episodes=1)
@@ -70,6 +71,12 @@ def test_report_stands_alone(report):
     assert "http" not in text and "url(" not in text and "@import" not in text
 
 
+@pytest.mark.parametrize("values", [[0.0, 1.0], [-2.16, -0.2], [3.0, 3.0], [0.0, 5000.0], [-1e-7, 2e-7]])
+def test_ticks_are_few_and_enclose(values):
+    marks = ticks(values)
+    assert 2 <= len(marks) <= 7 and marks[0] <= min(values) and marks[-1] >= max(values) and marks[0] < marks[-1]
+
+
 def test_every_picture_opens(report):
     import base64
 
@@ -79,7 +86,7 @@ def test_every_picture_opens(report):
 
 def test_report_is_complete(report):
     text = "".join(Page((report / "index.html").read_text()).words)
-    for part in ("Before and after", "Learning curve", "Comparison on unseen seeds", "trained just now", "oracle", "random", "coordinate-descent",
+    for part in ("Before and after", "Learning curve", "Comparison on unseen seeds", "the agent trained just now", "oracle", "random", "coordinate-descent",
                  "stem-tuning-ronchigram", "stem-tuning-haadf", "success on unseen columns", "seed"):  # fmt: skip
         assert part in text, part
 
@@ -91,7 +98,7 @@ def test_the_animation_moves(report):
 
 def test_results_hold_every_row(report):
     results = json.loads((report / "results.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-    assert {row["agent"] for row in results["rows"]} >= {"trained just now", "oracle", "random", "coordinate-descent", *TINY.shipped}
+    assert {row["agent"] for row in results["rows"]} >= {"the agent trained just now", "oracle", "random", "coordinate-descent", *TINY.shipped}
     assert all(row["summary"] or row["note"] for row in results["rows"])
     assert len(results["curve"]["success"]) == 2 and results["curve"]["loss"][-1][0] == TINY.updates
     assert set(results["timings"]) == {"training", "export", "policies", "scripts", "pictures"}

@@ -59,7 +59,7 @@ class CoordinateDescent(Script):
     Every round halves the scanned width. points, rounds: tuned on training seeds (benchmarks/baselines.py).
     """
 
-    def __init__(self, points: int = 7, rounds: int = 3, width: float = 1.2):
+    def __init__(self, points: int = 3, rounds: int = 3, width: float = 1.0):
         self.points, self.rounds, self.width = points, rounds, width
 
     def run(self, step, env: ScopeEnv, observation: Observation, seed: int) -> None:
@@ -87,10 +87,13 @@ def _vertex(x: np.ndarray, y: np.ndarray) -> float:
 
 
 class NelderMead(Script):
-    """SciPy's adaptive simplex on the sharpness. ``simplex``: its first size in scales, tuned on training seeds."""
+    """SciPy's adaptive simplex on the sharpness, until it is smaller than ``tolerance`` or the budget is used up.
 
-    def __init__(self, simplex: float = 0.6):
-        self.simplex = simplex
+    ``simplex``: its first size; both in scales, tuned on training seeds (benchmarks/baselines.py).
+    """
+
+    def __init__(self, simplex: float = 1.0, tolerance: float = 0.08):
+        self.simplex, self.tolerance = simplex, tolerance
 
     def run(self, step, env: ScopeEnv, observation: Observation, seed: int) -> None:
         from scipy.optimize import minimize
@@ -98,7 +101,7 @@ class NelderMead(Script):
         tuner = Tuner(step, env, observation)
         left = int(env.episodes.limits["measurements"]) - 2
         start = np.vstack([tuner.position, tuner.position + self.simplex * np.eye(tuner.n)])
-        options = {"maxfev": left, "initial_simplex": start, "adaptive": True, "xatol": 1e-3, "fatol": 1e-6}
+        options = {"maxfev": left, "initial_simplex": start, "adaptive": True, "xatol": self.tolerance, "fatol": np.inf}
         found = minimize(lambda x: -tuner.measure(np.clip(x, -SPAN, SPAN)), tuner.position, method="Nelder-Mead", options=options)
         tuner.declare(np.clip(found.x, -SPAN, SPAN))
 
@@ -112,7 +115,7 @@ class BeaconBO(Script):
     is maximised over random points refined by a local search, as gpCAM's global optimiser samples it.
     """
 
-    def __init__(self, random: int = 20, chosen: int = 130, noise: float = 0.01, candidates: int = 1024):
+    def __init__(self, random: int = 20, chosen: int = 130, noise: float = 0.01, candidates: int = 512):
         self.random, self.chosen, self.noise, self.candidates = random, chosen, noise, candidates
 
     def run(self, step, env: ScopeEnv, observation: Observation, seed: int) -> None:

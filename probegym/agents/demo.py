@@ -35,6 +35,7 @@ from probegym.errors import ProbeGymError
 ENV_ID = "probegym/StemTuning-v0"
 LIVE_SEED = 9_500_000  # of the success shown during training; EVALUATION_SEED and on are for the final table
 PACE_UPDATES = 30
+LIVE = "the agent trained just now"
 
 
 @dataclass(frozen=True)
@@ -49,15 +50,15 @@ class DemoSettings:
     episodes: int = 200
     policy_seconds: float = 20.0
     scripts: tuple[str, ...] = ("coordinate-descent", "nelder-mead", "beacon")
-    script_episodes: int = 12
-    script_seconds: float = 30.0
+    script_episodes: int = 20
+    script_seconds: float = 75.0
     shipped: dict[str, str] = field(default_factory=lambda: {"stem-tuning-ronchigram": "id", "stem-tuning-haadf": "haadf-id"})
     seed: int = 1
 
 
 def _bar(console: Console) -> Progress:
     times = (TimeElapsedColumn(), TimeRemainingColumn()) if console.is_terminal else (TimeElapsedColumn(),)
-    columns = (TextColumn("  {task.description:<24}"), BarColumn(18), MofNCompleteColumn(), *times)
+    columns = (TextColumn("  {task.description:<26}"), BarColumn(18), MofNCompleteColumn(), *times)
     return Progress(*columns, TextColumn("{task.fields[told]}"), console=console)
 
 
@@ -103,7 +104,7 @@ class Demo:
         with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
             distil.Trainer(config, scratch).run(lambda _: times.append(time.perf_counter()))
         pace = (times[-1] - times[0]) / (PACE_UPDATES - 20)  # reports come after updates 20 and 30
-        return int(np.clip(round(self.settings.training_seconds / pace, -1), 200, 3000))
+        return int(np.clip(self.settings.training_seconds / pace, 200, 3000)) // PACE_UPDATES * PACE_UPDATES
 
     def _train(self) -> distil.Trainer:
         s, updates = self.settings, self._updates()
@@ -158,7 +159,7 @@ class Demo:
         s = self.settings
         self.console.print(f"measuring on unseen seeds: {s.episodes} episodes a policy")
         note = f"in {self.timings['training']:.0f} s on this machine"
-        self._measure(str(bundle), "trained just now", "live", "id", s.episodes, s.policy_seconds, note)
+        self._measure(str(bundle), LIVE, "live", "id", s.episodes, s.policy_seconds, note)
         for name, scenario in s.shipped.items():
             if name in shipped():
                 self._measure(name, name, "shipped", scenario, s.episodes, s.policy_seconds, "shipped with ProbeGym")
@@ -184,7 +185,7 @@ class Demo:
 
     def _stories(self, bundle: Path) -> None:
         agents = {name: (name, scenario) for name, scenario in self.settings.shipped.items() if name in shipped()}
-        for label, (name, scenario) in (agents | {"trained just now": (str(bundle), "id")}).items():
+        for label, (name, scenario) in (agents | {LIVE: (str(bundle), "id")}).items():
             options = [tell(BundlePolicy(name), label, ENV_ID, scenario, EVALUATION_SEED + index) for index in range(6)]
             good = [story for story in options if story.success and story.portraits[0].strehl < 0.3] or options
             self.stories.append(max(good, key=lambda story: len(story.screens)))

@@ -16,7 +16,7 @@ from probegym.agents.evaluate import Progress, evaluate
 
 THRESHOLDS = (0.4, 0.3, 0.22, 0.15, 0.1, 0.07, 0.05, 0.03)  # rad^2
 SELECTION_SEED = 9_100_000  # of the training scenario, away from those of training and of evaluation
-WANTED_SUCCESS = 0.98
+WANTED_SUCCESS = 0.995
 
 
 def choose_threshold(trainer: Trainer, episodes: int, progress: Progress = lambda *_: None) -> tuple[float, dict[str, float]]:

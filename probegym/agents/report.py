@@ -84,18 +84,25 @@ def embedded(content: bytes, kind: str) -> str:
 # ---- charts ----
 
 
-def chart(points: list[tuple[int, float]], title: str, low: float, high: float, percent: bool = False) -> str:
-    """A line of points as SVG, with ticks at round numbers; the marks show where few points lie."""
+def ticks(values: list[float]) -> np.ndarray:
+    """Three to seven round numbers that enclose the values."""
+    span = max(max(values) - min(values), 1e-9)
+    step = next(s for s in 10.0 ** math.floor(math.log10(span)) * np.array([0.5, 1, 2]) if span / s <= 5)
+    first = math.floor(min(values) / step)
+    return np.arange(first, max(math.ceil(max(values) / step), first + 1) + 1) * step
+
+
+def chart(points: list[tuple[int, float]], title: str, marks: np.ndarray, percent: bool = False) -> str:
+    """A line of points as SVG; ``marks``: ticks of the y axis. Few points are drawn as dots too."""
     width, height, left, bottom, top, right = 440, 240, 48, 44, 30, 14
-    last = max((x for x, _ in points), default=1)
-    span = (high - low) or 1.0
+    last, low, high = max(x for x, _ in points), marks[0], marks[-1]
 
     def at(x: float, y: float) -> tuple[float, float]:
-        return left + (width - left - right) * x / last, top + (height - top - bottom) * (1 - (y - low) / span)
+        return left + (width - left - right) * x / last, top + (height - top - bottom) * (1 - (y - low) / (high - low))
 
     parts = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">']
     parts.append(f'<text class="t" x="{left}" y="16">{escape(title)}</text>')
-    for tick in np.linspace(low, high, 5):
+    for tick in marks:
         y = at(0, tick)[1]
         label = f"{tick:.0%}" if percent else f"{tick:.3g}"
         parts.append(f'<line class="g" x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}"/>')
@@ -103,7 +110,7 @@ def chart(points: list[tuple[int, float]], title: str, low: float, high: float, 
     for tick in np.linspace(0, last, 4):
         x = at(tick, low)[0]
         parts.append(f'<text class="k" x="{x:.1f}" y="{height - 25}" text-anchor="middle">{tick:.0f}</text>')
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(x, min(max(y, low), high)) for x, y in points))
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(*point) for point in points))
     parts.append(f'<polyline class="l" points="{line}"/>')
     if len(points) <= 20:
         parts += [f'<circle class="d" cx="{x:.1f}" cy="{y:.1f}" r="4"/>' for x, y in (at(*point) for point in points)]
@@ -197,7 +204,11 @@ def _number(value: float, digits: int = 3) -> str:
     if abs(value) >= 1e5:
         mantissa, exponent = f"{value:.1e}".split("e")
         return f"{mantissa}\u00b710<sup>{int(exponent)}</sup>"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.{digits}g}"
+    return f"{value:,.0f}" if abs(value) >= 100 or value == round(value) else f"{value:.{digits}g}"
+
+
+def _rate(share: float) -> str:
+    return f"{share:.1%}".replace(".0%", "%")
 
 
 def _cards(report: Report) -> str:
@@ -205,12 +216,12 @@ def _cards(report: Report) -> str:
     cards = [(f"{report.timings.get('training', 0):.0f} s", "of training on this machine")]
     if live and live.summary:
         s = live.summary
-        cards.append((f"{s['success']:.0%}", f"of {s['episodes']} unseen columns tuned by the agent trained just now"))
+        cards.append((_rate(s["success"]), f"of {s['episodes']} unseen columns tuned by the agent trained just now"))
         cards.append((_number(s["measurements_to_goal"]), "images to the goal (median)"))
     script = max((r for r in report.rows if r.kind == "script" and r.summary), key=lambda r: r.summary["success"], default=None)
     if script:
-        told = f"for the best script, {escape(script.agent)}, with {_number(script.summary['measurements_mean'])} images"
-        cards.append((f"{script.summary['success']:.0%}", told))
+        told = f"images in an episode of the best script, {escape(script.agent)}, for {_rate(script.summary['success'])}"
+        cards.append((_number(script.summary["measurements_mean"]), told))
     body = "".join(f'<div class="card"><b>{value}</b><span>{label}</span></div>' for value, label in cards)
     return f'<div class="cards">{body}</div>'
 
@@ -220,7 +231,7 @@ def _animation(report: Report) -> str:
         return ""
     story = report.stories[0]
     return (
-        f'<h2>One episode of <code>{escape(story.agent)}</code></h2><div class="box"><img class="wide" alt="animation of an episode" '
+        f'<h2>One episode of {escape(story.agent)}</h2><div class="box"><img class="wide" alt="animation of an episode" '
         f'src="{embedded(report.animation, "gif")}"></div><p class="soft">Scenario <code>{escape(story.scenario)}</code>, seed {story.seed}: '
         "frames the agent sees, the wavefront and the aberrations it does not see, and what the episode has cost. "
         "Goal: a Strehl ratio of at least 0.8, declared by the agent itself.</p>"
@@ -230,11 +241,10 @@ def _animation(report: Report) -> str:
 def _curves(curve: Curve) -> str:
     if not curve.loss:
         return ""
-    losses = [value for _, value in curve.loss]
-    low, high = math.floor(2 * min(losses)) / 2, math.ceil(2 * max(losses)) / 2
-    charts = f'<div class="box">{chart(curve.loss, "negative log likelihood", low, high)}</div>'
+    marks = ticks([value for _, value in curve.loss])
+    charts = f'<div class="box">{chart(curve.loss, "negative log likelihood", marks)}</div>'
     if curve.success:
-        charts += f'<div class="box">{chart(curve.success, "success on unseen columns", 0, 1, percent=True)}</div>'
+        charts += f'<div class="box">{chart(curve.success, "success on unseen columns", np.linspace(0, 1, 5), percent=True)}</div>'
     return (
         f'<h2>Learning curve</h2><div class="two">{charts}</div><p class="soft">The student learns to read mean and uncertainty of every '
         "aberration from what a privileged teacher knows; a Kalman filter around it decides what to correct and when to stop.</p>"
@@ -273,13 +283,13 @@ def _line(row: Row) -> str:
         return f'<tr class="{row.kind}"><td>{name}</td><td colspan=5>not measured</td></tr>'
     s = row.summary
     low, high = s["success_interval"]
-    rate = f"<div class=rate>{interval_bar(s['success'], low, high)}<b>{s['success']:.1%}</b></div>"
+    rate = f"<div class=rate>{interval_bar(s['success'], low, high)}<b>{_rate(s['success'])}</b></div>"
     cells = [f"{rate}<small>{low:.0%} to {high:.0%}, n = {s['episodes']}</small>"]
     for cost in ("measurements", "time", "dose"):
         first, last = s[f"{cost}_to_goal_interval"]
         spread = f"<small>{_number(first)} to {_number(last)}</small>" if math.isfinite(first) and first != last else ""
-        cells.append(f"{_number(s[f'{cost}_to_goal'])}{spread}")
-    cells.append(_number(s.get("strehl_median", math.nan), 2))
+        cells.append(f"{_number(s[f'{cost}_to_goal'], 2)}{spread}")
+    cells.append(f"{s['strehl_median']:.2f}" if "strehl_median" in s else "\u2013")
     numbers = "".join(f"<td class=n>{cell}</td>" for cell in cells[1:])
     return f'<tr class="{row.kind}"><td>{name}</td><td>{cells[0]}</td>{numbers}</tr>'
 
@@ -294,7 +304,7 @@ def _story(story: Story) -> str:
     seen = "".join(_figure(list(p.pictures)[-1], list(p.pictures.values())[-1]) for p in story.portraits)
     captions = "".join(f'<div class="cap">{escape(title)}</div>' for title in list(before.pictures)[:3])
     return (
-        f'<div class="box story"><h3><code>{escape(story.agent)}</code> {outcome} with {story.images} images in {story.seconds:.1f} s and '
+        f'<div class="box story"><h3>{escape(story.agent)} {outcome} with {story.images} images in {story.seconds:.1f} s and '
         f"{_number(story.dose)} e/\u00c5\u00b2</h3>"
         f"<div class=strip>{_strip('before', before)}{_strip('after', after)}<span></span>{captions}</div>"
         f'<div class="seen">{seen}</div></div>'

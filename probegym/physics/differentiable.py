@@ -162,9 +162,11 @@ class TorchRonchigramFormer:
         self._basis, self._tilt = (torch.as_tensor(table, device=self.device) for table in (basis, tilt))
         self._inside = torch.as_tensor(np.nonzero(inside.ravel())[0], device=self.device)
         phase = np.exp(1j * interaction_constant(former.energy) * former.films.astype(np.float64))
-        flat = torch.as_tensor(np.fft.ifft2(np.fft.fft2(phase) * band))
-        turned = [torch.rot90(flat, turns, (-2, -1)) for turns in range(4)]
-        self._transmission = torch.stack([*turned, *(t.mT for t in turned)], 1).to(self.device, self.dtype.to_complex())
+        transmission = np.fft.ifft2(np.fft.fft2(phase) * band)
+        self._transmission = torch.as_tensor(transmission).to(self.device, self.dtype.to_complex())
+        points = np.arange(gpts * gpts).reshape(gpts, gpts)
+        turned = [np.rot90(points, turns) for turns in range(4)]
+        self._orientation = torch.as_tensor(np.stack([*turned, *(t.T for t in turned)]).reshape(8, 1, -1), device=self.device)
         propagator = np.exp(-1j * np.pi * lam * former.slice_thickness * (kx**2 + ky**2)) * band
         self._propagator = torch.as_tensor(propagator).to(self.device, self.dtype.to_complex())
         half = self.bin * self.pixels // 2
@@ -182,7 +184,7 @@ class TorchRonchigramFormer:
         rows along ky, columns along kx, of this former's device and dtype.
         """
         orientations = torch.zeros_like(variants) if orientations is None else orientations
-        slices = self._transmission.shape[2]
+        slices = self._transmission.shape[1]
         lane_bytes = (4 * slices + 4) * self._propagator.numel() * self._propagator.element_size()
         return _in_chunks(self._frames, lane_bytes, coefficients, positions % self.extent, variants, orientations)
 
@@ -194,7 +196,8 @@ class TorchRonchigramFormer:
         amplitude = torch.complex(phase.cos(), -phase.sin()) / np.sqrt(phase.shape[1])
         wave = amplitude.new_zeros(lanes, gpts * gpts).index_copy(1, self._inside, amplitude).view(lanes, gpts, gpts)
         wave = torch.fft.ifft2(wave, norm="forward")
-        transmission = self._transmission[variants, orientations]
+        transmission = self._transmission[variants].flatten(2)
+        transmission = transmission.gather(2, self._orientation[orientations].expand_as(transmission)).unflatten(2, (gpts, gpts))
         for index in range(transmission.shape[1]):
             if index:
                 wave = torch.fft.ifft2(torch.fft.fft2(wave) * self._propagator)

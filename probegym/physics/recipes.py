@@ -38,18 +38,29 @@ def _gold(number: int) -> Recipe:
 FILM = {"energy": 60e3, "semiangle_cutoff": 40.0, "gpts": (256, 256)}
 FILM_EXTENT = 51.0  # Angstrom: the band limit of 256 points is 81 mrad at 60 kV, so scattering across a 40 mrad disc is whole
 
+ONE_SLICE = 100.0  # Angstrom, thicker than any film: a phase object
+
+
+def _amorphous(symbols: dict[str, float], density: float, distance: float):
+    return lambda seed: structures.amorphous(symbols, density, distance, FILM_EXTENT, 20.0, seed)
+
+
 _FILMS = [
     Recipe(
-        "film-carbon", "2 nm amorphous carbon, 40 films", lambda seed: structures.amorphous({"C": 1.0}, structures.CARBON_DENSITY, 1.3, FILM_EXTENT, 20.0, seed),
-        slice_thickness=20.0, variants=40, **FILM,
+        "film-carbon", "1 to 4 nm amorphous carbon, 24 films", lambda seed: structures.carbon_film(FILM_EXTENT, seed),
+        slice_thickness=ONE_SLICE, variants=24, **FILM,
     ),
     Recipe(
-        "film-silicon-nitride", "2 nm amorphous Si3N4, 8 films", lambda seed: structures.amorphous({"Si": 3 / 7, "N": 4 / 7}, 0.094, 1.4, FILM_EXTENT, 20.0, seed),
-        slice_thickness=20.0, variants=8, **FILM,
+        "film-contaminated", "1.5 nm amorphous carbon with contamination islands, 16 films",
+        lambda seed: structures.contaminated_carbon(FILM_EXTENT, seed), slice_thickness=ONE_SLICE, variants=16, **FILM,
     ),
     Recipe(
-        "film-germanium", "2 nm amorphous Ge, 8 films", lambda seed: structures.amorphous({"Ge": 1.0}, 0.044, 2.0, FILM_EXTENT, 20.0, seed),
-        slice_thickness=20.0, variants=8, **FILM,
+        "film-silicon-nitride", "2 nm amorphous Si3N4, 16 films", _amorphous({"Si": 3 / 7, "N": 4 / 7}, 0.094, 1.4),
+        slice_thickness=ONE_SLICE, variants=16, **FILM,
+    ),
+    Recipe(
+        "film-germanium", "2 nm amorphous Ge, 8 films", _amorphous({"Ge": 1.0}, 0.044, 2.0),
+        slice_thickness=ONE_SLICE, variants=8, **FILM,
     ),
     Recipe(
         "film-gold-on-carbon", "three 1 to 1.6 nm Au particles on 2 nm amorphous carbon, 8 films, 3 slices",

@@ -76,11 +76,8 @@ class RonchigramFormer:
         pitch = -(-len(columns) // 16) * 16
         shift = 2 * np.pi * np.stack([kx[inside], ky[inside]])  # exp(-2 pi i k.r) moves the probe to r
         basis = np.concatenate([aberration_basis(kx[inside], ky[inside], lam, self.names), shift])
-        band = antialias_aperture(gpts, self.extent)
-        phase = np.exp(1j * interaction_constant(self.energy) * self.films.astype(np.float64))
-        flat = np.stack([fft.ifft2(fft.fft2(film) * band).astype(np.complex64) for film in phase])
-        turned = [np.rot90(flat, turns, axes=(-2, -1)) for turns in range(4)]
-        self._transmission = np.ascontiguousarray(np.stack([*turned, *(np.swapaxes(t, -2, -1) for t in turned)], axis=1))
+        self._band = band = antialias_aperture(gpts, self.extent)
+        self._transmissions: dict[tuple[int, int], np.ndarray] = {}
         propagator = np.exp(-1j * np.pi * lam * self.slice_thickness * (kx**2 + ky**2)) * band / gpts**2
         camera = np.arange(-half, half) % gpts
         self._arrays = {
@@ -110,7 +107,7 @@ class RonchigramFormer:
         frames = np.empty((len(coefficients), self.pixels, self.pixels), np.float32)
         orientations = np.zeros(len(frames), int) if orientations is None else orientations
 
-        chosen = [self._transmission[v, o] for v, o in zip(variants, orientations, strict=True)]
+        chosen = [self._transmission(int(v), int(o)) for v, o in zip(variants, orientations, strict=True)]
 
         def tile(part: slice) -> int:
             slices = (ctypes.c_void_p * (part.stop - part.start))(*(t.ctypes.data for t in chosen[part]))
@@ -120,3 +117,16 @@ class RonchigramFormer:
         if any(in_tiles(tile, len(frames), threads)):
             raise MemoryError(f"no memory for {len(frames)} Ronchigrams")
         return frames
+
+    def _transmission(self, variant: int, orientation: int) -> np.ndarray:
+        """exp(i sigma V) of every slice, band-limited and turned: (slices, gpts, gpts) complex64; kept once computed."""
+        key = (variant, orientation)
+        if key not in self._transmissions:
+            if orientation:
+                flat = np.rot90(self._transmission(variant, 0), orientation % 4, axes=(-2, -1))
+                flat = np.swapaxes(flat, -2, -1) if orientation >= 4 else flat
+            else:
+                phase = interaction_constant(self.energy) * self.films[variant].astype(np.float64)
+                flat = fft.ifft2(fft.fft2(np.exp(1j * phase)) * self._band).astype(np.complex64)
+            self._transmissions[key] = np.ascontiguousarray(flat)
+        return self._transmissions[key]

@@ -77,6 +77,25 @@ def amorphous(symbols: dict[str, float], density: float, minimum_distance: float
     return Atoms(list(elements), positions=np.array(positions), cell=box, pbc=True)
 
 
+def carbon_film(extent: float, seed: int):
+    """Amorphous carbon, 1 to 4 nm thick."""
+    thickness = float(np.random.default_rng((seed, 1)).uniform(10, 40))
+    return amorphous({"C": 1.0}, CARBON_DENSITY, 1.3, extent, thickness, seed)
+
+
+def contaminated_carbon(extent: float, seed: int):
+    """A 1.5 nm carbon film with three to six round islands of amorphous carbon, 1 to 3 nm thick, grown on it."""
+    rng = np.random.default_rng((seed, 2))
+    atoms = amorphous({"C": 1.0}, CARBON_DENSITY, 1.3, extent, 45.0, seed)
+    height = np.full(len(atoms), 15.0)
+    for _ in range(rng.integers(3, 7)):
+        centre, radius, grown = rng.uniform(0, extent, 2), rng.uniform(5, 14), rng.uniform(10, 30)
+        gap = atoms.positions[:, :2] - centre
+        gap -= extent * np.rint(gap / extent)
+        height = np.where(np.hypot(*gap.T) < radius, np.maximum(height, 15.0 + grown), height)
+    return atoms[atoms.positions[:, 2] < height]
+
+
 def gold_nanoparticle(diameter: float, seed: int):
     """A roughly spherical fcc Au particle cut from the crystal at a random orientation and centre."""
     from ase.build import bulk
