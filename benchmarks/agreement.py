@@ -25,7 +25,7 @@ from probegym.physics.ronchigram import RonchigramFormer
 from probegym.physics.specimens import slices_of
 
 IMAGED = ("graphene-si", "mos2-vs", "srtio3", "au-carbon-09")
-FILMS = ("film-carbon", "film-silicon-nitride", "film-germanium", "film-gold-on-carbon")
+FILMS = tuple(name for name, recipe in RECIPES.items() if not recipe.detectors)
 SOFT = "graphene-si"  # compared with a soft aperture too
 PIXELS = 42  # side of a Ronchigram, as in the scenarios
 FINE_GPTS, FINE_SLICE, FINE_STATES = 512, 1.0, 6  # points; Angstrom
@@ -141,11 +141,12 @@ def compare_with_atoms(name: str, states: np.ndarray) -> list[dict]:
     """
     recipe, film, rng = RECIPES[name], specimens.load(name), np.random.default_rng(8)
     former = ronchigram_former(film)
-    fine, thick = (fine_potential(recipe, thickness) for thickness in (FINE_SLICE, recipe.slice_thickness))
+    fine, thick = (fine_potential(recipe, slice_thickness) for slice_thickness in (FINE_SLICE, recipe.slice_thickness))
     positions, first = rng.uniform(0, film.extent[0], (len(states), 2)), np.zeros(len(states), int)
-    shifted = states + np.where(np.array(ABERRATIONS) == "C10", film.slice_thickness / 2, 0.0)
+    thickness = thick.slice_thickness[0] * ANGSTROM
+    shifted = states + np.where(np.array(ABERRATIONS) == "C10", thickness / 2, 0.0)
     references = [abtem_frame(recipe, fine, former, *both) for both in zip(states, positions, strict=True)]
-    label = f"{film.films.shape[1]} x {film.slice_thickness * 1e9:g} nm vs {len(fine)} slices"
+    label = f"{len(thick)} x {thickness * 1e9:.2g} nm vs {len(fine)} slices"
     views = {
         label: former.frames(states, positions, first),
         f"{label}, mid-slice": former.frames(shifted, positions, first),

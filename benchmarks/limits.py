@@ -94,15 +94,17 @@ def _image(world: StemConfig, series) -> tuple:
 
 
 def _ronchigram(world: StemConfig, series) -> tuple:
-    optics = world.ronchigram
-    film = specimens.load(optics.films[0])
-    first, last = (round(part * len(film.films)) for part in optics.variants)
-    films = film.films[first:last]
-    former = RonchigramFormer(films, world.energy, film.extent[0], optics.semiangle_cutoff, series.pixels, world.names, film.slice_thickness)
-    torch_former = TorchRonchigramFormer(former, dtype=torch.float64)
+    optics, films = world.ronchigram, []
+    for name in optics.films:
+        film = specimens.load(name)
+        aperture = (optics.semiangle_cutoff, series.pixels, world.names, film.slice_thickness)
+        former = TorchRonchigramFormer(RonchigramFormer(film.films, world.energy, film.extent[0], *aperture), dtype=torch.float64)
+        first, last = (round(part * len(film.films)) for part in optics.variants)
+        films += [(former, variant) for variant in range(first, last)]
 
     def frame(coefficients: torch.Tensor, positions: torch.Tensor, specimen: int) -> torch.Tensor:
-        return torch_former.frames(coefficients, positions, torch.full((len(coefficients),), specimen))
+        former, variant = films[specimen]
+        return former.frames(coefficients, positions, torch.full((len(coefficients),), variant))
 
     what = f"Ronchigram {series.pixels}^2 at {_excursions(series)}, {series.exposure_time * 1e3:g} ms"
     return optics.beam_current, series.exposure_time, np.array(film.extent), len(films), frame, what

@@ -326,6 +326,17 @@ def test_reward_is_the_sum_of_its_terms(subject):
                 assert isinstance(returned[1], float) and np.isfinite(returned[1])
 
 
+@pytest.mark.parametrize("mode", ["privileged", "observable"])
+def test_a_reward_that_would_pay_nothing_is_refused(subject, mode):
+    try:
+        env = subject.bare(reward=mode)
+    except ProbeGymError:
+        assert mode not in subject.case.rewards
+        return
+    env.reset(seed=0)
+    assert any(name.startswith("reward_") for name in env.step(subject.actions(1)[0])[4])
+
+
 def test_costs_never_fall_and_keep_to_the_budget(subject):
     for options in ({}, {"budget": subject.case.short}):
         env = subject.bare(**options)

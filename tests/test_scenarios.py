@@ -92,9 +92,7 @@ def test_splits_and_axes_are_stated():
 
 
 def test_unseen_means_unseen():
-    """No film or particle of the training split is shown in the id split."""
-    train, unseen = (scenarios.load("stem_tuning", n).world["ronchigram"] for n in ("train", "id"))
-    assert train["films"] != unseen["films"] or train["variants"][1] <= unseen["variants"][0]
+    """No particle of the training split is shown in the id split; of films see test_stem_tuning.py."""
     one, other = (set(scenarios.load("stem_tuning", n).world["specimens"]) for n in ("haadf-train", "haadf-id"))
     assert not one & other
 

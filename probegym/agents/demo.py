@@ -195,7 +195,7 @@ class Demo:
         facts = {
             "training": f"{trainer.config.updates} gradient steps of {s.lanes} examples on scenario train, seed {s.seed}",
             "evaluation": f"seeds from {EVALUATION_SEED}, which training never uses; live success on seeds from {LIVE_SEED}",
-            "software": f"ProbeGym {__version__}, commit {commit()[:12]}, torch {torch.__version__}, Python {platform.python_version()}",
+            "software": f"ProbeGym {__version__}, {commit()}, torch {torch.__version__}, Python {platform.python_version()}",
             "machine": f"{platform.machine()}, {os.cpu_count()} processors",
         }
         animation = gif(self.stories[0].screens) if self.stories else b""

@@ -27,6 +27,7 @@ from probegym.agents.stem_networks import READERS, TunerPolicy
 from probegym.envs.episodes import Episodes
 from probegym.envs.task import Observation
 from probegym.errors import ProbeGymError
+from probegym.physics.image_formation import available_threads
 
 EPISODE = 3
 WIDTHS = (0.03, 1.0)  # of the teacher's error, in scales
@@ -132,10 +133,17 @@ class Trainer:
     def run(self, report: Callable[[Progress], None] = lambda _: None, evaluate: Callable[[Agent], float] | None = None,
             evaluations: int = 5, checkpoint_every: int = 300) -> None:  # fmt: skip
         """Train to the end from wherever this trainer is; ``evaluate(agent)`` gives a success rate now and then."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(max(1, available_threads() - 1))  # the twin works beside; threads that wait for each other crawl
+        try:
+            self._run(report, evaluate, evaluations, checkpoint_every - checkpoint_every % EPISODE)
+        finally:
+            torch.set_num_threads(before)
+
+    def _run(self, report, evaluate, evaluations: int, checkpoint_every: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         c = self.config
-        checkpoint_every -= checkpoint_every % EPISODE
         loss_sum, since = 0.0, 0
         with SummaryWriter(str(self.folder / "tensorboard")) as writer, ThreadPoolExecutor(1) as ahead:
             examples = self.examples(self.update)

@@ -112,8 +112,11 @@ class RonchigramReader(nn.Module):
         wave = nn.functional.conv2d(frames.reshape(b * c, 1, pixels, pixels), self.filters, stride=self.stride)
         real, imaginary = wave.chunk(2, dim=1)
         power = torch.log(real * real + imaginary * imaginary + 0.02).flatten(2)[:, :, self.inside].transpose(1, 2)
-        flat = self.normalise(power.reshape(b * c * power.shape[1], power.shape[2]))
-        return flat.reshape(b, c, power.shape[1], power.shape[2])
+        if self.training:
+            power = self.normalise(power.reshape(-1, power.shape[2])).reshape(power.shape)
+        else:  # written out: the ONNX exporter loses the number of channels that a batch normalisation needs
+            power = (power - self.normalise.running_mean) * torch.rsqrt(self.normalise.running_var + self.normalise.eps)
+        return power.reshape(b, c, power.shape[1], power.shape[2])
 
     def _head(self, one: torch.Tensor, other: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         h = torch.relu(self.first(torch.cat([one, other], dim=2)) + self.place)

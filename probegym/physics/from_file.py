@@ -32,11 +32,11 @@ def checked_name(name: str) -> str:
 
 def detector(text: str) -> tuple[str, tuple[float, float]]:
     """``name=inner-outer`` in mrad, as (name, (inner, outer)); raises ProbeGymError."""
-    found = re.fullmatch(r"([a-z][a-z0-9_]*)=([0-9.]+)-([0-9.]+)", text)
-    try:
-        inner, outer = float(found[2]), float(found[3])
-    except (TypeError, ValueError):
-        raise ProbeGymError(f"detector {text!r} is not understood: write name=inner-outer in mrad, as in haadf=80-180") from None
+    number = r"(\d+\.?\d*)"
+    found = re.fullmatch(rf"([a-z][a-z0-9_]*)={number}-{number}", text)
+    if found is None:
+        raise ProbeGymError(f"detector {text!r} is not understood: write name=inner-outer in mrad, as in haadf=80-180")
+    inner, outer = float(found[2]), float(found[3])
     if not 0 <= inner < outer <= 400:
         raise ProbeGymError(f"detector {text!r} needs 0 <= inner < outer <= 400 mrad")
     return found[1], (inner, outer)

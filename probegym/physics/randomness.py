@@ -19,7 +19,7 @@ from probegym.physics import native
 _GOLDEN = 0x9E3779B97F4A7C15
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _stream_code(stream: str) -> ctypes.c_uint64:
     return ctypes.c_uint64((zlib.crc32(stream.encode()) | 1 << 32) * _GOLDEN % 2**64)
 

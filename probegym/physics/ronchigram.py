@@ -70,7 +70,7 @@ class RonchigramFormer:
         half = self.bin * self.pixels // 2
         if half > limit:
             raise ValueError(f"{self.pixels} pixels need {half} grid frequencies, half the band limit is {limit}: ask for fewer pixels")
-        self.pixel_angle = self.bin / self.extent * lam
+        self.middle = (self.films.shape[1] - 1) / 2 * self.slice_thickness  # depth of the film's middle below its first slice, m
         index = np.argwhere(inside)
         columns = np.unique(index[:, 0])
         pitch = -(-len(columns) // 16) * 16

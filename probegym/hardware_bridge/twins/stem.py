@@ -74,6 +74,8 @@ class StemConfig(BaseModel):
                 raise ValueError(f"unknown aberration {name!r}; use one of {', '.join(ABERRATIONS)}")
         if not self.specimens and self.ronchigram is None:
             raise ValueError("give specimens for images, ronchigram for Ronchigrams, or both")
+        if "C10" not in self.names:
+            raise ValueError("aberrations or controls must hold C10, the focus")
         return self
 
     @property
@@ -120,7 +122,7 @@ class StemTwin:
         drift = np.array([c.lens_drift.get(name, 0.0) for name in c.names])
         self.lenses = LensBank(scales, len(c.controls), drift, c.settling_time)
         self.pupil = Pupil(c.energy, c.semiangle_cutoff, c.names, samples=24)
-        self.defocus_column = c.names.index("C10") if "C10" in c.names else None
+        self.defocus_column = c.names.index("C10")
         self.spread = focal_spread(c.chromatic, c.energy, c.energy_spread)
         self._handlers = {SetAberrations: self._set_aberrations, AcquireImage: self._image, AcquireRonchigram: self._ronchigram}
         self.state: Lanes = self.lenses.rest(lanes) | {
@@ -234,10 +236,7 @@ class StemTwin:
     def _coefficients(self, defocus: np.ndarray, where) -> np.ndarray:
         """Aberrations of the lanes asked for, with the excursion of this frame."""
         coefficients = self.lenses.actual(self.state)
-        if np.any(defocus):
-            if self.defocus_column is None:
-                raise Refused("this STEM has no C10 for a defocus excursion")
-            coefficients[:, self.defocus_column] += defocus
+        coefficients[:, self.defocus_column] += defocus
         return coefficients[where]
 
     def _counts(self, frames: np.ndarray, current: float, seconds: float, where) -> np.ndarray:
@@ -288,6 +287,7 @@ class StemTwin:
         frames = np.empty((len(coefficients), optics.pixels, optics.pixels), np.float32)
         for index, here in _groups(s["film"][where]):
             former = _ronchigram_former(optics.films[index], c.energy, optics.semiangle_cutoff, optics.pixels, self.names)
+            coefficients[here, self.defocus_column] -= former.middle  # C10 is that at the middle of the film
             frames[here] = former.frames(coefficients[here], place[here], variants[here], orientations[here])
         counts = self._counts(frames, optics.beam_current, command.exposure_time, where)
         area = (specimens.load(optics.films[0]).extent[0] / ANGSTROM) ** 2
