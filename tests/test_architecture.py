@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "probegym/rewards/": ("probegym.rewards", "probegym.physics", "probegym.errors"),
     "probegym/scenarios/": ("probegym.scenarios", "probegym.physics.randomness", "probegym.errors"),
     "probegym/hardware_bridge/commands.py": ("probegym.hardware_bridge.world",),
-    "probegym/hardware_bridge/world.py": ("probegym.hardware_bridge.commands",),
+    "probegym/hardware_bridge/world.py": ("probegym.hardware_bridge.commands", "probegym.errors"),
     "probegym/hardware_bridge/twins/": (
         "probegym.physics", "probegym.scenarios", "probegym.hardware_bridge.commands", "probegym.hardware_bridge.world", "probegym.errors",
     ),

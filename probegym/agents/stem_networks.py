@@ -69,8 +69,8 @@ class RonchigramReader(nn.Module):
     """Two Ronchigrams at opposite excursions -> mean and log variance of each control, from local power spectra.
 
     In a patch around the angle alpha the film appears as an in-line hologram whose defocus is the local curvature of the
-    aberration function, so the rings of the patch's spectrum measure it (Lupini et al., J. Electron Microsc. 57, 195
-    (2008), 10.1093/jmicro/dfn018). The spectrum does not see the sign of the contrast: a column with aberrations c at
+    aberration function, so the rings of the patch's spectrum measure it (Lupini et al., Ultramicroscopy 110, 891,
+    2010). The spectrum does not see the sign of the contrast: a column with aberrations c at
     excursion D looks like one with -c at -D. The mean is made odd under the exchange of the two frames, so whatever the
     film alone adds to the spectra cancels, and unknown films are read like known ones.
     """

@@ -167,11 +167,10 @@ class StemTuning(ScopeEnv):
     """Tune the aberrations of a scanning transmission electron microscope from what it shows.
 
     ## Description
-
-    Lenses have left the electron probe blurred: defocus, astigmatism, coma and three-fold astigmatism are anywhere in
-    BEACON's box. Each step the agent changes the corrector's controls and receives new frames, HAADF images or
-    Ronchigrams at known defocus excursions. Controls couple, step with an error, follow with backlash and settle; lenses
-    and specimen drift. The agent declares when it believes the Strehl ratio is 0.8 or more.
+    The probe is blurred: defocus, astigmatism, coma and three-fold astigmatism are anywhere in BEACON's box. Each step the
+    agent changes the corrector's controls and receives frames, HAADF images or Ronchigrams at known defocus excursions.
+    Controls couple, err, follow with backlash and settle; lenses and specimen drift. The agent declares when it believes
+    the Strehl ratio is 0.8 or more.
 
     ## Action Space
 
@@ -182,8 +181,8 @@ class StemTuning(ScopeEnv):
     | 0-6 | change of C10, C12a, C12b, C21a, C21b, C23a, C23b | -1 | 1 | `largest_step` scales (1.5 x 10, 10, 10, 900, 900, 300, 300 nm) |
     | 7 | declare: above 0.5 the change is made and the episode ends | -1 | 1 | |
 
-    Set points end at 4 scales, as the supplies do. With `excursion_range` in the scenario an action before the last adds
-    a defocus excursion to every frame. NaN or values outside the box are refused; nothing is done.
+    Set points end at 4 scales, as the supplies do. With `excursion_range` in the scenario the last but one adds a defocus
+    excursion to every frame. NaN or values outside the box are refused; nothing is done.
 
     ## Observation Space
 
@@ -196,16 +195,14 @@ class StemTuning(ScopeEnv):
     | `budget` | (1,) | float32 | share of the tightest budget that is left |
 
     ## Rewards
-
     `privileged` (default): 0.2 x fall of log(1 + phase variance / 0.2 rad^2), +1 for a right and -1 for a wrong
     declaration, -0.01 a frame. `observable`: 0.2 x growth of log sharpness (normalised variance of the HAADF frame nearest
     to focus), -0.01 a frame; an instrument can compute it. Terms are in `info` as `reward_<term>`, costs as `time` (s),
     `dose` (electrons / A^2 over the scanned cell), `damage` and `measurements` (frames).
 
     ## Starting State
-
-    Uniform: C10, C12 within 10 nm, C21 within 900 nm, C23 within 300 nm (C21 = 3 B2: B2 and A2 within 300 nm). C30, C32
-    and C34 are left over at 0.3 to 0.5 um and have no control. Specimen, place, drift and coupling are drawn anew.
+    Uniform: C10, C12 within 10 nm, C21 within 900 nm, C23 within 300 nm (C21 = 3 B2: B2, A2 within 300 nm). C30, C32, C34
+    are left over at 0.3 to 0.5 um and have no control. Specimen, place, drift and coupling are drawn anew.
 
     ## Episode End
 
@@ -226,24 +223,19 @@ class StemTuning(ScopeEnv):
     >>> observation, info = env.reset(seed=0)
 
     ## Physics and assumptions
-
     Images are exact multislice images of the specimen (bilinear in the probe, physics/image_formation.py), Ronchigrams
-    multislice through a thin film (physics/ronchigram.py). Aberrations to fifth order, chromatic focal spread and source
-    size in images; Poisson noise. Ronchigrams are coherent, on a grid whose band limit is the aperture. The Strehl ratio
-    is that of a 30 mrad probe at 60 kV with the tilt taken out. The film is beside the specimen, not on it.
+    multislice through a thin film (physics/ronchigram.py), coherent. Aberrations to fifth order, focal spread and source
+    size in images; Poisson noise. The Strehl ratio is that of a 30 mrad probe with the tilt taken out. The film is beside
+    the specimen. Figures, with what is not reached: docs/stem_tuning.md.
 
     ## Vectorized environment
-
-    `gymnasium.make_vec("probegym/StemTuning-v0", num_envs=64)` is native; lane i equals `make(...).reset(seed=seed + i)`.
+    `make_vec(..., num_envs=64)` is native; lane i equals `make(...).reset(seed=seed + i)`.
 
     ## Sources
-
-    Pattison et al., npj Comput. Mater. (2025), 10.1038/s41524-025-01766-4 (start box, BEACON). Krivanek, Dellby & Lupini,
-    Ultramicroscopy 78, 1 (1999), 10.1016/S0304-3991(99)00013-3. Madsen & Susi, Open Res. Europe 1:24 (2021),
-    10.12688/openreseurope.13015.2 (abTEM).
+    Pattison et al. (2025), 10.1038/s41524-025-01766-4 (start box, BEACON). Krivanek, Dellby & Lupini (1999),
+    10.1016/S0304-3991(99)00013-3. Madsen & Susi (2021), 10.12688/openreseurope.13015.2 (abTEM).
 
     ## Version History
-
     * v0: first release.
     """
 
