@@ -136,8 +136,8 @@ def compare_ronchigrams(name: str, states: np.ndarray) -> dict:
 def compare_with_atoms(name: str, states: np.ndarray) -> list[dict]:
     """The first film against its atoms in thin slices on a fine grid.
 
-    As shipped; with the focus in mid-slice, since a slice stands for atoms half its thickness further down (a constant
-    offset of C10, which a microscope does not know of either); and, to tell the grid's share, the same slices on the fine grid.
+    With C10 at the film's entrance; with C10 in mid-slice, where a slice stands for its atoms, which is how the twin counts
+    it; and, to tell the grid's share, the same thick slices on the fine grid.
     """
     recipe, film, rng = RECIPES[name], specimens.load(name), np.random.default_rng(8)
     former = ronchigram_former(film)

@@ -102,11 +102,12 @@ def test_the_axis_is_the_centre():
 def test_bins_sum_the_fine_frame(pixels):
     films, states, positions = random_films(2), random_states(2, 7), np.array([[1e-9, 2e-9], [3e-9, 0.5e-9]])
     coarse = former(films, pixels)
-    full = coarse.bin * pixels
+    radius = CUTOFF / optics.wavelength(ENERGY) * SIDE
+    width = int(np.ceil(2 * radius / pixels))
+    full = width * pixels
     seen = coarse.frames(states, positions, np.zeros(2, int))
     fine = middle(reference(films[0], states[0], positions[:1])[0], (full, full)).T
-    assert worst(seen[0], fine.reshape(pixels, coarse.bin, pixels, coarse.bin).sum((1, 3))) < 1e-5
-    assert coarse.pixel_angle * pixels >= 2 * CUTOFF * 0.98
+    assert worst(seen[0], fine.reshape(pixels, width, pixels, width).sum((1, 3))) < 1e-5
 
 
 def test_an_odd_number_of_pixels_is_refused_or_keeps_the_rows_apart():

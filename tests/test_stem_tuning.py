@@ -64,6 +64,13 @@ def test_counts_are_electrons_that_were_detected():
     assert 0.95 < seen.sum() / beam < 1.001 and (seen == np.rint(seen)).all()
 
 
+@pytest.mark.parametrize("command", [image(), ronchigram()], ids=["image", "ronchigram"])
+def test_every_frame_has_its_own_noise(command):
+    world = still()
+    one, two = (next(iter(world.execute(command, ON).values.values())) for _ in range(2))
+    assert not np.array_equal(one, two) and np.corrcoef(one.ravel(), two.ravel())[0, 1] > 0.5
+
+
 def test_lanes_that_are_not_asked_pay_nothing_and_stay():
     world = twin(3)
     before = [world.snapshot(lane) for lane in range(3)]

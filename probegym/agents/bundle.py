@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
+from base64 import b64decode, b64encode
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,7 @@ class BundlePolicy(Agent):
             self._check(golden)
 
     def _check(self, golden: dict) -> None:
-        inputs = {name: np.array(v["data"], v["dtype"]).reshape(v["shape"]) for name, v in golden["inputs"].items()}
+        inputs = {name: np.frombuffer(b64decode(v["base64"]), v["dtype"]).reshape(v["shape"]) for name, v in golden["inputs"].items()}
         action = self.session.run(["action"], inputs)[0]
         if not np.allclose(action, np.array(golden["action"]), atol=1e-4):
             raise ProbeGymError(f"policy {self.folder} does not give its recorded actions on this machine: check onnxruntime")
@@ -87,6 +88,15 @@ class BundlePolicy(Agent):
         action, *memory = self.session.run(names, inputs | self.memory)
         self.memory = dict(zip(self.memory, memory, strict=True))
         return action
+
+
+def golden_pair(inputs: dict[str, np.ndarray], action: np.ndarray) -> dict:
+    """Inputs and the action they must give, for the bundle's ``golden`` list; inputs (lanes, ...)."""
+    packed = {
+        name: {"dtype": str(v.dtype), "shape": list(v.shape), "base64": b64encode(np.ascontiguousarray(v).tobytes()).decode()}
+        for name, v in inputs.items()
+    }
+    return {"inputs": packed, "action": np.round(action, 6).tolist()}
 
 
 def write(folder: str | os.PathLike, model: bytes, spec: dict) -> Path:

@@ -48,22 +48,28 @@ def commit() -> str:
     return done.stdout.strip()
 
 
+def to_onnx(module: torch.nn.Module, inputs: dict[str, torch.Tensor], outputs: list[str]) -> bytes:
+    """The module as one ONNX file, weights inside; the first axis of everything is the lanes."""
+    stream = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the TorchScript exporter announces its successor, which needs another package
+        torch.onnx.export(module, tuple(inputs.values()), stream, input_names=list(inputs), output_names=outputs,
+                          dynamic_axes={name: {0: "lanes"} for name in [*inputs, *outputs]}, opset_version=17, dynamo=False)  # fmt: skip
+    return stream.getvalue()
+
+
 def export(trainer: Trainer, folder: Path, threshold: float, selection: dict[str, dict[str, float]], command: str) -> Path:
     """Write the bundle; returns its folder. Raises ProbeGymError when it cannot be written."""
     policy, n = trainer.policy(threshold=threshold), len(trainer.names)
     observation, _ = trainer.envs.reset(seed=SELECTION_SEED)
-    frames, budget = torch.from_numpy(observation[trainer.frames][:4]), torch.from_numpy(observation["budget"][:4])
-    mean, variance = torch.zeros(4, n), policy.prior.repeat(4, 1)
+    frames, budget = torch.from_numpy(observation[trainer.frames][:2]), torch.from_numpy(observation["budget"][:2])
+    mean, variance = torch.zeros(2, n), policy.prior.repeat(2, 1)
     names = [trainer.frames, "budget", "mean", "variance"]
     outputs = ["action", "mean_next", "variance_next"]
-    stream = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the TorchScript exporter announces its successor, which needs another package
-        torch.onnx.export(policy, (frames, budget, mean, variance), stream, input_names=names, output_names=outputs,
-                          dynamic_axes={name: {0: "lanes"} for name in names + outputs}, opset_version=17, dynamo=False)  # fmt: skip
+    inputs = dict(zip(names, (frames, budget, mean, variance), strict=True))
+    model = to_onnx(policy, inputs, outputs)
     with torch.no_grad():
-        action = policy(frames, budget, mean, variance)[0]
-    golden_inputs = dict(zip(names, (frames, budget, mean, variance), strict=True))
+        action = policy(*inputs.values())[0]
     spec = {
         "environment": trainer.config.env_id,
         "scenario": trainer.config.scenario,
@@ -76,7 +82,6 @@ def export(trainer: Trainer, folder: Path, threshold: float, selection: dict[str
             "fewest images; of these the lowest", "success": selection},
         "training_commit": commit(),
         "command": command,
-        "golden": [{"inputs": {k: {"data": v.flatten().tolist(), "shape": list(v.shape), "dtype": str(v.numpy().dtype)} for k, v in golden_inputs.items()},
-                    "action": action.tolist()}],
+        "golden": [bundle.golden_pair({name: v.numpy() for name, v in inputs.items()}, action.numpy())],
     }  # fmt: skip
-    return bundle.write(folder, stream.getvalue(), spec)
+    return bundle.write(folder, model, spec)

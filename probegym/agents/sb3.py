@@ -7,10 +7,8 @@ last one in ``info["terminal_observation"]`` and ``info["TimeLimit.truncated"]``
 
 from __future__ import annotations
 
-import io
 import os
 import tempfile
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,7 +25,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 from torch import nn
 
 from probegym.agents import bundle
-from probegym.agents.export import commit
+from probegym.agents.export import commit, to_onnx
 from probegym.envs.core import ScopeVectorEnv
 from probegym.errors import ProbeGymError
 
@@ -234,15 +232,11 @@ def export_sb3(model: BaseAlgorithm, training: Training, folder: Path, command: 
     observation = model.env.reset()
     names = list(observation)
     inputs = tuple(torch.from_numpy(observation[name][:4]) for name in names)
-    policy, stream = _Deterministic(model, names).cpu().eval(), io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the TorchScript exporter announces its successor, which needs another package
-        torch.onnx.export(policy, inputs, stream, input_names=names, output_names=["action"], opset_version=17, dynamo=False,
-                          dynamic_axes={name: {0: "lanes"} for name in [*names, "action"]})  # fmt: skip
+    policy = _Deterministic(model, names).cpu().eval()
+    onnx = to_onnx(policy, dict(zip(names, inputs, strict=True)), ["action"])
     with torch.no_grad():
         action = policy(*inputs)
     arrays = {name: v.numpy() for name, v in zip(names, inputs, strict=True)}
-    golden = {name: {"data": v.ravel().tolist(), "shape": list(v.shape), "dtype": str(v.dtype)} for name, v in arrays.items()}
     spec = {
         "environment": training.env_id,
         "scenario": training.scenario,
@@ -252,6 +246,6 @@ def export_sb3(model: BaseAlgorithm, training: Training, folder: Path, command: 
         "memory": {},
         "training_commit": commit(),
         "command": command,
-        "golden": [{"inputs": golden, "action": action.tolist()}],
+        "golden": [bundle.golden_pair(arrays, action.numpy())],
     }
-    return bundle.write(folder, stream.getvalue(), spec)
+    return bundle.write(folder, onnx, spec)
