@@ -99,7 +99,14 @@ class ScopeVectorEnv(gym.vector.VectorEnv):
 
     def __init__(self, num_envs: int = 1, scenario: str = "train", reward: str = "privileged", render_mode: str | None = None,
                  budget: int | None = None, world: World | None = None, autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP):  # fmt: skip
-        self.num_envs, self.render_mode = num_envs, render_mode
+        if isinstance(num_envs, bool) or not isinstance(num_envs, (int, np.integer)) or num_envs < 1:
+            raise ProbeGymError(f"num_envs must be a whole number from 1, got {num_envs!r}")
+        modes = [mode.value for mode in AutoresetMode]
+        if autoreset_mode not in [*AutoresetMode, *modes]:
+            raise ProbeGymError(f"autoreset_mode must be one of {', '.join(modes)}, got {autoreset_mode!r}")
+        if render_mode not in (None, "rgb_array"):
+            raise ProbeGymError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
+        self.num_envs, self.render_mode = int(num_envs), render_mode
         self.metadata = self.metadata | {"autoreset_mode": AutoresetMode(autoreset_mode)}
         self.episodes = Episodes(self.task_type, scenario, reward, num_envs, world, budget)
         self.single_observation_space = self.episodes.task.observation_space

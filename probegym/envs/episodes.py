@@ -42,6 +42,8 @@ def build_world(task: type[Task], scenario: Scenario, lanes: int, world: World |
         from probegym.hardware_bridge.replay import ReplayWorld
 
         world = ReplayWorld(world)
+    if not hasattr(world, "execute"):
+        raise ProbeGymError(f"world must be None, the path of a recording, or a world, got {type(world).__name__}")
     if world.lanes != lanes:
         raise ProbeGymError(f"the world has {world.lanes} lanes, the environment {lanes}: make them equal")
     return world
@@ -80,7 +82,10 @@ class Episodes:
         for array in self.ledger.values():
             array[where] = 0
         self.world.begin(keys, where)
-        readings, _ = self._command(self.task.opening(self.memory), where)
+        readings, spent = self._command(self.task.opening(self.memory), where)
+        for name, limit in self.limits.items():
+            if (need := 2 * spent[name].max()) > limit * (1 + 1e-9):
+                raise ProbeGymError(f"a budget of {limit:g} {name} has no room for a step after the first frames: give at least {need:g}")
         self.truth = self.world.truth() or {}
         self._observe(readings, where)
         return self.observation, self._info({})
@@ -162,7 +167,10 @@ class Episodes:
 
     def checked(self, action, space: gym.Space) -> np.ndarray:
         """The action as an array, refused when it is not in the space (never clipped)."""
-        array = np.asarray(action)
+        try:
+            array = np.asarray(action)
+        except ValueError as error:
+            raise ProbeGymError(f"action must be numbers of shape {space.shape}, got a ragged {type(action).__name__}") from error
         if array.dtype.kind not in "fiub" or array.shape != space.shape:
             raise ProbeGymError(f"action must be numbers of shape {space.shape}, got {array.dtype} of shape {array.shape}")
         if isinstance(space, gym.spaces.Box):

@@ -6,10 +6,11 @@ from typing import Protocol
 
 import numpy as np
 
+from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Command, Lanes, LaneState, Readings
 
 
-class Refused(Exception):
+class Refused(ProbeGymError):
     """A world will not carry out a command; the message says which limit it breaks."""
 
 

@@ -8,11 +8,11 @@ from probegym.physics.specimens import Recipe
 _STANDARD = [
     Recipe(
         "graphene-si", "monolayer graphene with a Si dopant, 60 kV", lambda _: structures.graphene_silicon(),
-        detectors={"haadf": (80, 180), "maadf": (40, 80)}, gpts=(256, 240), slice_thickness=3.0,
+        detectors={"haadf": (80, 180), "maadf": (40, 80)}, gpts=(512, 480), slice_thickness=3.0,
     ),
     Recipe(
         "mos2-vs", "monolayer MoS2 with S vacancies, 8 frozen phonons at 300 K, 60 kV", lambda _: structures.mos2_vacancies(),
-        detectors={"haadf": (80, 180), "maadf": (40, 80)}, gpts=(240, 270), phonons={"Mo": 0.065, "S": 0.08}, configurations=8,
+        detectors={"haadf": (80, 180), "maadf": (40, 80)}, gpts=(480, 540), phonons={"Mo": 0.065, "S": 0.08}, configurations=8,
     ),
     Recipe(
         "srtio3", "SrTiO3 [001], 5 nm thick, 300 kV", lambda _: structures.srtio3(),
@@ -31,7 +31,7 @@ def _gold(number: int) -> Recipe:
     return Recipe(
         f"au-carbon-{number:02d}", f"Au nanoparticle, {diameter / 10:.2f} nm, on 0.8 nm of amorphous carbon, 60 kV",
         lambda _: structures.gold_on_carbon(GOLD_EXTENT, 8.0, (diameter,), number),
-        detectors={"haadf": (80, 180)}, gpts=(288, 288), slice_thickness=2.0,
+        detectors={"haadf": (80, 180)}, gpts=(512, 512), slice_thickness=2.0,
     )  # fmt: skip
 
 

@@ -67,6 +67,8 @@ class RonchigramFormer:
                 f"{limit}: use a smaller aperture, a smaller cell or more grid points"
             )
         self.bin = int(np.ceil(2 * radius / self.pixels))
+        if self.bin * self.pixels % 2:
+            raise ValueError(f"{self.pixels} pixels of {self.bin} grid frequencies have no centre: ask for an even number of pixels")
         half = self.bin * self.pixels // 2
         if half > limit:
             raise ValueError(f"{self.pixels} pixels need {half} grid frequencies, half the band limit is {limit}: ask for fewer pixels")

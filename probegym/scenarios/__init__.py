@@ -30,7 +30,7 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+
 class Budget(BaseModel):
     """Most that an episode may spend; the episode is truncated when another step would not fit."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     measurements: PositiveFloat
     time: PositiveFloat | None = None  # s
@@ -76,7 +76,7 @@ def _table(path: Path, modified: float) -> dict[str, dict]:
         table = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ProbeGymError(f"scenario file {path} is not valid YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(table, dict) or not all(isinstance(v, dict) for v in table.values()):
+    if not isinstance(table, dict) or not all(isinstance(k, str) and isinstance(v, dict) for k, v in table.items()):
         raise ProbeGymError(f"scenario file {path} must map scenario names to tables")
     return table
 
@@ -95,6 +95,10 @@ def _resolve(name: str, table: dict[str, dict], seen: tuple[str, ...] = ()) -> d
         raise ProbeGymError(f"unknown scenario {name!r}: use one of {', '.join(names_in(table))}, or a file 'mine.yaml:name'")
     own = dict(table[name])
     parent = own.pop("extends", None)
+    if "name" in own:
+        raise ProbeGymError(f"scenario {name!r} has an entry 'name': its name is the key that it stands under")
+    if not (parent is None or isinstance(parent, str)):
+        raise ProbeGymError(f"scenario {name!r} extends {parent!r}: give the name of one scenario")
     return _merge(_resolve(parent, table, (*seen, name)), own) if parent else own
 
 
@@ -117,6 +121,6 @@ def load(family: str, name: str) -> Scenario:
     if separator and path.endswith((".yaml", ".yml")):
         table, name = table | _read(Path(path)), inside
     try:
-        return Scenario(name=name, **_resolve(name, table))
+        return Scenario.model_validate({"name": name} | _resolve(name, table))
     except ValidationError as error:
         raise ProbeGymError(f"scenario {name!r}, {explain(error)}") from error

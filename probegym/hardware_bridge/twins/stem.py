@@ -26,7 +26,7 @@ ANGSTROM = 1e-10
 class RonchigramOptics(BaseModel):
     """The large aperture and its camera."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     films: tuple[str, ...] = Field(min_length=1)
     semiangle_cutoff: PositiveFloat  # rad
@@ -34,11 +34,17 @@ class RonchigramOptics(BaseModel):
     beam_current: PositiveFloat = 50e-12  # A
     variants: tuple[float, float] = (0.0, 1.0)  # which part of each film set this scenario draws from
 
+    @model_validator(mode="after")
+    def _a_share(self) -> RonchigramOptics:
+        if not 0 <= self.variants[0] < self.variants[1] <= 1:
+            raise ValueError(f"variants must be a share of the films, low < high from 0 to 1, got {self.variants}")
+        return self
+
 
 class StemConfig(BaseModel):
     """The ``world`` table of a scenario; every number a draw may replace is sampled once an episode."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     energy: PositiveFloat = 60e3  # eV
     semiangle_cutoff: PositiveFloat = 0.030  # rad
@@ -97,13 +103,18 @@ def _image_former(name: str, detector: str, energy: float, cutoff: float, names,
         raise ProbeGymError(f"specimen {name!r}: {error}") from error
 
 
+def _films(name: str) -> np.ndarray:
+    films = specimens.load(name).films
+    if films is None:
+        raise ProbeGymError(f"specimen {name!r} has no film for Ronchigrams")
+    return films
+
+
 @lru_cache(maxsize=16)
 def _ronchigram_former(name: str, energy: float, cutoff: float, pixels: int, names) -> RonchigramFormer:
     film = specimens.load(name)
-    if film.films is None:
-        raise ProbeGymError(f"specimen {name!r} has no film for Ronchigrams")
     try:
-        return RonchigramFormer(film.films, energy, film.extent[0], cutoff, pixels, names, film.slice_thickness)
+        return RonchigramFormer(_films(name), energy, film.extent[0], cutoff, pixels, names, film.slice_thickness)
     except ValueError as error:
         raise ProbeGymError(f"film {name!r}: {error}") from error
 
@@ -168,8 +179,10 @@ class StemTwin:
             s["film"][lanes] = (place[:, 6] * len(c.ronchigram.films)).astype(int)
             low, high = c.ronchigram.variants
             for index, name in enumerate(c.ronchigram.films):
-                count = len(specimens.load(name).films)
+                count = len(_films(name))
                 first, last = round(low * count), round(high * count)
+                if first == last:
+                    raise ProbeGymError(f"scenario, world.ronchigram.variants: no film of {name!r} lies between {low:g} and {high:g} of {count}")
                 here = lanes[s["film"][lanes] == index]
                 s["variant"][here] = first + (place[s["film"][lanes] == index, 7] * (last - first)).astype(int)
 
