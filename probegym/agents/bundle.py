@@ -49,17 +49,24 @@ class BundlePolicy(Agent):
         try:
             self.spec = json.loads((self.folder / "policy.json").read_text())
             model = (self.folder / "policy.onnx").read_bytes()
-        except (OSError, ValueError) as error:
+            schema, digest = self.spec["schema"], self.spec["sha256"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise ProbeGymError(f"policy {self.folder} cannot be read ({error}): export or reinstall it") from error
-        if self.spec.get("schema") != SCHEMA:
-            raise ProbeGymError(f"policy {self.folder} has schema {self.spec.get('schema')}, this version reads {SCHEMA}")
-        if len(model) > MAXIMUM_BYTES or hashlib.sha256(model).hexdigest() != self.spec["sha256"]:
+        if schema != SCHEMA:
+            raise ProbeGymError(f"policy {self.folder} has schema {schema}, this version reads {SCHEMA}: export or reinstall it")
+        if len(model) > MAXIMUM_BYTES or hashlib.sha256(model).hexdigest() != digest:
             raise ProbeGymError(f"policy {self.folder}/policy.onnx does not match its checksum: export or reinstall it")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        for golden in self.spec["golden"]:
-            self._check(golden)
+        try:
+            self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            for golden in self.spec["golden"]:
+                self._check(golden)
+        except ProbeGymError:
+            raise
+        except Exception as error:  # a file that has the right checksum and yet is no policy: ONNX Runtime raises its own kinds
+            reason = " ".join(str(error).split())
+            raise ProbeGymError(f"policy {self.folder} is no usable policy ({reason[:200]}): export or reinstall it") from error
 
     def _check(self, golden: dict) -> None:
         inputs = {name: np.frombuffer(b64decode(v["base64"]), v["dtype"]).reshape(v["shape"]) for name, v in golden["inputs"].items()}
