@@ -21,15 +21,15 @@ SCRIPTS = ("coordinate-descent", "nelder-mead", "beacon")
 ENV_ID = "probegym/StemTuning-v0"
 
 
-def rows(script_episodes: int, scripts: bool) -> list[tuple[str, str, int | None]]:
+def rows(script_episodes: int, agents: list[str] | None) -> list[tuple[str, str, int | None]]:
     """(agent, scenario, episodes or None for the usual number)."""
     names = [name for name in scenarios.names("stem_tuning") if scenarios.load("stem_tuning", name).split != "train"]
-    haadf = [name for name in names if name.startswith("haadf")]
-    film = [name for name in names if name in ("id",) or name.startswith(("near-", "far-"))]
-    table: list[tuple[str, str, int | None]] = [("stem-tuning-ronchigram", name, None) for name in film]
-    table += [("stem-tuning-haadf", name, None) for name in haadf]
+    table: list[tuple[str, str, int | None]] = []
+    table += [("stem-tuning-ronchigram", name, None) for name in names if name == "id" or name.startswith(("near-", "far-"))]
+    table += [("stem-tuning-haadf", name, None) for name in names if name.startswith("haadf")]
     table += [(name, scenario, None) for scenario in ("id", "haadf-id") for name in ("oracle", "random")]
-    return table + ([(name, "beacon", script_episodes) for name in (*SCRIPTS, "oracle", "random")] if scripts else [])
+    table += [(name, "beacon", script_episodes) for name in (*SCRIPTS, "oracle", "random")]
+    return [row for row in table if not agents or row[0] in agents]
 
 
 def interval(summary: dict, name: str) -> str:
@@ -43,11 +43,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--episodes", type=int, default=200)
     parser.add_argument("--script-episodes", type=int, default=200)
-    parser.add_argument("--no-scripts", action="store_true", help="leave out the scripts, which take most of the time")
+    parser.add_argument("--agents", nargs="+", help="only these; BEACON takes most of the time")
     arguments = parser.parse_args()
     table = Table("agent", "scenario", "n", "success", "95 %", "images", "seconds", "dose e/A^2", title=f"StemTuning-v0, seeds from {EVALUATION_SEED}")
     results = []
-    for agent, scenario, episodes in rows(arguments.script_episodes, not arguments.no_scripts):
+    for agent, scenario, episodes in rows(arguments.script_episodes, arguments.agents):
         summary = evaluate(make_agent(agent), ENV_ID, scenario, episodes or arguments.episodes).summary()
         low, high = summary["success_interval"]
         costs = [interval(summary, name) for name in ("measurements", "time", "dose")]
