@@ -109,8 +109,8 @@ class Episodes:
         for term in self.terms:
             if term.privileged and not after:
                 raise ProbeGymError(f"reward term {term.name!r} needs hidden state, this world has none: use reward='observable'")
-            parts[f"reward_{term.name}"] = np.where(where, term.weight * term.of(transition), 0.0)
-            reward += parts[f"reward_{term.name}"]
+            part = parts[f"reward_{term.name}"] = (term.weight * where) * term.of(transition)
+            reward += part
         info = self._info(parts)
         info["is_success"] = success
         return self.observation, reward, terminated, truncated, info

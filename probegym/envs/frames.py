@@ -29,6 +29,11 @@ class ImageSeries(BaseModel):
         """Name of the frames among the readings."""
         return self.detector
 
+    @property
+    def nearest_focus(self) -> int:
+        """Index of the frame with the smallest excursion."""
+        return min(range(len(self.excursions)), key=lambda index: abs(self.excursions[index]))
+
     def commands(self, offset: np.ndarray) -> Iterator[Command]:
         """One command a frame; offset: (lanes,) m, added to every excursion."""
         for excursion in self.excursions:
@@ -66,4 +71,5 @@ def grey_levels(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Counts (..., h, w) as uint8 with the brightest pixel at 255 and zero at zero; and log10(1 + brightest), (...)."""
     peak = counts.max((-2, -1))
     scaled = counts * (255 / np.maximum(peak, 1)).astype(np.float32)[..., None, None]
-    return np.rint(scaled, out=scaled).astype(np.uint8), np.log10(1 + peak)
+    scaled += np.float32(0.5)
+    return scaled.astype(np.uint8), np.log10(1 + peak)

@@ -112,14 +112,13 @@ class StemTuningTask(Task):
         at = len(readings) - memory["signal"].shape[1]  # the frames come last
         for name, series in self.series.items():
             taken = readings[at : (at := at + len(series.excursions))]
+            seen = (taken[0].measurements > 0) & where  # a lane takes all frames of a step or none
             fresh = np.stack([reading.values[series.reading] for reading in taken], axis=1)
-            seen = np.stack([reading.measurements > 0 for reading in taken], axis=1) & where[:, None]
             grey, signal = grey_levels(fresh)
             column = slice(at - len(taken) - len(readings), at - len(readings) or None)
-            memory[name] = np.where(seen[..., None, None], grey, memory[name])
-            memory["signal"][:, column] = np.where(seen, signal, memory["signal"][:, column])
+            memory[name][seen], memory["signal"][seen, column] = grey[seen], signal[seen]
             if name == "haadf":
-                self._sharpen(fresh[:, int(np.abs(series.excursions).argmin())], seen[:, 0], memory)
+                self._sharpen(fresh[:, series.nearest_focus], seen, memory)
         return {name: memory[name].copy() for name in self.series} | {
             "controls": (memory["set_point"] / self.scales).astype(np.float32),
             "signal": memory["signal"].copy(),

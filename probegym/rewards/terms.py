@@ -19,6 +19,7 @@ def relative_gain(before, after) -> np.ndarray:
 def normalised_variance(images) -> np.ndarray:
     """Var / mean^2 of each image (lanes, ...): the sharpness of Pattison et al. (2025), 10.1038/s41524-025-01766-4."""
     flat = np.asarray(images, np.float32).reshape(len(images), -1)
-    mean = flat.sum(1).astype(float) / flat.shape[1]
-    square = np.einsum("ij,ij->i", flat, flat).astype(float) / flat.shape[1]
-    return np.divide(square - mean**2, mean**2, out=np.zeros(len(flat)), where=mean > 0)
+    total = np.add.reduce(flat, axis=1).astype(float)
+    square = np.einsum("ij,ij->i", flat, flat).astype(float)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(total > 0, square * flat.shape[1] / total**2 - 1, 0.0)

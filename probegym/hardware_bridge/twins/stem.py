@@ -190,8 +190,8 @@ class StemTwin:
         handler = self._handlers.get(type(command))
         if handler is None:
             raise Refused(f"this STEM has no {command.verb}")
-        for name, argument in command.arguments().items():
-            if argument.dtype.kind == "f" and not np.isfinite(argument[where] if argument.ndim else argument).all():
+        for name, argument in vars(command).items():
+            if isinstance(argument, float | np.ndarray) and not np.isfinite(argument).all():
                 raise Refused(f"{command.verb}.{name} is not finite")
         noise, s = self._noise(command), self.state
         readings = handler(command, where, noise)
