@@ -50,7 +50,7 @@ def main() -> None:
     for agent, scenario, episodes in rows(arguments.script_episodes, arguments.agents):
         summary = evaluate(make_agent(agent), ENV_ID, scenario, episodes or arguments.episodes).summary()
         low, high = summary["success_interval"]
-        costs = [interval(summary, name) for name in ("measurements", "time", "dose")]
+        costs = [interval(summary, "measurements"), interval(summary, "time"), interval(summary, "dose").split(" ")[0]]
         table.add_row(agent, scenario, str(summary["episodes"]), f"{summary['success']:.1%}", f"{low:.1%}-{high:.1%}", *costs)
         results.append({"agent": agent, "scenario": scenario, **summary})
     Console(width=140).print(table)

@@ -92,7 +92,8 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(self.reader.parameters(), lr=config.learning_rate, weight_decay=1e-3)
         self.update = 0
         self.largest_step = task.settings.largest_step
-        step_share = space.shape[0] / episodes.limits["measurements"]
+        self.frames_per_step = space.shape[0]
+        step_share = self.frames_per_step / episodes.limits["measurements"]
         columns = [episodes.world.names.index(name) for name in self.names]
         covariance = np.diag(episodes.world.pupil.covariance)[columns]
         self.policy_arguments = {"weights": covariance * self.scales**2, "prior": self._prior(episodes), "last": 1.01 * step_share}

@@ -18,12 +18,13 @@ from probegym.agents.evaluate import Progress, evaluate
 THRESHOLDS = (0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.035)  # rad^2
 SELECTION_SEED = 9_100_000  # of the training scenario, away from those of training and of evaluation
 WANTED_SUCCESS = 0.995
+LOOKS = 2  # one to correct by, one to see what that did
 
 
 def choose_threshold(trainer: Trainer, episodes: int, progress: Progress = lambda *_: None) -> tuple[float, dict[str, dict[str, float]]]:
-    """Of the thresholds that succeed often enough on the training scenario those with the fewest images, of these the
-    most cautious; if none does, the one that succeeds most. Returns it and what every threshold gave.
-    """  # fmt: skip
+    """The most cautious threshold that succeeds often enough on the training scenario within LOOKS looks; if there is
+    none, the one that succeeds most. Returns it and what every threshold gave.
+    """
     rates: dict[float, dict[str, float]] = {}
     for done, threshold in enumerate(THRESHOLDS):
         progress(done, len(THRESHOLDS))
@@ -31,10 +32,9 @@ def choose_threshold(trainer: Trainer, episodes: int, progress: Progress = lambd
         results = evaluate(student, trainer.config.env_id, trainer.config.scenario, episodes, SELECTION_SEED)
         rates[threshold] = {"success": float(results.success.mean()), "median_images": float(np.median(results.costs["measurements"]))}
     progress(len(THRESHOLDS), len(THRESHOLDS))
-    good = [t for t in THRESHOLDS if rates[t]["success"] >= WANTED_SUCCESS]
-    fewest = min((rates[t]["median_images"] for t in good), default=0.0)
-    frugal = [t for t in good if rates[t]["median_images"] == fewest]
-    best = min(frugal) if frugal else max(THRESHOLDS, key=lambda t: rates[t]["success"])
+    looks = {t: rate["median_images"] / trainer.frames_per_step for t, rate in rates.items()}
+    good = [t for t in THRESHOLDS if rates[t]["success"] >= WANTED_SUCCESS and looks[t] <= LOOKS]
+    best = min(good) if good else max(THRESHOLDS, key=lambda t: rates[t]["success"])
     return best, {str(t): rate for t, rate in rates.items()}
 
 
@@ -78,8 +78,8 @@ def export(trainer: Trainer, folder: Path, threshold: float, selection: dict[str
                    "unit": "fraction of the largest step; declare above 0.5"},
         "memory": {"mean": [0.0] * n, "variance": policy.prior.tolist()},
         "threshold_rad2": threshold,
-        "selection": {"rule": f"of the thresholds with success >= {WANTED_SUCCESS} on the training scenario, seeds from {SELECTION_SEED}, those with the "
-            "fewest images; of these the lowest", "success": selection},
+        "selection": {"rule": f"the lowest threshold with success >= {WANTED_SUCCESS} and a median of at most {LOOKS} looks on the training scenario, "
+                              f"seeds from {SELECTION_SEED}", "success": selection},
         "training_commit": commit(),
         "command": command,
         "golden": [bundle.golden_pair({name: v.numpy() for name, v in inputs.items()}, action.numpy())],
