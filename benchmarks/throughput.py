@@ -237,7 +237,7 @@ def sections(graphene: Graphene, seconds: float, devices: list[str]) -> dict:
     """Section -> a function that measures it and returns a title, a header and rows."""
     import torch
 
-    scenarios = {"graphene": "HAADF", "both": "HAADF and Ronchigram", "train": "two Ronchigrams"}
+    scenarios = {"graphene": "HAADF", "graphene-both": "HAADF and Ronchigram", "both": "the same, 8 particles", "train": "two Ronchigrams"}
 
     def images():
         header = ("batch", "threads", "noiseless", "shot noise")
