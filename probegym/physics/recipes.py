@@ -41,30 +41,34 @@ FILM_EXTENT = 51.0  # Angstrom: the band limit of 256 points is 81 mrad at 60 kV
 ONE_SLICE = 100.0  # Angstrom, thicker than any film: a phase object
 
 
-def _amorphous(symbols: dict[str, float], density: float, distance: float):
-    return lambda seed: structures.amorphous(symbols, density, distance, FILM_EXTENT, 20.0, seed)
+# Every set has seeds of its own: equal seeds would give equal patterns of atoms, and held-out films would not be new.
+CARBON_SEED, CONTAMINATED_SEED, NITRIDE_SEED, GERMANIUM_SEED, GOLD_SEED = 0, 1000, 2000, 3000, 4000
+
+
+def _amorphous(symbols: dict[str, float], density: float, distance: float, first: int):
+    return lambda variant: structures.amorphous(symbols, density, distance, FILM_EXTENT, 20.0, first + variant)
 
 
 _FILMS = [
     Recipe(
-        "film-carbon", "1 to 4 nm amorphous carbon, 24 films", lambda seed: structures.carbon_film(FILM_EXTENT, seed),
+        "film-carbon", "1 to 4 nm amorphous carbon, 24 films", lambda variant: structures.carbon_film(FILM_EXTENT, CARBON_SEED + variant),
         slice_thickness=ONE_SLICE, variants=24, **FILM,
     ),
     Recipe(
         "film-contaminated", "1.5 nm amorphous carbon with contamination islands, 16 films",
-        lambda seed: structures.contaminated_carbon(FILM_EXTENT, seed), slice_thickness=ONE_SLICE, variants=16, **FILM,
+        lambda variant: structures.contaminated_carbon(FILM_EXTENT, CONTAMINATED_SEED + variant), slice_thickness=ONE_SLICE, variants=16, **FILM,
     ),
     Recipe(
-        "film-silicon-nitride", "2 nm amorphous Si3N4, 16 films", _amorphous({"Si": 3 / 7, "N": 4 / 7}, 0.094, 1.4),
+        "film-silicon-nitride", "2 nm amorphous Si3N4, 16 films", _amorphous({"Si": 3 / 7, "N": 4 / 7}, 0.094, 1.4, NITRIDE_SEED),
         slice_thickness=ONE_SLICE, variants=16, **FILM,
     ),
     Recipe(
-        "film-germanium", "2 nm amorphous Ge, 8 films", _amorphous({"Ge": 1.0}, 0.044, 2.0),
+        "film-germanium", "2 nm amorphous Ge, 8 films", _amorphous({"Ge": 1.0}, 0.044, 2.0, GERMANIUM_SEED),
         slice_thickness=ONE_SLICE, variants=8, **FILM,
     ),
     Recipe(
         "film-gold-on-carbon", "three 1 to 1.6 nm Au particles on 2 nm amorphous carbon, 8 films, 3 slices",
-        lambda seed: structures.gold_on_carbon(FILM_EXTENT, 20.0, (10.0, 13.0, 16.0), seed),
+        lambda variant: structures.gold_on_carbon(FILM_EXTENT, 20.0, (10.0, 13.0, 16.0), GOLD_SEED + variant),
         slice_thickness=12.0, variants=8, **FILM,
     ),
 ]  # fmt: skip
