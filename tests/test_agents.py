@@ -13,7 +13,7 @@ from scipy import stats
 
 from probegym.agents import bundle, sb3
 from probegym.agents.base import OracleAgent, RandomAgent
-from probegym.agents.bundle import BundlePolicy
+from probegym.agents.bundle import BundlePolicy, spec_digest
 from probegym.agents.distil import Distillation, Student, Trainer
 from probegym.agents.evaluate import EVALUATION_SEED, Results, bootstrap_median, evaluate, wilson
 from probegym.agents.export import SELECTION_SEED, export
@@ -133,9 +133,11 @@ def test_exported_policy_equals_the_student_in_a_closed_loop(trained):
     assert np.allclose(whole[0].returns, whole[1].returns, atol=0.01) and np.array_equal(whole[0].steps, whole[1].steps)
 
 
-def spoil_json(folder, change):
+def spoil_json(folder, change, signed=True):
     spec = json.loads((folder / "policy.json").read_text())
     change(spec)
+    if signed:
+        spec["spec_sha256"] = spec_digest(spec)
     (folder / "policy.json").write_text(json.dumps(spec))
 
 
@@ -146,6 +148,7 @@ SPOILED = {
     "not JSON": (lambda f: (f / "policy.json").write_text("{"), "cannot be read"),
     "other schema": (lambda f: spoil_json(f, lambda s: s.update(schema=99)), "schema"),
     "other checksum": (lambda f: spoil_json(f, lambda s: s.update(sha256="0" * 64)), "checksum"),
+    "edited memory": (lambda f: spoil_json(f, lambda s: s.pop("memory"), signed=False), "checksum"),
     "other actions": (lambda f: spoil_json(f, lambda s: s["golden"][0]["action"][0].__setitem__(0, 9.0)), "recorded actions"),
 }
 

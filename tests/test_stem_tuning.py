@@ -33,7 +33,7 @@ def image(defocus: float = 0.0, dwell_time: float = 10e-6, pixels: int = 64, lan
 
 
 def ronchigram(defocus: float = 30e-9, exposure_time: float = 0.05, lanes: int = 1) -> AcquireRonchigram:
-    return AcquireRonchigram(exposure_time, np.full(lanes, defocus), np.zeros((lanes, 2)))
+    return AcquireRonchigram((42, 42), exposure_time, np.full(lanes, defocus), np.zeros((lanes, 2)))
 
 
 def controls(*values: float) -> SetAberrations:

@@ -10,6 +10,7 @@ import numpy as np
 from probegym.envs.core import ScopeEnv
 from probegym.envs.episodes import Episodes
 from probegym.envs.task import Observation
+from probegym.errors import ProbeGymError
 
 
 class Agent(ABC):
@@ -42,7 +43,10 @@ class OracleAgent(Agent):
         pass
 
     def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
-        return episodes.task.oracle(episodes.world.truth(), episodes.memory)
+        truth = episodes.world.truth()
+        if not truth:
+            raise ProbeGymError("the oracle needs hidden state, this world has none: use another agent")
+        return episodes.task.oracle(truth, episodes.memory)
 
 
 class OutOfBudget(Exception):

@@ -49,11 +49,13 @@ class BundlePolicy(Agent):
         try:
             self.spec = json.loads((self.folder / "policy.json").read_text())
             model = (self.folder / "policy.onnx").read_bytes()
-            schema, digest = self.spec["schema"], self.spec["sha256"]
+            schema, digest, told = self.spec["schema"], self.spec["sha256"], self.spec["spec_sha256"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ProbeGymError(f"policy {self.folder} cannot be read ({error}): export or reinstall it") from error
         if schema != SCHEMA:
             raise ProbeGymError(f"policy {self.folder} has schema {schema}, this version reads {SCHEMA}: export or reinstall it")
+        if told != spec_digest(self.spec):
+            raise ProbeGymError(f"policy {self.folder}/policy.json does not match its checksum: export or reinstall it")
         if len(model) > MAXIMUM_BYTES or hashlib.sha256(model).hexdigest() != digest:
             raise ProbeGymError(f"policy {self.folder}/policy.onnx does not match its checksum: export or reinstall it")
         options = onnxruntime.SessionOptions()
@@ -78,6 +80,8 @@ class BundlePolicy(Agent):
         self.memory = {name: np.tile(np.array(v, np.float32), (lanes, 1)) for name, v in self.spec["memory"].items()}
 
     def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
+        if self.spec["action"] != episodes.task.action_units:
+            raise ProbeGymError(f"policy {self.folder.name} moves other controls than scenario {episodes.scenario.name!r}: use {self.spec['scenario']!r}")
         return self.decide(observation)
 
     def decide(self, observation: Observation) -> np.ndarray:
@@ -97,6 +101,12 @@ class BundlePolicy(Agent):
         return action
 
 
+def spec_digest(spec: dict) -> str:
+    """Checksum of a description, its own entry left out."""
+    told = {name: value for name, value in spec.items() if name != "spec_sha256"}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
 def golden_pair(inputs: dict[str, np.ndarray], action: np.ndarray) -> dict:
     """Inputs and the action they must give, for the bundle's ``golden`` list; inputs (lanes, ...)."""
     packed = {
@@ -113,7 +123,8 @@ def write(folder: str | os.PathLike, model: bytes, spec: dict) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             (Path(scratch) / "policy.onnx").write_bytes(model)
-            content = {"schema": SCHEMA, "sha256": hashlib.sha256(model).hexdigest(), **spec}
+            content = {"schema": SCHEMA, "sha256": hashlib.sha256(model).hexdigest(), **json.loads(json.dumps(spec))}
+            content["spec_sha256"] = spec_digest(content)
             (Path(scratch) / "policy.json").write_text(json.dumps(content, indent=1))
             for name in ("policy.onnx", "policy.json"):
                 os.replace(Path(scratch) / name, folder / name)

@@ -218,9 +218,12 @@ class Trainer:
             raise ProbeGymError(
                 f"checkpoint {self.checkpoint} cannot be read ({type(error).__name__}): delete it and train again"
             ) from error
-        if state["config"] != asdict(self.config):
+        try:
             changed = [k for k, v in asdict(self.config).items() if state["config"].get(k) != v]
-            raise ProbeGymError(f"checkpoint {self.checkpoint} was made with other {', '.join(changed)}: use the same, or another folder")
-        self.reader.load_state_dict(state["reader"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.update = state["update"]
+            if changed:
+                raise ProbeGymError(f"checkpoint {self.checkpoint} was made with other {', '.join(changed)}: use the same, or another folder")
+            self.reader.load_state_dict(state["reader"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.update = int(state["update"])
+        except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+            raise ProbeGymError(f"checkpoint {self.checkpoint} is not one of this training: delete it and train again") from error

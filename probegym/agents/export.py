@@ -74,8 +74,7 @@ def export(trainer: Trainer, folder: Path, threshold: float, selection: dict[str
         "environment": trainer.config.env_id,
         "scenario": trainer.config.scenario,
         "observations": {k: {"shape": list(v.shape[1:]), "dtype": str(v.dtype)} for k, v in observation.items() if k in (trainer.frames, "budget")},
-        "action": {"names": [*trainer.names, "declare"], "scales_m": trainer.scales.tolist(), "largest_step_scales": trainer.largest_step,
-                   "unit": "fraction of the largest step; declare above 0.5"},
+        "action": trainer.envs.episodes.task.action_units,
         "memory": {"mean": [0.0] * n, "variance": policy.prior.tolist()},
         "threshold_rad2": threshold,
         "selection": {"rule": f"the lowest threshold with success >= {WANTED_SUCCESS} and a median of at most {LOOKS} looks on the training scenario, "

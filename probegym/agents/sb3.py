@@ -242,7 +242,7 @@ def export_sb3(model: BaseAlgorithm, training: Training, folder: Path, command: 
         "scenario": training.scenario,
         "algorithm": training.algorithm,
         "observations": {name: {"shape": list(v.shape[1:]), "dtype": str(v.dtype)} for name, v in observation.items()},
-        "action": {"unit": "as the environment's action space"},
+        "action": model.env.unwrapped.envs.episodes.task.action_units,
         "memory": {},
         "training_commit": commit(),
         "command": command,

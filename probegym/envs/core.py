@@ -79,6 +79,7 @@ class ScopeEnv(gym.Env):
         The noise is that of the real episode, or another draw of it when a ``key`` is given.
         """
         here, steps = self.snapshot(), []
+        self.restore(here)  # a world that cannot go back says so before anything happens
         try:
             if key is not None:
                 self.episodes.world.rekey(key, 0)
@@ -117,12 +118,17 @@ class ScopeVectorEnv(gym.vector.VectorEnv):
         self._done = np.zeros(num_envs, bool)
 
     def reset(self, *, seed: int | list[int | None] | None = None, options: dict | None = None):
-        seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, (int, np.integer)) else seed or [None] * self.num_envs
+        if seed is None or isinstance(seed, (int, np.integer)):
+            seeds = [None if seed is None else seed + i for i in range(self.num_envs)]
+        else:
+            seeds = list(seed)
         if len(seeds) != self.num_envs:
             raise ProbeGymError(f"{len(seeds)} seeds for {self.num_envs} lanes: give one int or one seed a lane")
         where = np.asarray((options or {}).pop("reset_mask", np.ones(self.num_envs, bool)))
         if where.dtype != bool or where.shape != (self.num_envs,) or not where.any():
             raise ProbeGymError(f"reset_mask must be {self.num_envs} booleans, at least one True")
+        if not (self.episodes.observation or where.all()):
+            raise ProbeGymError("the first reset starts all lanes: leave the reset_mask out")
         for lane, value in enumerate(seeds):
             if value is not None and where[lane]:
                 self.generators[lane] = seeding.np_random(value)[0]
@@ -138,6 +144,8 @@ class ScopeVectorEnv(gym.vector.VectorEnv):
         return _copied(observation), _masked(info, where)
 
     def step(self, actions):
+        if not self.episodes.observation:
+            raise gym.error.ResetNeeded("call reset() before step()")
         actions = self.episodes.checked(actions, self.action_space)
         mode = self.metadata["autoreset_mode"]
         where = ~self._done  # with DISABLED a lane that has ended waits for its reset

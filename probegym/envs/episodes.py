@@ -159,6 +159,8 @@ class Episodes:
 
     def picture(self, lane: int) -> np.ndarray:
         """The task's picture of one lane."""
+        if not self.observation:
+            raise gym.error.ResetNeeded("call reset() before render()")
         truth = {name: array[lane] for name, array in self.truth.items()} | self.world.portrait(lane)
         memory = {name: array[lane] for name, array in self.memory.items()}
         seen = {name: array[lane] for name, array in self.observation.items()}

@@ -64,7 +64,7 @@ class RonchigramSeries(BaseModel):
     def commands(self, offset: np.ndarray) -> Iterator[Command]:
         """One command a frame; offset: (lanes,) m, added to every excursion."""
         for excursion, shift in zip(self.excursions, self.film_shifts or ((0.0, 0.0),) * len(self.excursions), strict=True):
-            yield AcquireRonchigram(self.exposure_time, offset + excursion, np.tile(shift, (len(offset), 1)))
+            yield AcquireRonchigram((self.pixels, self.pixels), self.exposure_time, offset + excursion, np.tile(shift, (len(offset), 1)))
 
 
 def grey_levels(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

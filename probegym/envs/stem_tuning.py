@@ -76,7 +76,7 @@ class StemTuningTask(Task):
         price = Term("measurements", -0.01, measurements)
         goal = [Term("success", 1.0, success, True), Term("false_declaration", -1.0, failure, True)]
         self.rewards = {"privileged": [Term("progress", 0.2, _progress, True), *goal, price],
-                        "observable": [Term("sharpness", 0.2, _sharpness), price] if s.haadf else []}  # fmt: skip
+                        "observable": ([Term("sharpness", 0.2, _sharpness)] if s.haadf else []) + [price]}  # fmt: skip
 
     def memory(self, lanes: int) -> Lanes:
         frames = {name: np.zeros((lanes, *self.observation_space[name].shape), np.uint8) for name in self.series}
@@ -132,6 +132,12 @@ class StemTuningTask(Task):
         memory["sharpness_before"] = np.where(seen & (last == 0), now, last)
         memory["sharpness"] = np.where(seen, now, last)
 
+    @property
+    def action_units(self) -> dict:
+        s = self.settings
+        return {"names": [*self.names, *(["excursion"] if s.excursion_range else []), "declare"], "scales_m": self.scales.tolist(),
+                "largest_step_scales": s.largest_step, "excursion_range_m": s.excursion_range}  # fmt: skip
+
     def ends(self, truth: Lanes, memory: Lanes) -> tuple[np.ndarray, np.ndarray]:
         declared = memory["declared"]
         return declared, declared & (truth["strehl"] >= STREHL_GOAL) if truth else np.zeros_like(declared)
@@ -172,7 +178,6 @@ class StemTuning(ScopeEnv):
     the Strehl ratio is 0.8 or more.
 
     ## Action Space
-
     `Box(-1, 1, (8,), float32)`
 
     | Num | Action | Min | Max | Unit |
@@ -195,8 +200,8 @@ class StemTuning(ScopeEnv):
 
     ## Rewards
     `privileged` (default): 0.2 x fall of log(1 + phase variance / 0.2 rad^2), +1 for a right and -1 for a wrong
-    declaration, -0.01 a frame. `observable`: 0.2 x growth of log sharpness (normalised variance of the HAADF frame nearest
-    to focus), -0.01 a frame; an instrument can compute it. Terms are in `info` as `reward_<term>`, costs as `time` (s),
+    declaration, -0.01 a frame. `observable`, which an instrument can compute: -0.01 a frame and, with HAADF, 0.2 x growth
+    of log sharpness (normalised variance of the frame nearest to focus). Terms are in `info` as `reward_<term>`, costs as `time` (s),
     `dose` (electrons / A^2 over the scanned cell), `damage` and `measurements` (frames).
 
     ## Starting State
@@ -213,13 +218,11 @@ class StemTuning(ScopeEnv):
     | Parameter | Type | Default | Description |
     |---|---|---|---|
     | `scenario` | str | `"train"` | a name from `probegym show StemTuning`, or `file.yaml:name` |
-    | `reward` | str | `"privileged"` | or `"observable"` (scenarios with HAADF) |
+    | `reward` | str | `"privileged"` | or `"observable"` |
     | `budget` | int | None | fewer frames than the scenario allows |
     | `world` | object or path | None | None: the twin; a path: a recording; or an object with the world protocol |
 
-    >>> import gymnasium, probegym
     >>> env = gymnasium.make("probegym/StemTuning-v0", scenario="train", render_mode="rgb_array")
-    >>> observation, info = env.reset(seed=0)
 
     ## Physics and assumptions
     Images are exact multislice images of the specimen (bilinear in the probe, physics/image_formation.py), Ronchigrams

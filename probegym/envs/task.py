@@ -72,6 +72,11 @@ class Task(ABC):
     rewards: dict[str, list[Term]]  # by reward mode: "privileged", "observable"
     render_size: ClassVar[tuple[int, int]] = (640, 400)
 
+    @property
+    @abstractmethod
+    def action_units(self) -> dict:
+        """What the components of an action mean, as plain JSON: a policy is refused by an environment that differs."""
+
     @abstractmethod
     def memory(self, lanes: int) -> Lanes:
         """What must be remembered between steps, as at the start of an episode."""

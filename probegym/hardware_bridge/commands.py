@@ -49,12 +49,13 @@ class AcquireImage(Command):
 
 @dataclass(frozen=True, eq=False)
 class AcquireRonchigram(Command):
-    """Record a Ronchigram with the large aperture. exposure_time: s.
+    """Record a Ronchigram with the large aperture. shape: (rows, columns); exposure_time: s.
 
     defocus: (lanes,) m, a known excursion of C10 for this frame only. film_shift: (lanes, 2) m, known displacement of
     the probe on the film for this frame only.
     """
 
+    shape: tuple[int, int]
     exposure_time: float
     defocus: np.ndarray
     film_shift: np.ndarray

@@ -97,6 +97,12 @@ class ReplayWorld:
             found = header.get("format") if isinstance(header, dict) else None
             raise ProbeGymError(f"recording {self.path} has format {found}, this version reads {FORMAT}: record it again")
         self.log = header["log"]
+        try:
+            for index, entry in enumerate(self.log):
+                for group in ("truth",) if entry["event"] == "begin" else ("arguments", "values", "costs", "truth"):
+                    self._group(index, group)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ProbeGymError(f"recording {self.path} lacks {error} of event {index}: record it again") from error
 
     def _group(self, index: int, group: str) -> Lanes:
         return {name: self.arrays[f"{index}/{group}/{name}"].copy() for name in self.log[index][group]}

@@ -208,8 +208,9 @@ def read(path: Path) -> Specimen:
         raise ProbeGymError(f"no specimen file {path}") from error
     except Exception as error:  # a damaged archive raises whatever its damaged part is read as
         raise ProbeGymError(f"specimen file {path} cannot be read ({type(error).__name__}): {mend}") from error
-    if header.get("format") != FORMAT:
-        raise ProbeGymError(f"specimen file {path} has format {header.get('format')}, this version reads {FORMAT}: {mend}")
+    found = header.get("format") if isinstance(header, dict) else None
+    if found != FORMAT:
+        raise ProbeGymError(f"specimen file {path} has format {found}, this version reads {FORMAT}: {mend}")
     if header.get("sha256") != _digest(header, arrays):
         raise ProbeGymError(f"specimen file {path} does not match its checksum: {mend}")
     try:

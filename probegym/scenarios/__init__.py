@@ -74,7 +74,7 @@ def _table(path: Path, modified: float) -> dict[str, dict]:
         raise ProbeGymError(f"scenario file {path} is larger than {MAXIMUM_BYTES} bytes: split it")
     try:
         table = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ProbeGymError(f"scenario file {path} is not valid YAML ({' '.join(str(error).split())})") from error
     if not isinstance(table, dict) or not all(isinstance(k, str) and isinstance(v, dict) for k, v in table.items()):
         raise ProbeGymError(f"scenario file {path} must map scenario names to tables")

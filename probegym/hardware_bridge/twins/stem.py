@@ -294,6 +294,8 @@ class StemTwin:
         c, s, optics = self.config, self.state, self.config.ronchigram
         if optics is None:
             raise Refused("this scenario has no film for Ronchigrams")
+        if tuple(command.shape) != (optics.pixels, optics.pixels):
+            raise Refused(f"the camera gives {optics.pixels} x {optics.pixels} pixels, asked were {' x '.join(map(str, command.shape))}")
         coefficients = self._coefficients(command.defocus, where)
         place = (s["film_origin"] + s["velocity"] * s["clock"][:, None] + command.film_shift)[where]
         variants, orientations = s["variant"][where], s["orientation"][where]
