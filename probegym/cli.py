@@ -177,7 +177,9 @@ def train(
     if (steps if algorithm is Algorithm.distil else updates) is not None:
         raise ProbeGymError(f"{wrong} does not go with --algorithm {algorithm}: use {other}")
     env_id = environment(env)
-    scenarios.load(_class(env_id).task_type.family, scenario)
+    split = scenarios.load(_class(env_id).task_type.family, scenario).split
+    if split != "train":
+        raise ProbeGymError(f"scenario {scenario!r} is of the split {split}, which is for evaluation: train on a scenario of the split train")
     from probegym.terminal import train as training
 
     console = Console()

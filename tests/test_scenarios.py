@@ -258,7 +258,7 @@ def test_a_bad_specimen_names_the_entry(tmp_path, change, named):
 # ---- budgets ----
 
 
-@pytest.mark.parametrize("limit", ["time: 3.0", "dose: 60000", "measurements: 9"])
+@pytest.mark.parametrize("limit", ["time: 3.0", "dose: 300000", "measurements: 9"])
 def test_every_limit_ends_the_episode(tmp_path, limit):
     name = limit.split(":")[0]
     (tmp_path / "file.yaml").write_text(f"mine: {{extends: train, budget: {{measurements: 30, {limit}}}}}".replace("30, measurements: 9", "9"))

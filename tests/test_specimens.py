@@ -267,3 +267,14 @@ def test_an_unwritable_cache_names_the_setting(monkeypatch, tmp_path):
     monkeypatch.setenv("PROBEGYM_CACHE", str(tmp_path / "file"))
     with pytest.raises(ProbeGymError, match="PROBEGYM_CACHE"):
         native.library.__wrapped__("stem")
+
+
+def test_no_two_films_share_their_atoms():
+    """Equal seeds would repeat a pattern of atoms in another film, and a held-out film would not be new."""
+    sets = [name for name in specimens.available() if name.startswith("film-")]
+    films = np.concatenate([specimens.load(name).films.sum(1) for name in sets])
+    flat = (films - films.mean((1, 2), keepdims=True)).reshape(len(films), -1)
+    flat /= np.linalg.norm(flat, axis=1, keepdims=True)
+    owner = np.repeat(sets, [len(specimens.load(name).films) for name in sets])
+    apart = owner[:, None] != owner[None, :]
+    assert len(sets) >= 5 and np.abs((flat @ flat.T)[apart]).max() < 0.2

@@ -1,7 +1,7 @@
 """Practitioners' procedures for STEM tuning: they maximise the sharpness of in-focus images.
 
-All of them see what a policy sees, the observation, and nothing else. Positions are set points in scales, within
-``span`` of zero; sharpness is the normalised variance, which does not depend on the grey-level scale of the frame.
+All of them see what a policy sees, the observation, and nothing else. Positions are set points in scales, around
+zero; sharpness is the normalised variance, which does not depend on the grey-level scale of the frame.
 """
 
 from __future__ import annotations
@@ -110,8 +110,8 @@ class BeaconBO(Script):
     """BEACON's Bayesian optimisation: 3 images to normalise, 20 random, 130 chosen by UCB (mean + 2 sigma).
 
     Pattison et al., npj Comput. Mater. (2025), 10.1038/s41524-025-01766-4. Inputs scaled to [-1, 1]; Matern 3/2 kernel
-    with a length per axis in 0.01-1 and amplitude 0.01-2, trained every 10 images; noise 0.01 (nanoparticles) over the
-    range of the normalisation images; the answer is the maximum of the posterior mean. GP by BoTorch; the acquisition
+    with a length per axis in 0.01-1 and amplitude 0.01-2, trained every 10 images; noise variance 0.01 (nanoparticles)
+    over the range of the normalisation images; the answer is the maximum of the posterior mean. GP by BoTorch; the acquisition
     is maximised over random points refined by a local search, as gpCAM's global optimiser samples it.
     """
 
@@ -145,7 +145,7 @@ class BeaconBO(Script):
         kernel = ScaleKernel(MaternKernel(1.5, ard_num_dims=x.shape[1], lengthscale_constraint=Interval(0.01, 1.0)),
                              outputscale_constraint=Interval(0.01, 2.0))  # fmt: skip
         model = SingleTaskGP(
-            inputs, targets, torch.full_like(targets, (self.noise / span) ** 2 + 1e-6), covar_module=kernel, outcome_transform=None
+            inputs, targets, torch.full_like(targets, self.noise / span), covar_module=kernel, outcome_transform=None
         )
         if previous is not None:
             model.load_state_dict(previous.state_dict(), strict=False)

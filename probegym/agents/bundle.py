@@ -117,7 +117,7 @@ def golden_pair(inputs: dict[str, np.ndarray], action: np.ndarray) -> dict:
 
 
 def write(folder: str | os.PathLike, model: bytes, spec: dict) -> Path:
-    """Write a bundle: both files complete, or neither changed. ``spec`` gains schema and checksum."""
+    """Write a bundle, each file complete or not at all; a pair that does not belong together is refused when read. ``spec`` gains schema and checksum."""
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)

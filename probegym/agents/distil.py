@@ -30,6 +30,7 @@ from probegym.errors import ProbeGymError
 from probegym.physics.image_formation import available_threads
 
 EPISODE = 3
+LAST_TRAINING_SEED = 9_000_000  # those above are for live figures, for choosing thresholds and for evaluation
 WIDTHS = (0.03, 1.0)  # of the teacher's error, in scales
 
 
@@ -76,6 +77,8 @@ class Trainer:
 
     def __init__(self, config: Distillation, folder: str | os.PathLike):
         self.config, self.folder = config, Path(folder)
+        if self._seed(config.updates // EPISODE + 1) + config.lanes > LAST_TRAINING_SEED:
+            raise ProbeGymError(f"seed {config.seed} with {config.updates} updates would train on seeds kept for selection: use a smaller seed")
         self.envs = gym.make_vec(config.env_id, num_envs=config.lanes, scenario=config.scenario, autoreset_mode="Disabled")
         episodes = self.envs.episodes
         task = episodes.task

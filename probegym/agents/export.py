@@ -41,6 +41,8 @@ def choose_threshold(trainer: Trainer, episodes: int, progress: Progress = lambd
 def commit() -> str:
     """The commit of the source tree, or the version where there is none."""
     root = Path(__file__).parents[2]
+    if not (root / ".git").exists():  # installed, perhaps inside somebody else's repository
+        return f"probegym {__version__}"
     try:
         done = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):

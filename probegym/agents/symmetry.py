@@ -34,8 +34,3 @@ def transform(names: tuple[str, ...], quarter_turns: int, mirror: bool) -> np.nd
             matrix[row] *= (-1) ** m if component == "a" else -((-1) ** m)
     return np.round(matrix)
 
-
-def turned(frames: np.ndarray, quarter_turns: int, mirror: bool) -> np.ndarray:
-    """The frames (..., h, w) themselves."""
-    frames = np.rot90(frames, quarter_turns, axes=(-2, -1))
-    return frames[..., ::-1] if mirror else frames

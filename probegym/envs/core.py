@@ -39,20 +39,24 @@ class ScopeEnv(gym.Env):
         self.episodes = Episodes(self.task_type, scenario, reward, 1, world, budget)
         self.observation_space = self.episodes.task.observation_space
         self.action_space = self.episodes.task.action_space
-        self._on = np.ones(1, bool)
+        self._on, self._over = np.ones(1, bool), False
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
         super().reset(seed=seed)
         key = self.np_random.integers(0, 2**63, size=1, dtype=np.uint64)
         observation, info = self.episodes.begin(key, self._on)
+        self._over = False
         return self._first(observation), {name: _scalar(value[0]) for name, value in info.items()}
 
     def step(self, action):
         if not self.episodes.observation:
             raise gym.error.ResetNeeded("call reset() before step()")
+        if self._over:
+            raise gym.error.ResetNeeded("the episode has ended: call reset()")
         action = self.episodes.checked(action, self.action_space)
         observation, reward, terminated, truncated, info = self.episodes.step(action[None], self._on)
         details = {name: _scalar(value[0]) for name, value in info.items()}
+        self._over = bool(terminated[0] or truncated[0])
         return self._first(observation), float(reward[0]), bool(terminated[0]), bool(truncated[0]), details
 
     @staticmethod
@@ -71,6 +75,7 @@ class ScopeEnv(gym.Env):
         if not self.episodes.observation:
             self.reset(seed=0)  # shapes only; all of it is overwritten
         self.episodes.restore(snapshot, 0, self.np_random)
+        self._over = False
         return self._first(self.episodes.observation)
 
     def counterfactual(self, actions, key: int | None = None) -> list[tuple]:

@@ -6,6 +6,7 @@ decode -> commands -> world -> readings -> encode -> reward.
 from __future__ import annotations
 
 import importlib
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +39,7 @@ def build_world(task: type[Task], scenario: Scenario, lanes: int, world: World |
     if world is None:
         module, name = task.twin.split(":")
         return getattr(importlib.import_module(module), name)(scenario.world, lanes)
-    if isinstance(world, str):
+    if isinstance(world, str | os.PathLike):
         from probegym.hardware_bridge.replay import ReplayWorld
 
         world = ReplayWorld(world)

@@ -54,7 +54,6 @@ class StemTuningTask(Task):
 
     family = "stem_tuning"
     twin = "probegym.hardware_bridge.twins.stem:StemTwin"
-    render_size = (760, 460)
 
     def __init__(self, settings: dict):
         try:
@@ -202,7 +201,7 @@ class StemTuning(ScopeEnv):
     `privileged` (default): 0.2 x fall of log(1 + phase variance / 0.2 rad^2), +1 for a right and -1 for a wrong
     declaration, -0.01 a frame. `observable`, which an instrument can compute: -0.01 a frame and, with HAADF, 0.2 x growth
     of log sharpness (normalised variance of the frame nearest to focus). Terms are in `info` as `reward_<term>`, costs as `time` (s),
-    `dose` (electrons / A^2 over the scanned cell), `damage` and `measurements` (frames).
+    `dose` (electrons / A^2 where the beam was), `damage` and `measurements` (frames).
 
     ## Starting State
     Uniform: C10, C12 within 10 nm, C21 within 900 nm, C23 within 300 nm (C21 = 3 B2: B2, A2 within 300 nm). C30, C32, C34

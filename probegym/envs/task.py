@@ -70,7 +70,6 @@ class Task(ABC):
     observation_space: spaces.Dict
     action_space: spaces.Space
     rewards: dict[str, list[Term]]  # by reward mode: "privileged", "observable"
-    render_size: ClassVar[tuple[int, int]] = (640, 400)
 
     @property
     @abstractmethod

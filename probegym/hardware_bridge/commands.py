@@ -77,13 +77,6 @@ class Readings:
 
     COSTS = ("time", "dose", "damage", "measurements")
 
-    @classmethod
-    def blank(cls, lanes: int) -> Readings:
-        """No values, no cost."""
-        return cls({}, *(np.zeros(lanes) for _ in cls.COSTS))
-
-
-VERBS: dict[str, type[Command]] = {kind.__name__: kind for kind in (SetAberrations, AcquireImage, AcquireRonchigram)}
 
 Lanes = dict[str, np.ndarray]
 """State of a batch: every array has a leading axis of lanes."""

@@ -20,6 +20,7 @@ from functools import cache, lru_cache
 
 import numpy as np
 
+from probegym.errors import ProbeGymError
 from probegym.physics import native
 from probegym.physics.optics import ABERRATIONS, aberration_basis, aperture, wavelength
 
@@ -206,7 +207,10 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 def available_threads() -> int:
     """Threads used for a batch: ``PROBEGYM_THREADS``, else the processors this process may use."""
-    return int(os.environ.get("PROBEGYM_THREADS") or len(os.sched_getaffinity(0)))
+    asked = os.environ.get("PROBEGYM_THREADS")
+    if asked and not (asked.isdigit() and int(asked)):
+        raise ProbeGymError(f"PROBEGYM_THREADS must be a whole number above 0, got {asked!r}")
+    return int(asked) if asked else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_tiles(work, lanes: int, threads: int | None = None) -> list:

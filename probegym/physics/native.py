@@ -53,7 +53,11 @@ def library(name: str) -> ctypes.CDLL:
     target = folder / f"{name}-{digest}.so"
     if not target.exists():
         _compile([*compiler, *flags], source, target)
-    return ctypes.CDLL(str(target))
+    try:
+        return ctypes.CDLL(str(target))
+    except OSError:  # a damaged file in the cache: make it anew
+        _compile([*compiler, *flags], source, target)
+        return ctypes.CDLL(str(target))
 
 
 def _compile(command: list[str], source: Path, target: Path) -> None:
@@ -75,5 +79,5 @@ def _compile(command: list[str], source: Path, target: Path) -> None:
 
 
 def pointer(array) -> ctypes.c_void_p:
-    """Address of a C-contiguous array (None stays NULL)."""
+    """Address of a C-contiguous array in memory."""
     return ctypes.c_void_p(array.__array_interface__["data"][0])  # a third of the time of array.ctypes

@@ -91,7 +91,7 @@ def aperture(alpha, phi, semiangle_cutoff: float, angular_sampling, soft: bool =
 
 
 class Pupil:
-    """A round aperture sampled on a fixed polar-free grid, for Strehl ratios and phase plates.
+    """A round aperture sampled on a square grid, for Strehl ratios and phase plates.
 
     energy in eV, semiangle_cutoff in rad, ``samples`` points across the diameter.
     """

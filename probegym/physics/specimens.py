@@ -26,7 +26,7 @@ from probegym.physics.optics import wavelength
 
 SHIPPED = Path(__file__).parent / "data"
 FORMAT = 1
-NANOMETRE, ANGSTROM, MRAD = 1e-9, 1e-10, 1e-3
+ANGSTROM, MRAD = 1e-10, 1e-3
 
 
 @dataclass(frozen=True)

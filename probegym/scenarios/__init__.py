@@ -122,5 +122,7 @@ def load(family: str, name: str) -> Scenario:
         table, name = table | _read(Path(path)), inside
     try:
         return Scenario.model_validate({"name": name} | _resolve(name, table))
+    except RecursionError as error:
+        raise ProbeGymError(f"scenario {name!r} contains itself: write it out") from error
     except ValidationError as error:
         raise ProbeGymError(f"scenario {name!r}, {explain(error)}") from error

@@ -15,7 +15,7 @@ from probegym.hardware_bridge.world import Refused
 from probegym.physics import randomness, specimens
 from probegym.physics.image_formation import ImageFormer, shot_noise
 from probegym.physics.lenses import LensBank
-from probegym.physics.optics import ABERRATIONS, Pupil, focal_spread
+from probegym.physics.optics import ABERRATIONS, Pupil, focal_spread, wavelength
 from probegym.physics.ronchigram import RonchigramFormer
 from probegym.scenarios import explain
 from probegym.scenarios.distributions import Sampled
@@ -234,7 +234,13 @@ class StemTwin:
 
     # ---- commands ----
 
-    def _readings(self, where, seconds: float, dose: float = 0.0, measurements: int = 0, **values) -> Readings:
+    def _lit_area(self, defocus: np.ndarray, semiangle_cutoff: float) -> np.ndarray:
+        """Square Angstrom under a defocused probe, (lanes,): a disc of radius alpha |C10|, at least a diffraction limit wide."""
+        focus = np.abs(self.lenses.actual(self.state)[:, self.defocus_column] + defocus)
+        radius = np.maximum(semiangle_cutoff * focus, wavelength(self.config.energy) / semiangle_cutoff)
+        return np.pi * (radius / ANGSTROM) ** 2
+
+    def _readings(self, where, seconds: float, dose: float | np.ndarray = 0.0, measurements: int = 0, **values) -> Readings:
         on = where.astype(float)
         return Readings(values, seconds * on, dose * on, np.zeros(self.lanes), measurements * on)
 
@@ -305,8 +311,7 @@ class StemTwin:
             coefficients[here, self.defocus_column] -= former.middle  # C10 is that at the middle of the film
             frames[here] = former.frames(coefficients[here], place[here], variants[here], orientations[here])
         counts = self._counts(frames, optics.beam_current, command.exposure_time, where)
-        area = (specimens.load(optics.films[0]).extent[0] / ANGSTROM) ** 2
-        dose = optics.beam_current * command.exposure_time / constants.e / area
+        dose = optics.beam_current * command.exposure_time / constants.e / self._lit_area(command.defocus, optics.semiangle_cutoff)
         return self._readings(where, command.exposure_time + c.frame_overhead, dose, 1, ronchigram=counts)
 
 
