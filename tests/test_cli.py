@@ -314,7 +314,9 @@ def test_half_blocks_hold_the_colours():
 
 
 def test_interrupt_ends_with_130():
-    process = start("play", "StemTuning", "--seed", "1")
+    # A shell's background job ignores SIGINT, and children inherit that: give the child a terminal's disposition.
+    listening = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    process = start("play", "StemTuning", "--seed", "1", **listening)
     assert process.stdout.readline().startswith("1 C10")
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
