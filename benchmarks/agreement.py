@@ -18,7 +18,7 @@ import numpy as np
 from report import box, json_line, table
 
 from probegym.physics import specimens
-from probegym.physics.image_formation import ImageFormer
+from probegym.physics.image_formation import ImageFormer, raster
 from probegym.physics.optics import ABERRATIONS, to_polar
 from probegym.physics.recipes import RECIPES
 from probegym.physics.ronchigram import RonchigramFormer
@@ -27,6 +27,7 @@ from probegym.physics.specimens import slices_of
 IMAGED = ("graphene-si", "mos2-vs", "srtio3", "au-carbon-09")
 FILMS = tuple(name for name, recipe in RECIPES.items() if not recipe.detectors)
 SOFT = "graphene-si"  # compared with a soft aperture too
+WHOLE = 64  # pixels a side of the image whose range the errors are given in
 PIXELS = 42  # side of a Ronchigram, as in the scenarios
 FINE_GPTS, FINE_SLICE, FINE_STATES = 512, 1.0, 6  # points; Angstrom
 ANGSTROM = 1e-10
@@ -65,11 +66,14 @@ def abtem_images(recipe, potentials: list, state: np.ndarray, positions: int, so
     return dict(zip(recipe.detectors, total / len(potentials), strict=True))
 
 
-def errors(image: np.ndarray, reference: np.ndarray) -> tuple[float, float, float]:
-    """RMS and largest difference in units of the reference's range, and RMS in units of its standard deviation."""
-    difference = np.asarray(image, float) - reference
+def errors(image: np.ndarray, reference: np.ndarray, span: float | None = None) -> tuple[float, float, float]:
+    """RMS and largest difference in units of the range, and RMS in units of the reference's standard deviation.
+
+    span: the range of the whole image where the reference is only a sample of its positions.
+    """
+    difference, span = np.asarray(image, float) - reference, span or float(np.ptp(reference))
     rms = np.sqrt((difference**2).mean())
-    return rms / np.ptp(reference), np.abs(difference).max() / np.ptp(reference), rms / reference.std()
+    return rms / span, np.abs(difference).max() / span, rms / reference.std()
 
 
 def summary(name: str, view: str, gathered: list[tuple], size: str) -> dict:
@@ -89,10 +93,12 @@ def compare_images(name: str, states: np.ndarray, positions: int, soft: bool) ->
     formers = {d: ImageFormer(tensor, specimen.semiangle_cutoff, soft=soft) for d, tensor in specimen.tensors.items()}
     line_x, line_y = np.zeros((len(states), positions)), np.tile(np.arange(positions) * height / positions, (len(states), 1))
     fast = {d: former.images(states, line_x, line_y, positions, width / positions) for d, former in formers.items()}
+    whole_x, whole_y = raster(len(states), WHOLE, height / WHOLE)
+    spans = {d: np.ptp(former.images(states, whole_x, whole_y, WHOLE, width / WHOLE), axis=(1, 2)) for d, former in formers.items()}
     gathered: dict[str, list] = {detector: [] for detector in formers}
     for index, state in enumerate(states):
         for detector, reference in abtem_images(recipe, potentials, state, positions, soft).items():
-            gathered[detector].append(errors(fast[detector][index], reference))
+            gathered[detector].append(errors(fast[detector][index], reference, float(spans[detector][index])))
     edge = ", soft aperture" if soft else ""
     return [summary(name, detector + edge, found, f"{positions} x {positions}") for detector, found in gathered.items()]
 
