@@ -124,8 +124,17 @@ def test_a_declaration_that_was_not_made_is_refused(recording):
         play(replayed(recording[1]), changed)
 
 
-def test_going_on_after_the_end_is_refused(recording):
-    deviates(recording[1], np.concatenate([declaring(), actions(1)]), "ends after")
+def test_going_on_after_the_episode_is_refused(recording):
+    env = replayed(recording[1])
+    play(env, declaring())
+    with pytest.raises(gym.error.ResetNeeded, match="ended"):
+        env.step(actions(1)[0])
+
+
+def test_going_on_after_the_recording_is_refused(tmp_path):
+    world = RecordingWorld(StemTwin(load("stem_tuning", SCENARIO).world, 1))
+    play(StemTuning(SCENARIO, world=world), actions(2))
+    deviates(world.save(tmp_path / "short.npz"), actions(3), "ends after")
 
 
 def test_another_scenario_is_refused(recording):
