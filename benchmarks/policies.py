@@ -1,6 +1,6 @@
 """The table of StemTuning: shipped policies on every scenario of theirs, scripts, random and oracle, on unseen seeds.
 
-Scripts get BEACON's acquisition (scenario ``beacon``: 150 images of 256 x 256 pixels); policies get fewer and smaller
+Scripts get BEACON's acquisition (scenario ``beacon``: up to 153 images of 256 x 256 pixels); policies get fewer and smaller
 frames. Figures: success with Wilson's 95 % interval; images, seconds and dose to the goal as medians over the successes.
 """
 

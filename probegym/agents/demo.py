@@ -176,7 +176,7 @@ class Demo:
         s = self.settings
         if not s.scripts:
             return
-        self.console.print(f"scripts take 150 images an episode: up to {s.script_episodes} episodes or {s.script_seconds:.0f} s each")
+        self.console.print(f"scripts take 64 to 153 images an episode: up to {s.script_episodes} episodes or {s.script_seconds:.0f} s each")
         for name in s.scripts:
             self._measure(name, name, "script", "beacon", s.script_episodes, s.script_seconds)
         self._bounds("beacon", s.script_episodes)
