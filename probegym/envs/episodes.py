@@ -67,12 +67,12 @@ class Episodes:
                 )
             self.limits["measurements"] = float(budget)
         self.world = build_world(task_type, self.scenario, lanes, world)
-        self.lanes, self.reward_mode = lanes, reward
+        self.lanes = lanes
         self.terms = self.task.rewards[reward]
         if not self.terms:
             raise ProbeGymError(f"scenario {scenario!r} shows nothing that a reward={reward!r} can be computed from: use another scenario")
         self.memory = self.task.memory(lanes)
-        self.ledger: Lanes = {name: np.zeros(lanes) for name in Readings.COSTS} | {"steps": np.zeros(lanes, np.int64)}
+        self.ledger: Lanes = {name: np.zeros(lanes) for name in Readings.COSTS}
         self.observation: Observation = {}
         self.truth: Lanes = {}  # hidden state after the last step; empty where the world cannot tell
 
@@ -95,7 +95,6 @@ class Episodes:
         """One step on some lanes -> (observation, reward, terminated, truncated, info), all full width."""
         before = self.truth
         readings, spent = self._command(self.task.decode(action, self.memory, where), where)
-        self.ledger["steps"][where] += 1
         self._observe(readings, where)
         self.truth = after = self.world.truth() or {}
         ended, success = self.task.ends(after, self.memory)
