@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 
 import probegym
+from probegym.envs.episodes import sample_actions
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Registered:
         """Random actions, some of which may end the episode."""
         space = self.bare().action_space
         shape = (steps,) if lanes is None else (steps, lanes)
-        return np.random.default_rng(seed).uniform(space.low, space.high, (*shape, *space.shape)).astype(space.dtype)
+        return sample_actions(space, shape, np.random.default_rng(seed))
 
 
 def registered() -> list[Registered]:

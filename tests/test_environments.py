@@ -16,6 +16,7 @@ from gymnasium.utils.env_checker import check_env
 from scipy import stats
 
 import probegym
+from probegym.envs.episodes import bounds
 from probegym.errors import ProbeGymError
 from tests.environments import CASES, Registered
 from tests.helpers import differences, digest, follow, moved, python, resident_bytes, rollout
@@ -238,7 +239,7 @@ def test_observations_are_inside_their_space(subject):
 
 @pytest.mark.parametrize("bound", ["low", "high"])
 def test_extreme_actions_stay_inside(subject, env, bound):
-    action = subject.case.steady(getattr(env.action_space, bound).copy())
+    action = subject.case.steady(bounds(env.action_space)[bound == "high"].copy())
     for _ in range(8):
         assert env.observation_space.contains(env.step(action)[0])
 
@@ -283,13 +284,14 @@ def test_episodes_start_differently(subject):
 
 
 def bad_actions(space) -> dict:
-    low = space.low.astype(float)
-    nan, infinite, beyond = (low.copy() for _ in range(3))
-    nan.flat[0], infinite.flat[-1], beyond.flat[0] = np.nan, np.inf, space.high.flat[0] * 1.01 + 0.01
+    low, high = bounds(space)
+    fraction = np.zeros(space.shape) + 0.5
+    nan, infinite = np.full(space.shape, np.nan), np.full(space.shape, np.inf)
+    beyond = high + np.asarray(1, high.dtype)
     return {
-        "nan": nan, "inf": infinite, "beyond": beyond, "too long": np.append(low, 0), "too short": low[:-1], "number": 0.0,
-        "batch": low[None], "text": np.full(low.shape, "a"), "complex": low + 0j, "none": None, "ragged": [[0.0], 0.0],
-        "objects": np.full(low.shape, None), "dict": {"a": 1},
+        "nan": nan, "inf": infinite, "beyond": beyond, "too long": np.append(low, low), "too short": low.reshape(-1)[:-1],
+        "number": 0.0 if space.shape else 0.5, "batch": low[None], "text": np.full(low.shape, "a"), "complex": fraction + 0j,
+        "none": None, "ragged": [[0.0], 0.0], "objects": np.full(low.shape, None), "dict": {"a": 1},
     }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from probegym.envs.core import ScopeEnv
-from probegym.envs.episodes import Episodes
+from probegym.envs.episodes import Episodes, sample_actions
 from probegym.envs.task import Observation
 from probegym.errors import ProbeGymError
 
@@ -32,8 +32,7 @@ class RandomAgent(Agent):
         self.lanes, self.rng = lanes, np.random.default_rng(seed)
 
     def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
-        space = episodes.task.action_space
-        return self.rng.uniform(space.low, space.high, (self.lanes, *space.shape)).astype(np.float32)
+        return sample_actions(episodes.task.action_space, (self.lanes,), self.rng)
 
 
 class OracleAgent(Agent):

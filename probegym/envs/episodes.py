@@ -50,6 +50,23 @@ def build_world(task: type[Task], scenario: Scenario, lanes: int, world: World |
     return world
 
 
+def bounds(space: gym.Space) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest action of a space, both inside it."""
+    if isinstance(space, gym.spaces.Box):
+        return space.low, space.high
+    count = space.n if isinstance(space, gym.spaces.Discrete) else space.nvec
+    return np.asarray(space.start), np.asarray(space.start + count - 1)
+
+
+def sample_actions(space: gym.Space, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Uniform random actions (*shape, ...) of one space."""
+    low, high = bounds(space)
+    whole = (*shape, *space.shape)
+    if isinstance(space, gym.spaces.Box):
+        return rng.uniform(low, high, whole).astype(space.dtype)
+    return rng.integers(low, high, whole, dtype=space.dtype, endpoint=True)
+
+
 class Episodes:
     """N episodes of one task in one world: the only place where a step happens."""
 
@@ -175,9 +192,11 @@ class Episodes:
             raise ProbeGymError(f"action must be numbers of shape {space.shape}, got a ragged {type(action).__name__}") from error
         if array.dtype.kind not in "fiub" or array.shape != space.shape:
             raise ProbeGymError(f"action must be numbers of shape {space.shape}, got {array.dtype} of shape {array.shape}")
-        if isinstance(space, gym.spaces.Box):
-            low, high = space.low, space.high
-            if not (np.isfinite(array).all() and (array >= low - 1e-6).all() and (array <= high + 1e-6).all()):
-                worst = array[~np.isfinite(array)] if not np.isfinite(array).all() else array[(array < low) | (array > high)]
-                raise ProbeGymError(f"action holds {worst.flat[0]:g}, outside {low.min():g} to {high.max():g}: nothing was done")
+        if not isinstance(space, gym.spaces.Box) and array.dtype.kind not in "iu":
+            raise ProbeGymError(f"action must be a whole number, got {array.dtype}: nothing was done")
+        low, high = bounds(space)
+        slack = 1e-6 if isinstance(space, gym.spaces.Box) else 0
+        inside = np.isfinite(array) & (array >= low - slack) & (array <= high + slack)
+        if not inside.all():
+            raise ProbeGymError(f"action holds {array[~inside].flat[0]:g}, outside {low.min():g} to {high.max():g}: nothing was done")
         return array

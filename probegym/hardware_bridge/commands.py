@@ -62,6 +62,67 @@ class AcquireRonchigram(Command):
 
 
 @dataclass(frozen=True, eq=False)
+class SetFeedback(Command):
+    """Set the height feedback of a tapping-mode AFM; every field (lanes,).
+
+    proportional: m of height per m of amplitude error. integral: the same per second. setpoint: amplitude in m.
+    drive: free amplitude in m that the excitation gave when the cantilever was tuned. feed_forward: weight from 0 to 1
+    of the line before, added to the height command.
+    """
+
+    proportional: np.ndarray
+    integral: np.ndarray
+    setpoint: np.ndarray
+    drive: np.ndarray
+    feed_forward: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class ScanLine(Command):
+    """Scan the next line there and back. pixels: each way. line_rate: (lanes,) Hz, both ways in one period."""
+
+    pixels: int
+    line_rate: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class AcquireTopograph(Command):
+    """Scan a constant-current STM image. shape: (rows, columns); field_of_view: width in m; speed: m/s along a line.
+
+    centre: (lanes, 2) m, x and y on the surface. bias: V at the sample; current: set point in A.
+    """
+
+    shape: tuple[int, int]
+    field_of_view: float
+    speed: float
+    centre: np.ndarray
+    bias: float
+    current: float
+
+
+@dataclass(frozen=True, eq=False)
+class PulseBias(Command):
+    """A bias pulse with the feedback held. position: (lanes, 2) m; bias: (lanes,) V; duration: s. Irreversible."""
+
+    position: np.ndarray
+    bias: np.ndarray
+    duration: float
+
+
+@dataclass(frozen=True, eq=False)
+class DipTip(Command):
+    """Push the tip into the surface and draw it out. position: (lanes, 2) m; depth: (lanes,) m below the set point.
+
+    bias: V during the dip; duration: s. Irreversible.
+    """
+
+    position: np.ndarray
+    depth: np.ndarray
+    bias: float
+    duration: float
+
+
+@dataclass(frozen=True, eq=False)
 class Readings:
     """What came back: values by name, each (lanes, ...), and what it cost. Lanes not asked hold zeros.
 
