@@ -13,18 +13,14 @@ Q = k - k' and one Fourier synthesis. Frozen phonons and focal spread fold into 
 from __future__ import annotations
 
 import ctypes
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import lru_cache
 
 import numpy as np
 
-from probegym.errors import ProbeGymError
 from probegym.physics import native
 from probegym.physics.optics import ABERRATIONS, aberration_basis, aperture, wavelength
-
-TILE = 16  # lanes that share one pass over the pairs; see kernels/stem.c
+from probegym.physics.threads import in_tiles
 
 
 @dataclass(frozen=True)
@@ -198,26 +194,6 @@ def _rows(beams: np.ndarray, first: np.ndarray, second: np.ndarray, values: np.n
 def _column_waves(frequencies: int, columns: int, step: float) -> tuple[np.ndarray, np.ndarray]:
     phase = 2 * np.pi * np.arange(frequencies)[:, None] * np.arange(columns) * step
     return np.cos(phase).astype(np.float32), np.sin(phase).astype(np.float32)
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="probegym")
-
-
-def available_threads() -> int:
-    """Threads used for a batch: ``PROBEGYM_THREADS``, else the processors this process may use."""
-    asked = os.environ.get("PROBEGYM_THREADS")
-    if asked and not (asked.isdigit() and int(asked)):
-        raise ProbeGymError(f"PROBEGYM_THREADS must be a whole number above 0, got {asked!r}")
-    return int(asked) if asked else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def in_tiles(work, lanes: int, threads: int | None = None) -> list:
-    """Call ``work(slice)`` for every tile of lanes, on several threads where there are several tiles."""
-    parts = [slice(at, min(at + TILE, lanes)) for at in range(0, lanes, TILE)]
-    threads = min(threads or available_threads(), len(parts))
-    return [work(part) for part in parts] if threads <= 1 else list(_pool(threads).map(work, parts))
 
 
 def raster(lanes: int, rows: int, pixel_size: float, origin=(0.0, 0.0)) -> tuple[np.ndarray, np.ndarray]:

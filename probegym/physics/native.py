@@ -23,8 +23,8 @@ from platformdirs import user_cache_path
 from probegym.errors import ProbeGymError
 
 SOURCES = Path(__file__).parent / "kernels"
-FLAGS = ["-O3", "-march=native", "-ffast-math", "-funroll-loops", "-shared", "-fPIC", "-std=gnu11", "-w"]
-ORDERED = {"stem", "ronchigram"}  # sums keep the order they are written in, so that a lane is the same in every batch
+FLAGS = ["-O3", "-march=native", "-ffast-math", "-funroll-loops", "-shared", "-fPIC", "-std=gnu11", "-fopenmp-simd", "-w"]
+ORDERED = {"stem", "ronchigram", "stm", "tapping", "dilation"}  # sums keep the order they are written in, so that a lane is the same in every batch
 
 
 def cache_folder() -> Path:
@@ -73,7 +73,8 @@ def _compile(command: list[str], source: Path, target: Path) -> None:
         built = Path(folder) / target.name
         done = subprocess.run([*command, str(source), "-o", str(built), "-lm"], capture_output=True, text=True)
         if done.returncode:
-            reason = (done.stderr.strip().splitlines() or ["no message"])[0]
+            lines = done.stderr.strip().splitlines() or ["no message"]
+            reason = next((line for line in lines if "error" in line), lines[0])
             raise ProbeGymError(f"compiling {source.name} failed ({reason}): check your C compiler or set CC")
         os.replace(built, target)  # atomic: two processes may compile at once, both results are good
 

@@ -14,8 +14,8 @@ import numpy as np
 from scipy import fft
 
 from probegym.physics import native
-from probegym.physics.image_formation import in_tiles
 from probegym.physics.optics import ABERRATIONS, aberration_basis, interaction_constant, wavelength
+from probegym.physics.threads import in_tiles
 
 
 def antialias_aperture(gpts: int, extent: float) -> np.ndarray:

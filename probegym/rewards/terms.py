@@ -23,3 +23,8 @@ def normalised_variance(images) -> np.ndarray:
     square = np.einsum("ij,ij->i", flat, flat).astype(float)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(total > 0, square * flat.shape[1] / total**2 - 1, 0.0)
+
+
+def precision(error: np.ndarray, scale: float, floor: float = 0.05) -> np.ndarray:
+    """How small an error is, in decades: -log10(error / scale + floor), so that twice as good is worth the same everywhere."""
+    return -np.log10(np.asarray(error) / scale + floor)

@@ -32,15 +32,25 @@ ALWAYS real deviate(uint32_t bits)
     return (sum - 510) * 6.765875e-3f;
 }
 
+/* A depth, not more than elastic energy allows: (8/15) E sqrt(R) d^(5/2) <= energy, with 3/8 for the exponent of 2/5. */
+ALWAYS real bounced(real depth, real elastic, real energy)
+{
+    real excess = 0.53333333f * elastic * depth * depth * sqrtf(depth) / energy;
+    real eighth = sqrtf(sqrtf(sqrtf(excess > 1 ? excess : 1)));
+    return depth / (eighth * eighth * eighth);
+}
+
 /* In-phase and quadrature part of the tip force at amplitude A and lowest gap s, and ``bend``: what mean and harmonics of the
    force move the lowest point by, times the stiffness. For a short pulse that is minus half the mean force, since the sum over
-   harmonics n > 1 of 2/(1 - n^2) is -3/2; for a force that lasts it is the mean force. grip: slope of bend in contact. */
-ALWAYS void averaged_force(real A, real s, real radius, real hamaker, real modulus, real drag, real electric, real neck, real neck_on,
+   harmonics n > 1 of 2/(1 - n^2) is -3/2; for a force that lasts it is the mean force. grip: slope of bend in contact. energy: what may go into the contact; where the
+   swing would go deeper, in the first cycles after a wall was hit, the tip bounces. */
+ALWAYS void averaged_force(real A, real s, real energy, real radius, real hamaker, real modulus, real drag, real electric, real neck, real neck_on,
                            real neck_off, const real *contact, const real *attraction, int extras, real *bend, real *cosine, real *sine,
                            real *grip)
 {
     real b = s + A, far = s > CONTACT ? s : CONTACT, B = far + A, product = far * (far + 2 * A), spread = sqrtf(product);
-    real vdw = hamaker * radius * (1.0f / 6), depth = s < CONTACT ? CONTACT - s : 0, u = depth / (2 * A), up = 1 + u;
+    real vdw = hamaker * radius * (1.0f / 6), depth = bounced(s < CONTACT ? CONTACT - s : 0, modulus * sqrtf(radius), energy);
+    real u = depth / (2 * A), up = 1 + u;
     real inverse = 1 / (product * spread);
     real fm = -vdw * B * inverse, fc = vdw * 2 * A * inverse; /* -1/d^2: mean -B/(B^2-A^2)^(3/2), cos part +2A/(..)^(3/2) */
     real rho = CONTACT / A, x = sqrtf(u / up) * (SIDE - 1), y = sqrtf(rho / (1 + rho)) * (SIDE - 1);
@@ -123,8 +133,9 @@ static inline __attribute__((always_inline)) void scan(
                 float h = last[l] + (h1[l] - last[l]) * (k + 0.5f) / steps[l], ar = s[A_RE][l], ai = s[A_IM][l], q0 = s[DEFLECTION][l];
                 float z = s[Z][l], radius = c[RADIUS][l], drag = eta[l] * c[FREQUENCY][l], base = c[BASE][l];
                 float bend, cosine, sine, grip, bend2, cosine2, sine2, grip2;
-                float tr = ar + base, A = sqrtf(tr * tr + ai * ai) + 1e-3f, low = z + q0 - h - A;
-#define FORCE(A, low, m, x, y, g) averaged_force(A, low, radius, H[l], E[l], drag, c[ELECTRIC][l], c[NECK_FORCE][l], c[NECK_ON][l], c[NECK_OFF][l], contact, attraction, extras, &m, &x, &y, &g)
+                float tr = ar + base, A = sqrtf(tr * tr + ai * ai) + 1e-3f, low = z + q0 - h - A, pressed = h - z > 0 ? h - z : 0;
+                float energy = 0.5f * c[STIFFNESS][l] * (A + pressed) * (A + pressed);
+#define FORCE(A, low, m, x, y, g) averaged_force(A, low, energy, radius, H[l], E[l], drag, c[ELECTRIC][l], c[NECK_FORCE][l], c[NECK_ON][l], c[NECK_OFF][l], contact, attraction, extras, &m, &x, &y, &g)
                 FORCE(A, low, bend, cosine, sine, grip);
                 float gs = sine * half[l] / A, gc = cosine * half[l] / A;
                 /* (a, drive) over one step with the bracket frozen: N = 12 + 6x + x^2, D = 12 - 6x + x^2 */
@@ -137,14 +148,16 @@ static inline __attribute__((always_inline)) void scan(
                 float br, bi;
                 ADVANCE(gs, gc, br, bi);
                 q0 += (bend * compliance[l] - q0) / (1 + grip * compliance[l]);
+                q0 = q0 > -0.02f * A ? q0 : -0.02f * A; /* more of it is no correction */
                 tr = br + base;
                 float A2 = sqrtf(tr * tr + bi * bi) + 1e-3f;
                 FORCE(A2, z + q0 - h - A2, bend2, cosine2, sine2, grip2);
                 gs = 0.5f * (gs + sine2 * half[l] / A2), gc = 0.5f * (gc + cosine2 * half[l] / A2);
                 ADVANCE(gs, gc, br, bi);
                 q0 += (bend2 * compliance[l] - q0) / (1 + grip2 * compliance[l]);
+                q0 = q0 > -0.02f * A ? q0 : -0.02f * A;
                 float d = CONTACT - (z + q0 - h - A2), wide, braked;
-                d = d > 0 ? d : 0, wide = sqrtf(radius * d); /* drag is largest on the way in, at half the depth */
+                d = bounced(d > 0 ? d : 0, E[l] * sqrtf(radius), energy), wide = sqrtf(radius * d); /* drag is largest on the way in, at half the depth */
                 float pull = H[l] * radius * (float)(1 / (6 * 0.165 * 0.165)), push = (4.0f / 3) * E[l] * wide * d;
                 braked = 0.35355339f * push + drag * wide * sqrtf(0.5f * A2 * d) - pull, push -= pull;
                 push = braked > push ? braked : push;

@@ -1,0 +1,332 @@
+"""The tapping-mode AFM twin: cantilever, tip and surface behind the world protocol, a scan line a command."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+
+from probegym.errors import ProbeGymError
+from probegym.hardware_bridge.commands import Command, Lanes, LaneState, Readings, ScanLine, SetFeedback
+from probegym.hardware_bridge.world import Refused
+from probegym.physics import randomness, surfaces, tapping, tips
+from probegym.scenarios import explain
+from probegym.scenarios.distributions import Sampled
+
+MOST_LINES = 256  # an episode
+OVERSAMPLING = 2  # points of the surface a pixel
+RAIL = 0.05  # share of a line that the piezo may spend at the end of its range
+PARKED = 5e-9  # m above the first point, where a new episode starts
+CANTILEVER = ("stiffness", "frequency", "quality", "detuning", "piezo_frequency", "piezo_quality", "creep", "voltage", "neck_force")
+TIP = ("radius", "half_angle", "second", "shift", "length", "load", "bare_radius")
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class SurfaceConfig(_Table):
+    """One class of surfaces; parameters are those of ``physics.surfaces.build``, numbers or distributions."""
+
+    kind: str
+    parameters: dict[str, Sampled] = {}
+    materials: dict[str, str] = {}  # parameter that names a material -> its name
+    debris: int = Field(default=0, ge=0, le=64)  # loose particles
+
+
+def _sampled(value: Any) -> Any:
+    return Field(default=value, validate_default=True)
+
+
+class AfmConfig(_Table):
+    """The ``world`` table of an AFM scenario. SI units."""
+
+    surfaces: list[SurfaceConfig] = Field(min_length=1)
+    field_of_view: PositiveFloat = 1e-6  # m, along a line
+    line_spacing: PositiveFloat = 8e-9  # m
+    rows: PositiveInt = 96  # of the map, FIELD / columns apart; lines beyond it see its mirror image
+    columns: PositiveInt = 320
+
+    stiffness: Sampled = _sampled(40.0)  # N/m
+    frequency: Sampled = _sampled(300e3)  # Hz, for the stiffness of 40 N/m where ``scaled``
+    scaled: bool = False  # the frequency grows as the square root of the stiffness
+    quality: Sampled = _sampled(400.0)
+    quality_walk: NonNegativeFloat = 0.0  # standard deviation of its logarithm, per square root of a second
+    detuning: Sampled = _sampled(0.0)  # of the drive, in half widths f / 2Q
+    shaken: bool = False
+    voltage: Sampled = _sampled(0.0)  # V
+    neck_force: Sampled = _sampled(0.0)  # N, capillary
+    temperature: NonNegativeFloat = 295.0  # K
+    sensor_noise: NonNegativeFloat = 100e-15  # m/sqrt(Hz)
+    bandwidth: PositiveFloat = 20e3  # Hz, of the lock-in
+    piezo_frequency: Sampled = _sampled(10e3)  # Hz
+    piezo_quality: Sampled = _sampled(15.0)
+    z_range: PositiveFloat = 2e-6  # m
+    creep: Sampled = _sampled(0.0)  # per decade of time
+    drift: Sampled = _sampled(0.0)  # m/s, in a random direction
+    settling: Sampled = _sampled(0.0)  # m that the stage still creeps along x and y after it was placed
+    settling_time: PositiveFloat = 5.0  # s
+
+    radius: Sampled = _sampled(8e-9)  # m
+    half_angle: Sampled = _sampled(0.35)  # rad
+    blunting: NonNegativeFloat = 0.0  # m/N a line
+    blunting_force: NonNegativeFloat = 100e-9  # N, below it nothing wears
+    change_rate: NonNegativeFloat = 0.0  # tip changes per s
+    change_slope: NonNegativeFloat = 0.0  # 1/(s N) more for force above blunting_force
+    change: dict[str, float] = {}  # physics.tips.TipChange
+    pick_up: float = Field(default=0.0, ge=0, le=1)  # probability that a line over a loose particle takes it along
+    let_go: float = Field(default=0.1, ge=0, le=1)  # and that a line drops it
+    force_limit: PositiveFloat = 200e-9  # N; a line above it counts as damage
+    crash_force: PositiveFloat = 1e-6  # N; above it the tip is gone
+
+
+class AfmTwin:
+    """Implements the world protocol; ``config`` is the ``world`` table of a scenario."""
+
+    def __init__(self, config: dict, lanes: int):
+        try:
+            self.config = c = AfmConfig(**config)
+            self.change = tips.TipChange(**c.change)
+        except ValidationError as error:
+            raise ProbeGymError(f"scenario, world.{explain(error)}") from error
+        except TypeError as error:
+            raise ProbeGymError(f"scenario, world.change: {error}") from error
+        self.lanes = lanes
+        self.pixel = 1.25 * c.field_of_view / c.columns
+        self.extent = (c.rows * self.pixel, 1.25 * c.field_of_view)
+        zero, tip = np.zeros(lanes), tips.sharp(lanes)
+        self.state: Lanes = {
+            "key": np.zeros(lanes, np.uint64),
+            "surface_key": np.zeros(lanes, np.uint64),
+            "surface": np.zeros(lanes, np.int64),
+            "count": np.zeros(lanes, np.int64),
+            "line": np.zeros(lanes, np.int64),
+            "clock": zero.copy(),
+            "tuned_quality": np.ones(lanes),
+            "velocity": np.zeros((lanes, 2)),
+            "settling": np.zeros((lanes, 2)),
+            "feedback": np.zeros((lanes, 5)),  # proportional, integral, setpoint, drive, feed-forward
+            "expected": np.zeros((lanes, 0)),  # height of the line before, m; as many cells as that line had
+            "profile": np.zeros((lanes, 0)),  # what the tip met on it, m
+            "errors": np.zeros((lanes, MOST_LINES)),  # rms height error of every line, m
+            "peak_force": zero.copy(),
+            "crashed": np.zeros(lanes, bool),
+            "diverged": np.zeros(lanes, bool),
+            "debris": np.zeros((lanes, max([s.debris for s in c.surfaces]), 4)),
+        } | {name: zero.copy() for name in CANTILEVER} | {f"tip_{name}": tip[name] for name in TIP} | {
+            f"loop_{name}": zero.copy() for name in tapping.STATE
+        }  # fmt: skip
+        self.maps = np.zeros((lanes, c.rows, c.columns), np.float32)
+        self.materials = np.zeros((lanes, c.rows, c.columns), np.uint8)
+        self.properties = np.zeros((lanes, 8, 3))
+        self.drawn = np.zeros(lanes, object)  # what each map shows; maps follow from the state and are not part of it
+
+    # ---- world protocol ----
+
+    def begin(self, keys: np.ndarray, where: np.ndarray) -> None:
+        s, c, lanes = self.state, self.config, np.nonzero(where)[0]
+        for name, array in s.items():
+            array[lanes] = 0
+        keys = np.asarray(keys, np.uint64)[lanes]
+        s["key"][lanes] = s["surface_key"][lanes] = keys
+        for name in CANTILEVER:
+            s[name][lanes] = getattr(c, name).sample(keys, name)
+        if c.scaled:
+            s["frequency"][lanes] *= np.sqrt(s["stiffness"][lanes] / 40.0)
+        s["tuned_quality"][lanes] = s["quality"][lanes]
+        place = randomness.uniform(keys, 0, "place", 3)
+        s["surface"][lanes] = (place[:, 0] * len(c.surfaces)).astype(int)
+        heading = 2 * np.pi * place[:, 1:2]
+        s["velocity"][lanes] = c.drift.sample(keys, "drift")[:, None] * np.hstack([np.cos(heading), np.sin(heading)])
+        heading = 2 * np.pi * place[:, 2:3]
+        s["settling"][lanes] = c.settling.sample(keys, "settling")[:, None] * np.hstack([np.cos(heading), np.sin(heading)])
+        tip = tips.sharp(len(lanes), c.radius.sample(keys, "radius"), c.half_angle.sample(keys, "half angle"))
+        for name in TIP:
+            s[f"tip_{name}"][lanes] = tip[name]
+        for lane in lanes:
+            kind = c.surfaces[s["surface"][lane]]
+            if kind.debris:
+                s["debris"][lane, : kind.debris] = surfaces.debris(int(s["key"][lane]), self.extent, count=kind.debris)
+        self._draw(lanes)
+        self._setup(lanes)  # refuses an impossible cantilever before anything moves
+
+    def _draw(self, lanes: np.ndarray) -> None:
+        """Make the maps of these lanes what their state says."""
+        s = self.state
+        for lane in lanes:
+            kind, key = self.config.surfaces[s["surface"][lane]], s["surface_key"][lane]
+            shown = (int(s["surface"][lane]), int(key), s["debris"][lane].tobytes())
+            if self.drawn[lane] == shown:
+                continue
+            one = np.array([key], np.uint64)
+            numbers = {name: float(value.sample(one, f"surface {name}")[0]) for name, value in kind.parameters.items()}
+            surface = surfaces.build(kind.kind, int(key), self.extent, self.maps.shape[1:], **numbers, **kind.materials)
+            if kind.debris:
+                surface = surfaces.with_debris(surface, s["debris"][lane])
+            self.maps[lane], self.materials[lane], self.drawn[lane] = surface.height, surface.material, shown
+            properties = surface.properties()
+            self.properties[lane, : len(properties)] = properties
+
+    def execute(self, command: Command, where: np.ndarray) -> Readings:
+        handler = {SetFeedback: self._set_feedback, ScanLine: self._scan_line}.get(type(command))
+        if handler is None:
+            raise Refused(f"this AFM has no {command.verb}")
+        for name, argument in vars(command).items():
+            if isinstance(argument, float | np.ndarray) and not np.isfinite(argument).all():
+                raise Refused(f"{command.verb}.{name} is not finite")
+        readings = handler(command, where)
+        self.state["count"] += where
+        self.state["clock"] += readings.time
+        return readings
+
+    def truth(self) -> Lanes:
+        s = self.state
+        names = ("profile", "peak_force", "crashed", "diverged", "surface", "quality", "tuned_quality", "stiffness", "frequency", "piezo_frequency",
+                 "piezo_quality", "tip_radius", "errors", "line")  # fmt: skip
+        return {name: s[name].copy() for name in names}
+
+    def portrait(self, lane: int) -> Lanes:
+        return {"map": self.maps[lane], "extent": np.array(self.extent), "position": np.array(self._position()[lane])}
+
+    def snapshot(self, lane: int) -> LaneState:
+        return LaneState.take(self.state, lane)
+
+    def restore(self, state: LaneState, lane: int) -> None:
+        for name in ("expected", "profile"):  # a fresh world has no line yet
+            width = state.arrays[name].shape[-1]
+            if self.state[name].shape[1] != width:
+                self.state[name] = np.zeros((self.lanes, width))
+        state.put(self.state, lane)
+        self._draw(np.array([lane]))
+
+    def rekey(self, key: int, lane: int) -> None:
+        self.state["key"][lane] = np.uint64(key)
+
+    # ---- commands ----
+
+    def _set_feedback(self, command: SetFeedback, where: np.ndarray) -> Readings:
+        values = np.stack([command.proportional, command.integral, command.setpoint, command.drive, command.feed_forward], 1)[where]
+        if (values < 0).any() or (values[:, 2:4] <= 0).any() or (values[:, 4] > 1).any():
+            raise Refused("SetFeedback: gains must not be negative, setpoint and drive above 0, feed_forward within 0 and 1")
+        self.state["feedback"][where] = values
+        none = np.zeros(self.lanes)
+        return Readings({}, none, none, none, none)
+
+    def _setup(self, lanes: np.ndarray) -> tapping.Setup:
+        s, c = self.state, self.config
+        proportional, integral, setpoint, drive, forward = s["feedback"][lanes].T
+        quality = s["quality"][lanes]
+        try:
+            return tapping.Setup(
+                stiffness=s["stiffness"][lanes], frequency=s["frequency"][lanes], quality=quality, detuning=1 + s["detuning"][lanes] / (2 * quality),
+                drive=np.maximum(drive, 1e-12) * quality / s["tuned_quality"][lanes], shaken=float(c.shaken), radius=s["tip_radius"][lanes],
+                voltage=s["voltage"][lanes], neck_force=s["neck_force"][lanes], temperature=c.temperature, sensor_noise=c.sensor_noise,
+                bandwidth=c.bandwidth, setpoint=setpoint, proportional=proportional, integral=integral, feed_forward=forward,
+                piezo_frequency=s["piezo_frequency"][lanes], piezo_quality=s["piezo_quality"][lanes], z_range=c.z_range, creep=s["creep"][lanes],
+            )  # fmt: skip
+        except ProbeGymError as error:
+            raise ProbeGymError(f"scenario, world: {error}") from error
+
+    def _position(self) -> np.ndarray:
+        """(lanes, 2) m: x and y of the first point of the line to come."""
+        s, c = self.state, self.config
+        moved = s["velocity"] * s["clock"][:, None] - s["settling"] * np.exp(-s["clock"] / c.settling_time)[:, None]
+        x = 0.125 * c.field_of_view + moved[:, 0]
+        y = (s["line"] - c.rows * self.pixel / c.line_spacing / 2 + 0.5) * c.line_spacing + self.extent[0] / 2 + moved[:, 1]
+        return np.stack([x, y + 0.15 * self.extent[0]], 1)
+
+    def _scan_line(self, command: ScanLine, where: np.ndarray) -> Readings:
+        s, c, lanes = self.state, self.config, np.nonzero(where)[0]
+        rate = np.broadcast_to(np.asarray(command.line_rate, float), (self.lanes,))[lanes]
+        if command.pixels < 8 or command.pixels > 4096 or (rate <= 0).any():
+            raise Refused(f"ScanLine: 8 to 4096 pixels and a line rate above 0 Hz, asked were {command.pixels} and {rate.min():g} Hz")
+        if (s["feedback"][lanes, 3] <= 0).any():
+            raise Refused("ScanLine: set the feedback before the first line")
+        cells = command.pixels * OVERSAMPLING
+        if s["expected"].shape[1] != cells:
+            s["expected"], s["profile"] = np.zeros((self.lanes, cells)), np.zeros((self.lanes, command.pixels))
+        self._walk(lanes, 1 / rate)
+        track, touched = self._track(lanes, cells)
+        setup, first = self._setup(lanes), s["line"][lanes] == 0
+        loop = {name: s[f"loop_{name}"][lanes] for name in tapping.STATE}
+        fresh = tapping.rest(setup, len(lanes), track.height[:, 0] + setup.drive + PARKED)
+        loop = {name: np.where(first, fresh[name], loop[name]) for name in loop}
+        keys = randomness.subkey(s["key"], s["count"], "trace")[lanes], randomness.subkey(s["key"], s["count"], "retrace")[lanes]
+        cell_time = 1 / (2 * rate * cells)
+        loop, trace = tapping.scan(setup, loop, track, cell_time, keys[0])
+        there_and_back = tapping.Track(*(np.ascontiguousarray(v[:, ::-1]) for v in vars(track).values()))
+        loop, retrace = tapping.scan(setup, loop, there_and_back, cell_time, keys[1])
+        height = np.stack([trace.height, retrace.height[:, ::-1]], 1)
+        amplitude = np.stack([trace.amplitude, retrace.amplitude[:, ::-1]], 1) - np.asarray(setup.setpoint)[:, None, None]
+        phase = np.stack([trace.phase, retrace.phase[:, ::-1]], 1)
+        peak = np.maximum(trace.peak_force.max(1), retrace.peak_force.max(1))
+        values = np.stack([height, amplitude, phase], 1)
+        lost = ~(np.isfinite(values).all((1, 2, 3)) & np.isfinite(peak) & np.all([np.isfinite(v) for v in loop.values()], axis=0))
+        railed = np.maximum(trace.at_limit.mean(1), retrace.at_limit.mean(1)) > RAIL
+        values[lost], peak[lost] = 0, c.crash_force
+        crashed = lost | railed | (peak >= c.crash_force)
+        for name, rested in fresh.items():
+            s[f"loop_{name}"][lanes] = np.where(lost, rested, loop[name])
+        s["expected"][lanes] = values[:, 0].mean(1)
+        s["profile"][lanes], s["peak_force"][lanes] = _pixels(track.height, command.pixels), peak
+        values = _pixels(values, command.pixels)
+        missed = values[:, 0, 0] - s["profile"][lanes]
+        s["errors"][lanes, s["line"][lanes]] = (missed - missed.mean(1, keepdims=True)).std(1)
+        s["line"][lanes] += 1
+        s["crashed"][lanes] |= crashed
+        s["diverged"][lanes] |= lost
+        damage = crashed.astype(float) + (peak > c.force_limit) + self._wear(lanes, peak, 1 / rate, touched)
+        seconds, events, lines = (np.zeros(self.lanes) for _ in range(3))
+        seconds[lanes], events[lanes], lines[lanes] = 1 / rate, damage, 1
+        out = np.zeros((self.lanes, 3, 2, command.pixels))
+        out[lanes] = values
+        readings = {"height": out[:, 0], "amplitude_error": out[:, 1], "phase": out[:, 2]}
+        return Readings(readings, seconds, np.zeros(self.lanes), events, lines)
+
+    def _track(self, lanes: np.ndarray, cells: int) -> tuple[tapping.Track, np.ndarray]:
+        """What the tip meets along the line to come, and the debris it touches there: (lanes,) index, -1 for none."""
+        s, c = self.state, self.config
+        tip = {name: s[f"tip_{name}"][lanes] for name in TIP}
+        x, y = self._position()[lanes].T
+        heights, contact = tips.dilate_lines(self.maps, self.extent, tip, y, x, c.field_of_view / cells, cells, maps=lanes)
+        touched = tips.touched(self.materials, contact, maps=lanes)
+        modulus, hamaker, viscosity = np.moveaxis(self.properties[lanes[:, None], touched], -1, 0)
+        expected, debris = s["expected"][lanes], np.full(len(lanes), -1)
+        row, column = np.divmod(contact, c.columns)
+        for i, lane in enumerate(lanes):
+            if s["debris"][lane, :, 3].any():
+                debris[i] = surfaces.debris_at(s["debris"][lane], (column[i] + 0.5) * self.pixel, (row[i] + 0.5) * self.pixel).max()
+        return tapping.Track(heights.astype(float), hamaker, modulus, viscosity, expected - expected[:, :1]), debris
+
+    def _walk(self, lanes: np.ndarray, seconds: np.ndarray) -> None:
+        """The quality factor wanders; the free amplitude with it, because the drive does not know."""
+        s = self.state
+        step = randomness.normal(s["key"][lanes], s["count"][lanes], "quality", 1)[:, 0]
+        s["quality"][lanes] *= np.exp(self.config.quality_walk * np.sqrt(seconds) * step)
+
+    def _wear(self, lanes: np.ndarray, peak: np.ndarray, seconds: np.ndarray, touched: np.ndarray) -> np.ndarray:
+        """Blunting, tip changes, debris picked up and dropped -> events (lanes,)."""
+        s, c = self.state, self.config
+        keys, count = s["key"][lanes], s["count"][lanes]
+        tip = tips.blunt({name: s[f"tip_{name}"][lanes] for name in TIP}, peak, c.blunting_force, c.blunting)
+        rate = tips.tip_change_rate(peak, c.change_rate, c.change_slope, c.blunting_force)
+        changed = tips.waiting_time(keys, count, rate) < seconds
+        tip = tips.change(tip, changed, keys, count, self.change)
+        chance = randomness.uniform(keys, count, "pick up", 2)
+        dropped = (tip["load"] > 0) & (chance[:, 0] < c.let_go)
+        taken = (touched >= 0) & (tip["load"] == 0) & (chance[:, 1] < c.pick_up)
+        particle = s["debris"][lanes, np.maximum(touched, 0), 2] if s["debris"].shape[1] else np.zeros(len(lanes))
+        tip = tips.let_go(tip, dropped)
+        tip = tips.pick_up(tip, taken, np.maximum(particle, 1e-9), np.maximum(2 * particle, 1e-9))
+        for name in TIP:
+            s[f"tip_{name}"][lanes] = tip[name]
+        for i in np.nonzero(taken)[0]:
+            s["debris"][lanes[i], touched[i], 3] = 0
+        self._draw(lanes[taken])
+        return changed.astype(float) + dropped + taken
+
+
+def _pixels(cells: np.ndarray, pixels: int) -> np.ndarray:
+    """Mean over the cells of each pixel, along the last axis."""
+    return cells.reshape(*cells.shape[:-1], pixels, -1).mean(-1)

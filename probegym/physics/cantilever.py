@@ -1,0 +1,93 @@
+"""The cantilever: flexural modes of a clamped-free Euler-Bernoulli beam, its thermal motion and its response time.
+
+Butt & Jaschke, Nanotechnology 6, 1 (1995), 10.1088/0957-4484/6/1/001; Garcia & Perez, Surf. Sci. Rep. 47, 197 (2002),
+10.1016/S0167-5729(02)00077-8.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import constants
+from scipy.integrate import quad
+from scipy.optimize import brentq
+
+from probegym.errors import ProbeGymError
+
+
+@functools.cache
+def eigenvalues(modes: int, tip_mass: float = 0.0) -> tuple[float, ...]:
+    """beta_n of cos b cosh b + 1 + tip_mass b (cos b sinh b - sin b cosh b) = 0; ``tip_mass`` over that of the beam."""
+    if modes < 1 or tip_mass < 0:
+        raise ProbeGymError(f"a beam needs at least one mode and a tip mass from 0, got {modes} modes and {tip_mass:g}")
+
+    def characteristic(b: float) -> float:  # divided by cosh b, so that it stays finite
+        return np.cos(b) + 1 / np.cosh(b) + tip_mass * b * (np.cos(b) * np.tanh(b) - np.sin(b))
+
+    grid = np.arange(0.3, (modes + 1) * np.pi, 0.05)
+    signs = np.sign([characteristic(b) for b in grid])
+    brackets = np.nonzero(signs[1:] != signs[:-1])[0][:modes]
+    return tuple(float(brentq(characteristic, grid[i], grid[i + 1], xtol=1e-14)) for i in brackets)
+
+
+def shape(beta: float, x: np.ndarray | float) -> np.ndarray:
+    """Deflection of a mode along the beam, x from 0 (clamp) to 1 (tip), 1 at the tip."""
+
+    def unscaled(at):
+        ratio = (np.cos(beta) + np.cosh(beta)) / (np.sin(beta) + np.sinh(beta))
+        return np.cos(beta * at) - np.cosh(beta * at) - ratio * (np.sin(beta * at) - np.sinh(beta * at))
+
+    return unscaled(np.asarray(x, float)) / unscaled(1.0)
+
+
+def end_slope(beta: float) -> float:
+    """Slope of a mode at the tip for unit deflection there, times the length: what a light lever sees."""
+    ratio = (np.cos(beta) + np.cosh(beta)) / (np.sin(beta) + np.sinh(beta))
+    slope = beta * (-np.sin(beta) - np.sinh(beta) - ratio * (np.cos(beta) - np.cosh(beta)))
+    deflection = np.cos(beta) - np.cosh(beta) - ratio * (np.sin(beta) - np.sinh(beta))
+    return float(slope / deflection)
+
+
+@dataclass(frozen=True)
+class Modes:
+    """Flexural modes of a beam of unit static stiffness and unit mass.
+
+    frequency: over the first. stiffness: k_n over the static k = 3EI/L^3. mass: of the mode over that of the beam.
+    base: force of a shaken clamp on the mode, over mass times acceleration. thermal: share of k_B T / k in the tip's
+    variance. lever: deflection that a light lever calibrated statically reads, over the true one.
+    """
+
+    frequency: np.ndarray
+    stiffness: np.ndarray
+    mass: np.ndarray
+    base: np.ndarray
+    thermal: np.ndarray
+    lever: np.ndarray
+
+
+@functools.cache
+def modes(count: int, tip_mass: float = 0.0) -> Modes:
+    """The first ``count`` modes; arrays (count,). ``tip_mass`` over that of the beam."""
+    betas = np.array(eigenvalues(count, tip_mass))
+    mass = np.array([quad(lambda x, b=b: shape(b, x) ** 2, 0, 1)[0] for b in betas]) + tip_mass
+    momentum = np.array([quad(lambda x, b=b: shape(b, x), 0, 1)[0] for b in betas]) + tip_mass
+    stiffness = mass * betas**4 / 3  # omega^2 = beta^4 EI / (m L^3) = beta^4 k / (3 m)
+    slopes = np.array([end_slope(b) for b in betas])
+    return Modes((betas / betas[0]) ** 2, stiffness, mass, momentum / mass, 1 / stiffness, slopes / 1.5)
+
+
+def effective_mass(tip_mass: float = 0.0) -> float:
+    """K / omega_1^2 over the mass of the beam: 0.24267 without tip mass."""
+    return 3 / eigenvalues(1, tip_mass)[0] ** 4
+
+
+def thermal_rms(stiffness: float, temperature: float) -> float:
+    """Rms deflection of the tip in m; stiffness N/m, temperature K (equipartition)."""
+    return float(np.sqrt(constants.k * temperature / stiffness))
+
+
+def response_time(frequency: float, quality: float) -> float:
+    """Time constant of the amplitude in s: 2 Q / omega."""
+    return quality / (np.pi * frequency)
