@@ -27,9 +27,10 @@ import probegym  # noqa: F401  registers the environments
 from probegym.envs.stem_tuning import Settings
 from probegym.hardware_bridge.twins.stem import StemConfig
 from probegym.physics import specimens
-from probegym.physics.image_formation import ImageFormer, available_threads, raster, shot_noise
+from probegym.physics.image_formation import ImageFormer, raster, shot_noise
 from probegym.physics.optics import to_polar
 from probegym.physics.ronchigram import RonchigramFormer
+from probegym.physics.threads import available_threads
 from probegym.scenarios import load
 
 PIXELS, BATCHES, LANES = 64, (16, 64, 256), 64

@@ -9,7 +9,11 @@ try:
 except PackageNotFoundError:  # a source tree that was not installed
     __version__ = "0+unknown"
 
-ENVIRONMENTS = {"probegym/StemTuning-v0": "probegym.envs.stem_tuning:StemTuning"}
+ENVIRONMENTS = {
+    "probegym/StemTuning-v0": "probegym.envs.stem_tuning:StemTuning",
+    "probegym/AfmTuning-v0": "probegym.envs.afm_tuning:AfmTuning",
+    "probegym/TipConditioning-v0": "probegym.envs.tip_conditioning:TipConditioning",
+}
 """Id -> entry point. The vector environment of ``X`` is ``XVector`` beside it."""
 
 for _id, _entry_point in ENVIRONMENTS.items():

@@ -163,7 +163,7 @@ def train(
     env: Env,
     algorithm: Annotated[Algorithm, typer.Option("--algorithm", help="distil learns from a privileged teacher; ppo and sac by reward.")] = Algorithm.distil,
     scenario: ScenarioOption = "train",
-    updates: Annotated[int | None, typer.Option("--updates", min=1, max=10**8, help="Gradient steps (distil; 6000).")] = None,
+    updates: Annotated[int | None, typer.Option("--updates", min=1, max=10**8, help="Gradient steps (distil; by default the environment's own number).")] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, max=10**10, help="Environment steps (ppo, sac; 100000).")] = None,
     seed: Seed = 1,
     out: Annotated[Path, typer.Option("--out", help="Folder of checkpoints, TensorBoard logs and policy.")] = Path("runs/train"),
@@ -184,7 +184,7 @@ def train(
 
     console = Console()
     if algorithm is Algorithm.distil:
-        training.distil(env_id, scenario, updates or 6000, seed, out, resume, console)
+        training.distil(env_id, scenario, updates, seed, out, resume, console)
     else:
         training.reinforce(env_id, scenario, str(algorithm), steps or 100_000, seed, out, resume, console)
 
@@ -200,7 +200,7 @@ def evaluate(
 ) -> None:
     """Measure an agent on whole episodes.
 
-    Success with its 95 % interval; images, seconds and dose to the goal; Strehl ratio.
+    Success with its 95 % interval; measurements, seconds and dose to the goal; the environment's own figures.
     """
     env_id = environment(env)
     scenarios.load(_class(env_id).task_type.family, scenario)

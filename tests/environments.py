@@ -33,6 +33,17 @@ def undeclared(actions: np.ndarray) -> np.ndarray:
     return actions
 
 
+def undeclared_tip(actions: np.ndarray) -> np.ndarray:
+    """TipConditioning actions that never declare the tip good."""
+    actions[actions == 13] = 0
+    return actions
+
+
+def unchanged(actions: np.ndarray) -> np.ndarray:
+    """AfmTuning ends an episode only with a crash; random settings of a few lines lead to none on these seeds."""
+    return 0.3 * actions
+
+
 _SEEN = ("controls", "signal", "budget")
 
 CASES: dict[str, tuple[Case, ...]] = {
@@ -41,6 +52,8 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case("graphene", undeclared, 5, (*_SEEN, "haadf"), ("privileged", "observable")),
         Case("both", undeclared, 10, _SEEN, ("privileged", "observable")),
     ),
+    "probegym/AfmTuning-v0": (Case("train", unchanged, 5, ("lines", "settings", "budget"), ("privileged", "observable")),),
+    "probegym/TipConditioning-v0": (Case("train", undeclared_tip, 5, ("verdict", "area", "budget"), ("privileged", "observable")),),
 }
 
 

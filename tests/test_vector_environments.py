@@ -177,8 +177,8 @@ def test_a_bad_action_in_one_lane_is_refused_and_nothing_happens(subject):
     before = [batch.snapshot(lane) for lane in range(LANES)]
     actions = subject.actions(1, lanes=LANES)[0]
     for value in (np.nan, 1e6):
-        bad = actions.copy()
-        bad[2].flat[0] = value
+        bad = actions.astype(float)
+        bad.reshape(LANES, -1)[2, 0] = value
         with pytest.raises(ProbeGymError):
             batch.step(bad)
     with pytest.raises(ProbeGymError):

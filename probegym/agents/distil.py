@@ -27,7 +27,7 @@ from probegym.agents.stem_networks import READERS, TunerPolicy
 from probegym.envs.episodes import Episodes
 from probegym.envs.task import Observation
 from probegym.errors import ProbeGymError
-from probegym.physics.image_formation import available_threads
+from probegym.physics.threads import available_threads
 
 EPISODE = 3
 LAST_TRAINING_SEED = 9_000_000  # those above are for live figures, for choosing thresholds and for evaluation

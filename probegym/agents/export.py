@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from probegym import __version__
-from probegym.agents import bundle
+from probegym.agents import bundle, distil
 from probegym.agents.distil import Student, Trainer
 from probegym.agents.evaluate import Progress, evaluate
 
@@ -86,3 +86,17 @@ def export(trainer: Trainer, folder: Path, threshold: float, selection: dict[str
         "golden": [bundle.golden_pair({name: v.numpy() for name, v in inputs.items()}, action.numpy())],
     }  # fmt: skip
     return bundle.write(folder, model, spec)
+
+
+class Tuner(Trainer):
+    """The trainer that ``probegym train StemTuning`` runs: it also chooses its threshold and writes its policy."""
+
+    def finish(self, folder: Path, command: str, episodes: int, report: Progress = lambda *_: None) -> Path:
+        """Choose the threshold on ``episodes`` of the training scenario and write the bundle; returns its folder."""
+        threshold, rates = choose_threshold(self, episodes, report)
+        return export(self, folder, threshold, rates, command)
+
+
+def tuner(env_id: str, scenario: str, updates: int, seed: int, folder: Path) -> Tuner:
+    """The trainer of StemTuning for ``registry.DISTILLATIONS``."""
+    return Tuner(distil.Distillation(env_id, scenario, updates=updates, seed=seed), folder)

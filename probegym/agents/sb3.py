@@ -51,7 +51,7 @@ class ScopeVecEnv(VecEnv):
         return observation
 
     def step_async(self, actions: np.ndarray) -> None:
-        self._actions = np.asarray(actions, np.float32)
+        self._actions = np.asarray(actions, self.action_space.dtype)
 
     def step_wait(self):
         observation, reward, terminated, truncated, info = self.envs.step(self._actions)
@@ -117,6 +117,8 @@ def build(training: Training, folder: Path) -> BaseAlgorithm:
     if training.algorithm not in ALGORITHMS:
         raise ProbeGymError(f"unknown algorithm {training.algorithm!r}: use one of {', '.join(ALGORITHMS)}")
     envs = gym.make_vec(training.env_id, num_envs=LANES, scenario=training.scenario, autoreset_mode="SameStep")
+    if training.algorithm == "sac" and not isinstance(envs.single_action_space, gym.spaces.Box):
+        raise ProbeGymError(f"sac needs continuous actions, {training.env_id} has {envs.single_action_space}: use ppo")
     shared = {"seed": training.seed, "tensorboard_log": str(folder / "tensorboard"), "device": "auto"}
     if training.algorithm == "ppo":
         rollout = 2 ** int(np.clip(np.log2(max(2, training.steps / LANES)), 1, 7))  # a power of two, so that batches divide it
@@ -213,18 +215,20 @@ def train_sb3(env_id: str, scenario: str, algorithm: str, steps: int, folder: st
 
 
 class _Deterministic(nn.Module):
-    """The mean action of a trained policy, clipped to [-1, 1]: observations in, action out."""
+    """The likeliest action of a trained policy: the mean clipped to [-1, 1], or the number with the highest logit."""
 
     def __init__(self, model: BaseAlgorithm, names: list[str]):
         super().__init__()
         self.policy, self.names, self.ppo = model.policy, names, isinstance(model, PPO)
+        self.discrete = isinstance(model.action_space, gym.spaces.Discrete)
 
     def forward(self, *observations: torch.Tensor) -> torch.Tensor:
         observation = dict(zip(self.names, observations, strict=True))
         if not self.ppo:
             return torch.tanh(self.policy.actor.get_action_dist_params(observation)[0])
         features = self.policy.extract_features(observation, self.policy.pi_features_extractor)
-        return self.policy.action_net(self.policy.mlp_extractor.forward_actor(features)).clamp(-1, 1)
+        chosen = self.policy.action_net(self.policy.mlp_extractor.forward_actor(features))
+        return chosen.argmax(1) if self.discrete else chosen.clamp(-1, 1)
 
 
 def export_sb3(model: BaseAlgorithm, training: Training, folder: Path, command: str) -> Path:

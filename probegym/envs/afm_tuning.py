@@ -34,7 +34,7 @@ class Settings(BaseModel):
     integral: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (20.0, 2e4, 200.0)  # 1/s
     setpoint: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.4, 0.95, 0.8)  # of the drive
     drive: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (10e-9, 60e-9, 25e-9)  # m
-    line_rate: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (1.0, 16.0, 4.0)  # Hz
+    line_rate: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (2.0, 32.0, 8.0)  # Hz
     feed_forward: tuple[float, float, float] = (0.0, 1.0, 0.0)
     largest_step: PositiveFloat = 0.25  # change a line, as a share of the range (logarithmic for gains, drive and rate)
     tolerance: PositiveFloat = 0.1  # of the rms corrugation: most height error of a successful frame
@@ -84,6 +84,7 @@ class AfmTuningTask(Task):
 
     family = "afm_tuning"
     twin = "probegym.hardware_bridge.twins.afm:AfmTwin"
+    measured = "lines"
 
     def __init__(self, settings: dict):
         try:

@@ -54,6 +54,7 @@ class StemTuningTask(Task):
 
     family = "stem_tuning"
     twin = "probegym.hardware_bridge.twins.stem:StemTwin"
+    measured = "images"
 
     def __init__(self, settings: dict):
         try:

@@ -9,8 +9,8 @@ where I_0 is the set point at which the tip of one clean atom would stand at z =
 equal ones show it twice, ten times the current brings the tip ln 10 / (2 kappa) closer. A point feature appears as a
 Gaussian of variance (r + d) / (2 kappa), r the radius of the apex atom and d the gap (Tersoff & Hamann 1985,
 10.1103/PhysRevB.31.805), so a low barrier blurs. The same barrier turns noise of the current into noise of the height,
-delta I / I / (2 kappa), and slows the feedback, whose loop gain goes with kappa (Tajaddodianfar, Moheimani & Randall 2018,
-10.1109/TCST.2017.2689825).
+delta I / I / (2 kappa), and slows the feedback, whose loop gain goes with kappa (Tajaddodianfar, Moheimani, Owen & Randall 2018,
+10.1063/1.5003851).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NANO = 1e9
 
 
 def decay_constant(barrier) -> np.ndarray:
-    """kappa = sqrt(2 m phi) / hbar in 1/m, for barriers in eV of any shape."""
+    """Kappa = sqrt(2 m phi) / hbar in 1/m, for barriers in eV of any shape."""
     return np.sqrt(2 * constants.m_e * constants.e * np.asarray(barrier, float)) / constants.hbar
 
 

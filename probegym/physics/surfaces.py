@@ -197,7 +197,7 @@ def grating(
     y, x = grid.axes
     wall = max(depth / math.tan(wall_angle), grid.finest) / pitch  # a wall steeper than a pixel is a pixel wide
     if not wall < min(duty, 1 - duty):
-        raise ProbeGymError("grating: the walls meet; raise wall_angle or pitch, lower depth, or bring duty nearer to 0.5")
+        raise ProbeGymError("grating: the walls meet; raise wall_angle, pitch or the number of pixels, lower depth, or bring duty nearer to 0.5")
     phase = np.mod((x * math.cos(rotation) + y * math.sin(rotation)) / pitch + grid.uniform("phase", 1)[0], 1)
     from_ridge = np.abs(phase - 0.5)  # in pitches from the middle of a ridge
     height = depth * np.clip((duty / 2 - from_ridge) / wall + 0.5, 0, 1)
@@ -325,7 +325,7 @@ def build(kind: str, key, extent, shape, *, tilt=(0.0, 0.0), **parameters) -> Su
     if kind not in KINDS:
         raise ProbeGymError(f"unknown kind of surface {kind!r}: one of {', '.join(KINDS)}")
     grid = _grid(key, extent, shape)
-    _check(kind, parameters, KINDS[kind].__kwdefaults__)
+    _check(kind, parameters, KINDS[kind].__kwdefaults__ or {})
     if len(tilt) != 2 or not all(abs(t) <= 1 for t in tilt):
         raise ProbeGymError("tilt must be two slopes from -1 to 1")
     height, material, materials = KINDS[kind](grid, **parameters)

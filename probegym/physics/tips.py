@@ -120,8 +120,8 @@ def touched(material: np.ndarray, contact: np.ndarray, maps=None) -> np.ndarray:
 
 def blunted_radius(radius, peak_force, threshold: float, rate: float) -> np.ndarray:
     """Radius, m, after a peak force, N: it grows by ``rate``, m/N, times the force above the threshold, N."""
-    rate, threshold = _numbers("rate", rate, 0), _numbers("threshold", threshold, 0)
-    return np.asarray(radius) + rate * np.maximum(_numbers("peak_force", peak_force) - threshold, 0)
+    excess = np.maximum(_numbers("peak_force", peak_force) - _numbers("threshold", threshold, 0), 0)
+    return np.asarray(radius) + _numbers("rate", rate, 0) * excess
 
 
 def wear_volume(before, after, half_angle) -> np.ndarray:
@@ -147,8 +147,8 @@ def _moved(tip: Tip, x=0.0, y=0.0, z=0.0) -> Tip:
 
 def tip_change_rate(force, base: float, slope: float, threshold: float = 0.0) -> np.ndarray:
     """Tip changes per second: base, 1/s, plus slope, 1/(N s), times the force above the threshold, N. Design parameters."""
-    base, slope = _numbers("base", base, 0), _numbers("slope", slope, 0)
-    return base + slope * np.maximum(_numbers("force", force) - _numbers("threshold", threshold, 0), 0)
+    excess = np.maximum(_numbers("force", force) - _numbers("threshold", threshold, 0), 0)
+    return _numbers("base", base, 0) + _numbers("slope", slope, 0) * excess
 
 
 def waiting_time(keys, step, rate) -> np.ndarray:

@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, PositiveFloat, ValidationError
 
 from probegym.errors import ProbeGymError
+from probegym.scenarios.distributions import is_distribution
 
 FOLDER = Path(__file__).parent
 MAXIMUM_BYTES = 1_000_000
@@ -63,7 +64,7 @@ def explain(error: ValidationError) -> str:
 
 
 def _merge(base: Any, change: Any) -> Any:
-    if not (isinstance(base, dict) and isinstance(change, dict)):
+    if not (isinstance(base, dict) and isinstance(change, dict)) or is_distribution(change):
         return change
     return base | {key: _merge(base.get(key), value) for key, value in change.items()}
 

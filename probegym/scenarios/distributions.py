@@ -50,6 +50,11 @@ class Distribution(BaseModel):
         return np.asarray(self.choice)[(u * len(self.choice)).astype(int)]
 
 
+def is_distribution(table: dict) -> bool:
+    """Whether a table of a scenario file is a distribution: one that extends another takes its place, kind and all."""
+    return len(table) == 1 and set(table) <= set(Distribution.model_fields)
+
+
 def _parse(value: Any) -> Any:
     return {"choice": (value,)} if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 

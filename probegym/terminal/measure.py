@@ -11,7 +11,7 @@ from rich.table import Table
 
 from probegym.agents import files
 from probegym.agents.evaluate import EVALUATION_SEED, Results, evaluate, write_json
-from probegym.agents.registry import make_agent
+from probegym.agents.registry import make_agent, task_type
 from probegym.errors import ProbeGymError
 from probegym.terminal.train import bar
 
@@ -22,12 +22,12 @@ def report(name: str, env_id: str, scenario: str, episodes: int, seed: int | Non
         if out.is_dir():
             raise ProbeGymError(f"{out} is a folder: name a file with --out")
         files.writable(out.parent, needed=1_000_000)
-    agent, seed = make_agent(name), EVALUATION_SEED if seed is None else seed
+    agent, seed = make_agent(name, env_id), EVALUATION_SEED if seed is None else seed
     with bar(console) as progress:
         task = progress.add_task(f"{name} on {scenario}", total=episodes, told="")
         results = evaluate(agent, env_id, scenario, episodes, seed, lambda done, total: progress.update(task, completed=done))
     summary = results.summary()
-    console.print(_table(summary))
+    console.print(_table(summary, task_type(env_id).measured))
     if out is not None:
         what = {"agent": name, "environment": env_id, "scenario": scenario, "first_seed": seed}
         write_json(out, files.plain(what | {"summary": summary, "episodes": _columns(results)}))
@@ -42,15 +42,20 @@ def _columns(results: Results) -> dict[str, Any]:
     }
 
 
-def _table(summary: dict[str, Any]) -> Table:
+def _table(summary: dict[str, Any], measured: str) -> Table:
+    """Success, what it cost where anything was spent, and every metric that the episodes ended with."""
     table = Table("", "value", "95 % interval", box=None, pad_edge=False, header_style="dim")
     low, high = summary["success_interval"]
     table.add_row("success", f"{summary['success']:.1%} of {summary['episodes']}", f"{low:.1%} to {high:.1%}")
-    for cost, label in (("measurements", "images to goal"), ("time", "seconds to goal"), ("dose", "dose to goal, e/\u00c5\u00b2")):
+    labels = {"measurements": f"{measured} to goal", "time": "seconds to goal", "dose": "dose to goal, e/\u00c5\u00b2", "damage": "damage to goal, events"}
+    for cost, label in labels.items():
+        if not summary[f"{cost}_mean"]:
+            continue
         value, (low, high) = summary[f"{cost}_to_goal"], summary[f"{cost}_to_goal_interval"]
         reached = summary["success"] > 0
         table.add_row(label, f"{value:.4g}" if reached else "-", f"{low:.4g} to {high:.4g}" if reached else "-")
-    if "strehl_median" in summary:
-        table.add_row("Strehl at end (median)", f"{summary['strehl_median']:.3f}", "")
+    for name in summary:
+        if name.endswith("_median"):
+            table.add_row(f"{name.removesuffix('_median').replace('_', ' ')} at end (median)", f"{summary[name]:.4g}", "")
     table.add_row("return (mean)", f"{summary['return']:.3f}", "")
     return table

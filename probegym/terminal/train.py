@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -14,6 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from probegym.agents import files
 from probegym.errors import ProbeGymError
 
+if TYPE_CHECKING:
+    from probegym.agents.registry import Learner
+
+DEFAULT_ENVIRONMENT = "probegym/StemTuning-v0"  # of ``evaluate``
 LIVE_SEED, LIVE_EPISODES = 9_500_000, 48  # of the success shown during training
 SELECTION_EPISODES = 200
 
@@ -53,35 +58,37 @@ def _command(env_id: str, **options) -> str:
     return shlex.join(["probegym", "train", env_id.split("/")[1], *words])
 
 
-def _finished(policy: Path, console: Console) -> None:
-    console.print(f"policy in {policy}\nmeasure it with:  probegym evaluate --agent {shlex.quote(str(policy))}", highlight=False, soft_wrap=True)
+def _finished(policy: Path, env_id: str, console: Console) -> None:
+    where = "" if env_id == DEFAULT_ENVIRONMENT else f" --env {env_id.split('/')[1]}"
+    told = f"policy in {policy}\nmeasure it with:  probegym evaluate --agent {shlex.quote(str(policy))}{where}"
+    console.print(told, highlight=False, soft_wrap=True)
 
 
-def distil(env_id: str, scenario: str, updates: int, seed: int, out: Path, resume: bool, console: Console) -> None:
-    """Teacher and student; then the threshold of declaring is chosen and the policy exported to OUT/policy."""
+def distil(env_id: str, scenario: str, updates: int | None, seed: int, out: Path, resume: bool, console: Console) -> None:
+    """The environment's own trainer, a privileged teacher and a student; the policy goes to OUT/policy."""
+    from probegym.agents import registry
+
+    updates = updates or registry.distillation(env_id).updates
     _prepare(out, resume)
-    from probegym.agents.distil import Distillation, Trainer
-    from probegym.agents.export import choose_threshold, export
-
     command = _command(env_id, algorithm="distil", scenario=scenario, updates=updates, seed=seed, out=out)
     with _interruptible(command, out, console):
-        trainer = Trainer(Distillation(env_id, scenario, updates=updates, seed=seed), out)
+        learner = registry.make_learner(env_id, scenario, updates, seed, out)
         if resume:
-            trainer.load()
-            console.print(f"going on from update {trainer.update}", highlight=False)
-        _run(trainer, env_id, scenario, console)
+            learner.load()
+            console.print(f"going on from update {learner.update}", highlight=False)
+        _run(learner, env_id, scenario, console)
         with bar(console) as progress:
             task = progress.add_task("choosing threshold", told="")
-            threshold, rates = choose_threshold(trainer, SELECTION_EPISODES, lambda done, total: progress.update(task, completed=done, total=total))
-        _finished(export(trainer, out / "policy", threshold, rates, command), console)
+            policy = learner.finish(out / "policy", command, SELECTION_EPISODES, lambda done, total: progress.update(task, completed=done, total=total))
+        _finished(policy, env_id, console)
 
 
-def _run(trainer, env_id: str, scenario: str, console: Console) -> None:
+def _run(learner: Learner, env_id: str, scenario: str, console: Console) -> None:
     from probegym.agents.evaluate import evaluate
 
     told = {"loss": "", "success": ""}
     with bar(console) as progress:
-        task = progress.add_task("training", total=trainer.config.updates, completed=trainer.update, told="")
+        task = progress.add_task("training", total=learner.config.updates, completed=learner.update, told="")
 
         def report(news) -> None:
             if not math.isnan(news.loss):
@@ -95,7 +102,7 @@ def _run(trainer, env_id: str, scenario: str, console: Console) -> None:
         def live(agent) -> float:
             return float(evaluate(agent, env_id, scenario, LIVE_EPISODES, LIVE_SEED).success.mean())
 
-        trainer.run(report, live, evaluations=20)
+        learner.run(report, live, evaluations=20)
 
 
 def reinforce(env_id: str, scenario: str, algorithm: str, steps: int, seed: int, out: Path, resume: bool, console: Console) -> None:
@@ -114,4 +121,4 @@ def reinforce(env_id: str, scenario: str, algorithm: str, steps: int, seed: int,
 
         model = train_sb3(env_id, scenario, algorithm, steps, out, seed, resume, report)
         progress.update(task, completed=steps)
-    _finished(export_sb3(model, Training(env_id, scenario, algorithm, steps, seed), out / "policy", command), console)
+    _finished(export_sb3(model, Training(env_id, scenario, algorithm, steps, seed), out / "policy", command), env_id, console)

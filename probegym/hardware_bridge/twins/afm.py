@@ -43,10 +43,10 @@ class AfmConfig(_Table):
     """The ``world`` table of an AFM scenario. SI units."""
 
     surfaces: list[SurfaceConfig] = Field(min_length=1)
-    field_of_view: PositiveFloat = 1e-6  # m, along a line
-    line_spacing: PositiveFloat = 8e-9  # m
-    rows: PositiveInt = 96  # of the map, FIELD / columns apart; lines beyond it see its mirror image
-    columns: PositiveInt = 320
+    field_of_view: PositiveFloat = 0.5e-6  # m, along a line
+    line_spacing: PositiveFloat = 4e-9  # m
+    rows: PositiveInt = 128  # of the map, as far apart as its columns; lines beyond it see its mirror image
+    columns: PositiveInt = 320  # over 1.25 fields of view
 
     stiffness: Sampled = _sampled(40.0)  # N/m
     frequency: Sampled = _sampled(300e3)  # Hz, for the stiffness of 40 N/m where ``scaled``
@@ -63,6 +63,7 @@ class AfmConfig(_Table):
     piezo_frequency: Sampled = _sampled(10e3)  # Hz
     piezo_quality: Sampled = _sampled(15.0)
     z_range: PositiveFloat = 2e-6  # m
+    smoothing: float = Field(default=1.0, ge=0, le=20)  # pixels, standard deviation of the filter that feed-forward looks through
     creep: Sampled = _sampled(0.0)  # per decade of time
     drift: Sampled = _sampled(0.0)  # m/s, in a random direction
     settling: Sampled = _sampled(0.0)  # m that the stage still creeps along x and y after it was placed
@@ -120,13 +121,14 @@ class AfmTwin:
         self.maps = np.zeros((lanes, c.rows, c.columns), np.float32)
         self.materials = np.zeros((lanes, c.rows, c.columns), np.uint8)
         self.properties = np.zeros((lanes, 8, 3))
+        self.tops = np.zeros(lanes, np.float32)
         self.drawn = np.zeros(lanes, object)  # what each map shows; maps follow from the state and are not part of it
 
     # ---- world protocol ----
 
     def begin(self, keys: np.ndarray, where: np.ndarray) -> None:
         s, c, lanes = self.state, self.config, np.nonzero(where)[0]
-        for name, array in s.items():
+        for array in s.values():
             array[lanes] = 0
         keys = np.asarray(keys, np.uint64)[lanes]
         s["key"][lanes] = s["surface_key"][lanes] = keys
@@ -165,6 +167,7 @@ class AfmTwin:
             if kind.debris:
                 surface = surfaces.with_debris(surface, s["debris"][lane])
             self.maps[lane], self.materials[lane], self.drawn[lane] = surface.height, surface.material, shown
+            self.tops[lane] = surface.height.max()
             properties = surface.properties()
             self.properties[lane, : len(properties)] = properties
 
@@ -232,9 +235,8 @@ class AfmTwin:
         """(lanes, 2) m: x and y of the first point of the line to come."""
         s, c = self.state, self.config
         moved = s["velocity"] * s["clock"][:, None] - s["settling"] * np.exp(-s["clock"] / c.settling_time)[:, None]
-        x = 0.125 * c.field_of_view + moved[:, 0]
-        y = (s["line"] - c.rows * self.pixel / c.line_spacing / 2 + 0.5) * c.line_spacing + self.extent[0] / 2 + moved[:, 1]
-        return np.stack([x, y + 0.15 * self.extent[0]], 1)
+        start = np.array([0.125 * c.field_of_view, 0.125 * c.field_of_view])
+        return start + moved + s["line"][:, None] * np.array([0.0, c.line_spacing])
 
     def _scan_line(self, command: ScanLine, where: np.ndarray) -> Readings:
         s, c, lanes = self.state, self.config, np.nonzero(where)[0]
@@ -268,7 +270,7 @@ class AfmTwin:
         crashed = lost | railed | (peak >= c.crash_force)
         for name, rested in fresh.items():
             s[f"loop_{name}"][lanes] = np.where(lost, rested, loop[name])
-        s["expected"][lanes] = values[:, 0].mean(1)
+        s["expected"][lanes] = _smooth(values[:, 0].mean(1), OVERSAMPLING * c.smoothing)
         s["profile"][lanes], s["peak_force"][lanes] = _pixels(track.height, command.pixels), peak
         values = _pixels(values, command.pixels)
         missed = values[:, 0, 0] - s["profile"][lanes]
@@ -289,7 +291,7 @@ class AfmTwin:
         s, c = self.state, self.config
         tip = {name: s[f"tip_{name}"][lanes] for name in TIP}
         x, y = self._position()[lanes].T
-        heights, contact = tips.dilate_lines(self.maps, self.extent, tip, y, x, c.field_of_view / cells, cells, maps=lanes)
+        heights, contact = tips.dilate_lines(self.maps, self.extent, tip, y, x, c.field_of_view / cells, cells, maps=lanes, tops=self.tops)
         touched = tips.touched(self.materials, contact, maps=lanes)
         modulus, hamaker, viscosity = np.moveaxis(self.properties[lanes[:, None], touched], -1, 0)
         expected, debris = s["expected"][lanes], np.full(len(lanes), -1)
@@ -330,3 +332,15 @@ class AfmTwin:
 def _pixels(cells: np.ndarray, pixels: int) -> np.ndarray:
     """Mean over the cells of each pixel, along the last axis."""
     return cells.reshape(*cells.shape[:-1], pixels, -1).mean(-1)
+
+
+def _smooth(cells: np.ndarray, deviation: float) -> np.ndarray:
+    """Gaussian filter without phase along the last axis: what repeats from line to line passes, noise does not build up."""
+    reach = int(np.ceil(3 * deviation))
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / max(deviation, 1e-9)) ** 2)
+    weights /= weights.sum()
+    padded = np.pad(cells, ((0, 0), (reach, reach)), mode="edge")
+    out = np.zeros_like(cells)
+    for at, weight in enumerate(weights):
+        out += weight * padded[:, at : at + cells.shape[1]]
+    return out

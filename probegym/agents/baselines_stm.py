@@ -1,0 +1,102 @@
+"""Practitioners' procedures for tip conditioning. They see what a policy sees, but of the images only the classifier's verdict.
+
+All judge alike: the log odds of the verdicts since the last treatment add up; above ``sure`` the tip is declared good, above
+``unsure`` it is looked at again, else the next treatment follows. Sequence, table and both thresholds were found on training
+seeds by benchmarks/tip_conditioning_scripts.py.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import numpy as np
+
+from probegym.agents.base import Agent
+from probegym.envs.episodes import Episodes
+from probegym.envs.task import Observation
+from probegym.errors import ProbeGymError
+
+
+class Conditioner(Agent):
+    """Treats until the verdicts say good. sure, unsure: log odds."""
+
+    def __init__(self, sure: float, unsure: float):
+        self.sure, self.unsure = sure, unsure
+
+    def begin(self, lanes: int, seed: int) -> None:
+        self.evidence, self.treatments = np.zeros(lanes), np.zeros(lanes, int)
+
+    def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
+        names = episodes.task.names
+        verdict = np.clip(observation["verdict"][:, 0].astype(float), 1e-6, 1 - 1e-6)
+        looked = observation["action"][:, 0] > 0
+        self.evidence = np.where(looked, self.evidence, 0.0) + np.log(verdict / (1 - verdict))
+        room = observation["room"] > 0
+        room[:, [0, -1]] = False
+        action = self.choose(observation["action"].argmax(1), room, names)
+        out_of_room, last = ~room.any(1), observation["budget"][:, 0] <= 1.01 / episodes.limits["measurements"]
+        treating = (self.evidence <= self.unsure) & ~out_of_room
+        over = (self.evidence > self.sure) | last
+        self.treatments += treating & ~over
+        return np.where(over, len(names) - 1, np.where(treating, action, 0))
+
+    @abstractmethod
+    def choose(self, before: np.ndarray, room: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+        """The next treatment (lanes,); before: the last action, room: (lanes, actions) what fits."""
+
+
+def numbers(wanted, names: tuple[str, ...]) -> np.ndarray:
+    """Numbers of actions by name; raises ProbeGymError where the scenario has no such action."""
+    missing = set(wanted) - set(names)
+    if missing:
+        raise ProbeGymError(f"the scenario has no action {', '.join(sorted(missing))!r}: use one with {', '.join(names)}")
+    return np.array([names.index(name) for name in wanted])
+
+
+RECIPE = ("pulse +4 V", "pulse -4 V", "dip 1.2 nm", "dip 5 nm")
+
+
+class FixedRecipe(Conditioner):
+    """A sequence of treatments, from the start again when it is through; what does not fit any more is left out."""
+
+    def __init__(self, recipe: tuple[str, ...] = RECIPE, sure: float = 4.0, unsure: float = 0.0):
+        super().__init__(sure, unsure)
+        self.recipe = recipe
+
+    def choose(self, before: np.ndarray, room: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+        steps = numbers(self.recipe, names)
+        chosen = np.zeros(len(before), int)
+        for lane, at in enumerate(self.treatments):
+            order = np.roll(steps, -(at % len(steps)))
+            fitting = order[room[lane, order]]
+            chosen[lane] = fitting[0] if len(fitting) else np.flatnonzero(room[lane]).min(initial=len(names) - 1)
+        return chosen
+
+
+TABLE = {
+    "": ("dip 1 nm",),
+}
+"""Last treatment -> treatments by measured improvement, the best first; "" at the start."""
+
+
+class GreedyTable(Conditioner):
+    """After each treatment the one that improved the tip most, on average, when it followed that treatment."""
+
+    def __init__(self, table: dict[str, tuple[str, ...]] | None = None, sure: float = 4.0, unsure: float = 0.0):
+        super().__init__(sure, unsure)
+        self.table = TABLE if table is None else table
+
+    def begin(self, lanes: int, seed: int) -> None:
+        super().begin(lanes, seed)
+        self.last = np.zeros(lanes, int)
+
+    def choose(self, before: np.ndarray, room: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+        treated = (before > 0) & (before < len(names) - 1)  # a look is no treatment
+        self.last = np.where(treated, before, self.last)
+        orders = {0: numbers(self.table[""], names)} | {names.index(k): numbers(v, names) for k, v in self.table.items() if k}
+        chosen = np.zeros(len(before), int)
+        for lane, last in enumerate(self.last):
+            order = orders[int(last)]
+            fitting = order[room[lane, order]]
+            chosen[lane] = fitting[0] if len(fitting) else np.flatnonzero(room[lane]).min(initial=len(names) - 1)
+        return chosen

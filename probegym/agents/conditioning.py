@@ -1,0 +1,257 @@
+"""Privileged teacher, student that only sees: training of the tip-conditioning policy on the twin's hidden state.
+
+Episodes of random treatments on training seeds give labelled images, from which the reader learns the likelihood of every
+kind of apex, and counted transitions, from which the statistics of the treatments follow. Value iteration on these gives
+the expected cost to go of each treatment; the policy (stm_networks.ConditionerPolicy) acts by it on its belief.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import nn
+
+from probegym.agents import bundle
+from probegym.agents.base import Agent
+from probegym.agents.distil import LAST_TRAINING_SEED, Progress
+from probegym.agents.evaluate import evaluate
+from probegym.agents.export import SELECTION_SEED, commit, to_onnx
+from probegym.agents.stm_networks import ApexReader, ConditionerPolicy
+from probegym.envs.episodes import Episodes
+from probegym.envs.task import Observation
+from probegym.errors import ProbeGymError
+
+EPISODE = 12  # images
+KINDS = 24  # of apex, by physics/stm_apex.py
+AREA_UNIT = 1e4  # nm^2 that cost as much as one action
+WANTED_SUCCESS = 0.97
+GRID = [(sure, unsure) for sure in (0.9, 0.95, 0.97, 0.985, 0.993) for unsure in (0.3, 0.5, 0.7)]
+SEEN = ("image", "verdict", "action", "room", "budget")
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What is trained and how; ``updates`` gradient steps of ``lanes`` images each."""
+
+    env_id: str = "probegym/TipConditioning-v0"
+    scenario: str = "train"
+    updates: int = 6000
+    lanes: int = 64
+    learning_rate: float = 2e-3
+    seed: int = 1
+
+
+class Student(Agent):
+    """A policy that is still a torch module."""
+
+    def __init__(self, policy: ConditionerPolicy):
+        self.policy = policy.eval()
+
+    def begin(self, lanes: int, seed: int) -> None:
+        self.belief = self.policy.start.repeat(lanes, 1)
+
+    @torch.no_grad()
+    def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
+        action, self.belief = self.policy(*(torch.from_numpy(observation[name]) for name in SEEN), self.belief)
+        return action.numpy()
+
+
+class Trainer:
+    """Trains one reader and counts what treatments do; ``folder`` receives checkpoints and TensorBoard logs."""
+
+    def __init__(self, config: Conditioning, folder: str | os.PathLike):
+        self.config, self.folder = config, Path(folder)
+        if self._seed(config.updates // EPISODE + 1) + config.lanes > LAST_TRAINING_SEED:
+            raise ProbeGymError(f"seed {config.seed} with {config.updates} updates would train on seeds kept for selection: use a smaller seed")
+        self.envs = gym.make_vec(config.env_id, num_envs=config.lanes, scenario=config.scenario, autoreset_mode="Disabled")
+        task = self.envs.episodes.task
+        self.actions, self.radius = len(task.names), task.radius
+        torch.manual_seed(config.seed)
+        self.reader = ApexReader(task.settings.image.pixels, KINDS)
+        self.optimiser = torch.optim.AdamW(self.reader.parameters(), lr=config.learning_rate, weight_decay=1e-3)
+        self.counts = np.zeros((self.actions, KINDS, KINDS))
+        self.starts = np.zeros(KINDS)
+        self.update = 0
+
+    def _seed(self, episode: int) -> int:
+        return self.config.seed * 1_000_000 % 9_000_000 + episode * self.config.lanes
+
+    def _kinds(self) -> np.ndarray:
+        return self.envs.episodes.truth["state"].copy()
+
+    def examples(self, first_update: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, np.ndarray | None, np.ndarray]]:
+        """Endless (images, kinds, action taken before, kinds before), the same from any multiple of EPISODE on."""
+        for episode in range(first_update // EPISODE, 10**9):
+            rng = np.random.default_rng((self.config.seed, episode))
+            observation, _ = self.envs.reset(seed=self._seed(episode), options={})
+            before, done = self._kinds(), None
+            for step in range(EPISODE):
+                now = self._kinds()
+                yield torch.from_numpy(observation["image"]), torch.from_numpy(now), done, before
+                if step < EPISODE - 1:
+                    before = now
+                    observation = self.envs.step(rng.integers(0, self.actions - 1, len(now)))[0]
+                    done = observation["action"].argmax(1)  # an action without room was a look
+
+    # ---- the policy ----
+
+    def moves(self) -> np.ndarray:
+        """Chances (actions, kinds, kinds) from counts; a kind that was hardly met is taken to stay as it is."""
+        total = self.counts + 0.5 * np.eye(KINDS)
+        total[-1] = np.eye(KINDS)  # a declaration changes nothing
+        return total / total.sum(2, keepdims=True)
+
+    def cost_to_go(self) -> np.ndarray:
+        """Expected cost (kinds, actions) until the apex is good, in actions; spoilt area counts as AREA_UNIT says."""
+        moves = self.moves()
+        price = 1 + np.pi * (1e9 * self.radius) ** 2 / AREA_UNIT
+        value = np.zeros(KINDS)
+        for _ in range(500):
+            cost = price[:, None] + moves @ value
+            value = np.where(np.arange(KINDS) == 0, 0.0, cost[:-1].min(0))
+        return cost.T
+
+    def policy(self, **constants) -> ConditionerPolicy:
+        """The policy around the reader as it is now."""
+        start = (self.starts + 1e-3) / (self.starts + 1e-3).sum()
+        last = 1.01 / self.envs.episodes.limits["measurements"]
+        return ConditionerPolicy(self.reader, self.moves(), self.cost_to_go(), start, last, **constants).eval()
+
+    # ---- training ----
+
+    def run(self, report: Callable[[Progress], None] = lambda _: None, evaluate: Callable[[Agent], float] | None = None,
+            evaluations: int = 5, checkpoint_every: int = 600) -> None:  # fmt: skip
+        """Train to the end from wherever this trainer is; ``evaluate(agent)`` gives a success rate now and then."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        c, loss_sum, since = self.config, 0.0, 0
+        checkpoint_every -= checkpoint_every % EPISODE
+        with SummaryWriter(str(self.folder / "tensorboard")) as writer:
+            examples = self.examples(self.update)
+            while self.update < c.updates:
+                loss_sum, since, self.update = loss_sum + self._learn(*next(examples)), since + 1, self.update + 1
+                last = self.update == c.updates
+                if self.update % 20 == 0 or last:
+                    writer.add_scalar("train/loss", loss_sum / since, self.update)
+                    report(Progress(self.update, loss_sum / since))
+                    loss_sum, since = 0.0, 0
+                if evaluate and (self.update % max(1, c.updates // evaluations) == 0 or last):
+                    success = evaluate(Student(self.policy()))
+                    writer.add_scalar("evaluate/success", success, self.update)
+                    report(Progress(self.update, float("nan"), success))
+                if self.update % checkpoint_every == 0 or last:
+                    self.save()
+
+    def _learn(self, images: torch.Tensor, kinds: torch.Tensor, action: np.ndarray | None, before: np.ndarray) -> float:
+        now = kinds.numpy()
+        if action is None:
+            np.add.at(self.starts, now, 1)
+        else:
+            np.add.at(self.counts, (action, before, now), 1)
+        done = self.update / self.config.updates
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.config.learning_rate * min(1.0, (self.update + 1) / 100) * (0.003 + 0.5 * (1 + math.cos(math.pi * done)))
+        flips = [axis for axis, bit in ((2, 1), (3, 2)) if self.update & bit]
+        self.reader.train()
+        seen = self.counts.sum((0, 1)) + self.starts + 1
+        prior = torch.from_numpy(np.log(seen / seen.sum()).astype(np.float32))  # so that the reader learns likelihoods
+        loss = nn.functional.cross_entropy(self.reader(images.float().flip(flips)) + prior, kinds)
+        self.optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.reader.parameters(), 1.0)
+        self.optimiser.step()
+        return float(loss.detach())
+
+    # ---- checkpoints ----
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the last checkpoint lies."""
+        return self.folder / "checkpoint.pt"
+
+    def save(self) -> None:
+        """Write the checkpoint atomically; raises ProbeGymError when it cannot be written."""
+        state = {"config": asdict(self.config), "update": self.update, "reader": self.reader.state_dict(), "optimiser": self.optimiser.state_dict(),
+                 "counts": torch.from_numpy(self.counts), "starts": torch.from_numpy(self.starts)}  # fmt: skip
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
+                torch.save(state, Path(scratch) / "checkpoint.pt")
+                os.replace(Path(scratch) / "checkpoint.pt", self.checkpoint)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+            raise ProbeGymError(f"cannot write checkpoint {self.checkpoint} ({error}): free space or choose another folder") from error
+
+    def load(self) -> None:
+        """Go on from the checkpoint; raises ProbeGymError when it is damaged or of another training."""
+        try:
+            state = torch.load(self.checkpoint, weights_only=True)
+        except Exception as error:
+            raise ProbeGymError(f"checkpoint {self.checkpoint} cannot be read ({type(error).__name__}): delete it and train again") from error
+        try:
+            changed = [k for k, v in asdict(self.config).items() if state["config"].get(k) != v]
+            if changed:
+                raise ProbeGymError(f"checkpoint {self.checkpoint} was made with other {', '.join(changed)}: use the same, or another folder")
+            self.reader.load_state_dict(state["reader"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.counts, self.starts = state["counts"].numpy().copy(), state["starts"].numpy().copy()
+            self.update = int(state["update"])
+        except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+            raise ProbeGymError(f"checkpoint {self.checkpoint} is not one of this training: delete it and train again") from error
+
+    # ---- the end ----
+
+    def choose(self, episodes: int, report: Callable[[int, int], None] = lambda *_: None) -> tuple[dict, list[dict]]:
+        """Thresholds by GRID on the training scenario; returns the chosen ones and what every pair gave.
+
+        The least mean cost, actions and area, among those that succeed in WANTED_SUCCESS of the episodes; a failure
+        counts as the whole budget.
+        """
+        tried = []
+        for number, (sure, unsure) in enumerate(GRID):
+            report(number, len(GRID))
+            results = evaluate(Student(self.policy(sure=sure, unsure=unsure)), self.config.env_id, self.config.scenario, episodes, SELECTION_SEED)
+            spent = results.metrics["actions"] + results.metrics["area_spoiled"] / AREA_UNIT
+            cost = np.where(results.success, spent, self.envs.episodes.limits["measurements"])
+            tried.append({"sure": sure, "unsure": unsure, "success": float(results.success.mean()), "cost": float(cost.mean())})
+        report(len(GRID), len(GRID))
+        good = [row for row in tried if row["success"] >= WANTED_SUCCESS]
+        best = min(good, key=lambda row: row["cost"]) if good else max(tried, key=lambda row: row["success"])
+        return {name: best[name] for name in ("sure", "unsure")}, tried
+
+    def finish(self, folder: Path, command: str, episodes: int, report: Callable[[int, int], None] = lambda *_: None) -> Path:
+        """Choose thresholds and write the bundle; returns its folder."""
+        chosen, tried = self.choose(episodes, report)
+        policy = self.policy(**chosen)
+        observation, _ = self.envs.reset(seed=SELECTION_SEED)
+        shown = {name: torch.from_numpy(observation[name][:4]) for name in SEEN}
+        inputs = shown | {"belief": policy.start.repeat(4, 1)}
+        model = to_onnx(policy, inputs, ["action", "belief_next"])
+        with torch.no_grad():
+            action = policy(*inputs.values())[0]
+        spec = {
+            "environment": self.config.env_id,
+            "scenario": self.config.scenario,
+            "observations": {name: {"shape": list(v.shape[1:]), "dtype": str(observation[name].dtype)} for name, v in shown.items()},
+            "action": self.envs.episodes.task.action_units,
+            "memory": {"belief": policy.start.tolist()},
+            "thresholds": chosen,
+            "selection": {"rule": f"least cost with success >= {WANTED_SUCCESS} on the training scenario, {episodes} episodes, seeds from {SELECTION_SEED}",
+                          "tried": tried},
+            "training_commit": commit(),
+            "command": command,
+            "golden": [bundle.golden_pair({name: v.numpy() for name, v in inputs.items()}, action.numpy())],
+        }  # fmt: skip
+        return bundle.write(folder, model, spec)
+
+
+def conditioner(env_id: str, scenario: str, updates: int, seed: int, folder: Path) -> Trainer:
+    """The trainer of TipConditioning for ``registry.DISTILLATIONS``."""
+    return Trainer(Conditioning(env_id, scenario, updates, seed=seed), folder)
