@@ -15,7 +15,7 @@ import numpy as np
 
 from probegym.envs.task import Observation, Task, Transition
 from probegym.errors import ProbeGymError
-from probegym.hardware_bridge.commands import Lanes, LaneState, Readings
+from probegym.hardware_bridge.commands import Command, Lanes, LaneState, Readings
 from probegym.hardware_bridge.world import World
 from probegym.scenarios import Scenario
 from probegym.scenarios import load as load_scenario
@@ -131,6 +131,10 @@ class Episodes:
         info = self._info(parts)
         info["is_success"] = success
         return self.observation, reward, terminated, truncated, info
+
+    def instruct(self, command: Command, where: np.ndarray) -> Readings:
+        """An operator's command beside the task, such as an autotune that the instrument offers; its cost counts."""
+        return self._command([(command, None)], where)[0][0]
 
     def _command(self, commands, where: np.ndarray) -> tuple[list[Readings], Lanes]:
         readings, spent = [], {name: np.zeros(self.lanes) for name in Readings.COSTS}

@@ -86,6 +86,18 @@ class ScanLine(Command):
 
 
 @dataclass(frozen=True, eq=False)
+class TestFeedback(Command):
+    """Stand still and replace the feedback by a relay: height steps with the sign of the amplitude error.
+
+    relay: (lanes,) m. duration: s. samples: of the amplitude error that is read back.
+    """
+
+    relay: np.ndarray
+    duration: float
+    samples: int
+
+
+@dataclass(frozen=True, eq=False)
 class AcquireTopograph(Command):
     """Scan a constant-current STM image. shape: (rows, columns); field_of_view: width in m; speed: m/s along a line.
 

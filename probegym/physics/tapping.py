@@ -26,7 +26,6 @@ FLAT, SIDE = 512, 96  # sizes of the tables there
 LONGEST_STEP = 15e-6  # s between control steps
 CYCLES_PER_STEP = 2.0
 NANO = 1e-9
-PARAMETERS = 23
 STATE = ("a_re", "a_im", "deflection", "i_seen", "q_seen", "integral", "carry", "z", "z_speed", "creep_1", "creep_2", "creep_3")
 
 
@@ -38,7 +37,7 @@ class Setup:
     drive: free amplitude at resonance for ``quality``, m. shaken: 1 when the clamp is shaken, 0 when a force drives the tip.
     radius: tip, m. voltage: V. neck_force: N; neck_on, neck_off: m. temperature: K. sensor_noise: m/sqrt(Hz).
     bandwidth: of the lock-in's filter, Hz. setpoint: m. proportional: m/m. integral: m/(m s). feed_forward: weight.
-    piezo_frequency: Hz, 0 follows at once. piezo_quality. z_range: full, m. creep: per decade of time.
+    piezo_frequency: Hz, 0 follows at once. piezo_quality. z_range: full, m. creep: per decade of time. relay: m, added with the sign of the error (to test the loop).
     """
 
     stiffness: np.ndarray | float = 40.0
@@ -63,6 +62,7 @@ class Setup:
     piezo_quality: np.ndarray | float = 10.0
     z_range: np.ndarray | float = 5e-6
     creep: np.ndarray | float = 0.0
+    relay: np.ndarray | float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -108,7 +108,7 @@ class Trace:
 
 
 def _pack(setup: Setup, lanes: int) -> np.ndarray:
-    """(PARAMETERS, lanes) in nm, nN, s, in the order of kernels/tapping.h."""
+    """(parameters, lanes) in nm, nN, s, in the order of kernels/tapping.h."""
     s = {f.name: np.broadcast_to(np.asarray(getattr(setup, f.name), float), (lanes,)) for f in fields(Setup)}
     first = cantilever.modes(1)
     k = s["stiffness"] * first.stiffness[0]
@@ -118,7 +118,7 @@ def _pack(setup: Setup, lanes: int) -> np.ndarray:
         s["radius"] / NANO, np.pi * constants.epsilon_0 * s["voltage"] ** 2 / NANO, s["neck_force"] / NANO, s["neck_on"] / NANO,
         s["neck_off"] / NANO, constants.k * s["temperature"] / k / NANO**2, s["sensor_noise"] / NANO, 2 * np.pi * s["bandwidth"],
         s["setpoint"] / NANO, s["proportional"], s["integral"], s["feed_forward"], 2 * np.pi * s["piezo_frequency"], s["piezo_quality"],
-        s["z_range"] / 2 / NANO, s["creep"],
+        s["z_range"] / 2 / NANO, s["creep"], s["relay"] / NANO,
     ]  # fmt: skip
     return np.stack(rows)
 

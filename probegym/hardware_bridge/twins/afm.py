@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
 
 from probegym.errors import ProbeGymError
-from probegym.hardware_bridge.commands import Command, Lanes, LaneState, Readings, ScanLine, SetFeedback
+from probegym.hardware_bridge.commands import Command, Lanes, LaneState, Readings, ScanLine, SetFeedback, TestFeedback
 from probegym.hardware_bridge.world import Refused
 from probegym.physics import randomness, surfaces, tapping, tips
 from probegym.scenarios import explain
@@ -16,6 +17,7 @@ from probegym.scenarios.distributions import Sampled
 
 MOST_LINES = 256  # an episode
 OVERSAMPLING = 2  # points of the surface a pixel
+RECENTRING = 50.0  # 1/s, integral gain that keeps a relay test symmetric
 RAIL = 0.05  # share of a line that the piezo may spend at the end of its range
 PARKED = 5e-9  # m above the first point, where a new episode starts
 CANTILEVER = ("stiffness", "frequency", "quality", "detuning", "piezo_frequency", "piezo_quality", "creep", "voltage", "neck_force")
@@ -172,7 +174,7 @@ class AfmTwin:
             self.properties[lane, : len(properties)] = properties
 
     def execute(self, command: Command, where: np.ndarray) -> Readings:
-        handler = {SetFeedback: self._set_feedback, ScanLine: self._scan_line}.get(type(command))
+        handler = {SetFeedback: self._set_feedback, ScanLine: self._scan_line, TestFeedback: self._test_feedback}.get(type(command))
         if handler is None:
             raise Refused(f"this AFM has no {command.verb}")
         for name, argument in vars(command).items():
@@ -285,6 +287,26 @@ class AfmTwin:
         out[lanes] = values
         readings = {"height": out[:, 0], "amplitude_error": out[:, 1], "phase": out[:, 2]}
         return Readings(readings, seconds, np.zeros(self.lanes), events, lines)
+
+    def _test_feedback(self, command: TestFeedback, where: np.ndarray) -> Readings:
+        s, lanes = self.state, np.nonzero(where)[0]
+        relay = np.asarray(command.relay, float)[lanes]
+        if not 8 <= command.samples <= 65536 or not 0 < command.duration <= 10 or (relay <= 0).any():
+            raise Refused("TestFeedback: a relay above 0 m, 8 to 65536 samples, and a duration above 0 s and at most 10 s")
+        if (s["line"][lanes] == 0).any():
+            raise Refused("TestFeedback: scan a line first, the tip is not at the surface")
+        here = self._track(lanes, s["expected"].shape[1])[0]
+        still = tapping.Track(*(np.repeat(v[:, :1], command.samples, 1) for v in vars(here).values()))
+        setup = replace(self._setup(lanes), proportional=0.0, integral=RECENTRING, relay=relay)
+        loop = {name: s[f"loop_{name}"][lanes] for name in tapping.STATE}
+        keys = randomness.subkey(s["key"], s["count"], "test")[lanes]
+        loop, trace = tapping.scan(setup, loop, still, np.full(len(lanes), command.duration / command.samples), keys)
+        for name, array in loop.items():
+            s[f"loop_{name}"][lanes] = array
+        error = np.zeros((self.lanes, command.samples))
+        error[lanes] = np.asarray(setup.setpoint)[:, None] - trace.amplitude
+        none = np.zeros(self.lanes)
+        return Readings({"error": error}, np.where(where, command.duration, 0.0), none, none, none)
 
     def _track(self, lanes: np.ndarray, cells: int) -> tuple[tapping.Track, np.ndarray]:
         """What the tip meets along the line to come, and the debris it touches there: (lanes,) index, -1 for none."""

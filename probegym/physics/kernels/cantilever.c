@@ -71,7 +71,7 @@ int scan_direct(int cells, int modes, int steps, int cycles, int control_steps, 
             s[I_SEEN] += filter * (s[A_RE] - s[I_SEEN]), s[Q_SEEN] += filter * (s[A_IM] - s[Q_SEEN]);
             control(s[A_RE], s[A_IM], filter, p[SETPOINT], p[PROPORTIONAL], p[INTEGRAL_GAIN] * T, p[FEED_FORWARD] * forward[cell],
                     p[RANGE], s[CREEP_1] + s[CREEP_2] + s[CREEP_3], z.z, z.zv, z.vz, z.vv, s + I_SEEN, s + Q_SEEN, s + INTEGRAL,
-                    s + CARRY, s + Z, s + Z_SPEED, &command, &rail);
+                    s + CARRY, p[RELAY], s + Z, s + Z_SPEED, &command, &rail);
             sums[OUT_HEIGHT] += command, sums[OUT_I] += s[I_SEEN], sums[OUT_Q] += s[Q_SEEN];
             if (!(fabs(t.q[0]) < 1e6)) return 1;
         }

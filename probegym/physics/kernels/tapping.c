@@ -168,7 +168,7 @@ static inline __attribute__((always_inline)) void scan(
                 float si = s[I_SEEN][l], sq = s[Q_SEEN][l], in = s[INTEGRAL][l], ca = s[CARRY][l], v = s[Z_SPEED][l], u, ra = rail[l];
                 real noise = seen_kick[l] * deviate(r3);
                 control(br + noise, bi, filter[l], c[SETPOINT][l], c[PROPORTIONAL][l], gain[l], c[FEED_FORWARD][l] * ff[l], c[RANGE][l], creep[l],
-                        pz[l], pzv[l], pvz[l], pvv[l], &si, &sq, &in, &ca, &z, &v, &u, &ra);
+                        pz[l], pzv[l], pvz[l], pvv[l], &si, &sq, &in, &ca, c[RELAY][l], &z, &v, &u, &ra);
                 count[l] += on;
                 s[A_RE][l] = on ? br : ar, s[A_IM][l] = on ? bi : ai, s[DEFLECTION][l] = on ? q0 : s[DEFLECTION][l];
                 s[I_SEEN][l] = on ? si : s[I_SEEN][l], s[Q_SEEN][l] = on ? sq : s[Q_SEEN][l];

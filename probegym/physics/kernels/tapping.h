@@ -13,7 +13,7 @@
 
 enum { STIFFNESS, STATIC_STIFFNESS, QUALITY, FREQUENCY, DETUNING, DRIVE, BASE, RADIUS, ELECTRIC, NECK_FORCE, NECK_ON, NECK_OFF,
        THERMAL, SENSOR, DEMODULATOR, SETPOINT, PROPORTIONAL, INTEGRAL_GAIN, FEED_FORWARD, PIEZO_FREQUENCY, PIEZO_QUALITY, RANGE,
-       CREEP, PARAMETERS };
+       CREEP, RELAY, PARAMETERS };
 enum { A_RE, A_IM, DEFLECTION, I_SEEN, Q_SEEN, INTEGRAL, CARRY, Z, Z_SPEED, CREEP_1, CREEP_2, CREEP_3, STATES };
 enum { OUT_HEIGHT, OUT_I, OUT_Q, OUT_PEAK, OUT_RAIL, CHANNELS };
 
@@ -28,15 +28,15 @@ static void piezo_set(piezo *c, double frequency, double quality, double T)
     c->z = e * (cs + g / wd * sn), c->zv = e * sn / wd, c->vz = -e * frequency * frequency / wd * sn, c->vv = e * (cs - g / wd * sn);
 }
 
-/* Filter the lock-in's quadratures, then PI + feed-forward, then the piezo. All pointers are to locals of one lane. */
+/* Filter the lock-in's quadratures, then PI + feed-forward (+ a relay, to test the loop), then the piezo. All pointers are to locals of one lane. */
 ALWAYS void control(real a_re, real a_im, real filter, real setpoint, real proportional, real gain_T, real forward, real range,
                     real creep, real pz, real pzv, real pvz, real pvv, real *seen_i, real *seen_q, real *integral, real *carry,
-                    real *z, real *speed, real *command, real *rail)
+                    real relay, real *z, real *speed, real *command, real *rail)
 {
     *seen_i += filter * (a_re - *seen_i), *seen_q += filter * (a_im - *seen_q);
     real error = setpoint - root(*seen_i * *seen_i + *seen_q * *seen_q);
     real more = gain_T * error + *carry, sum = *integral + more; /* compensated: the steps are far below the last digit of float */
-    real wanted = proportional * error + sum + forward;
+    real wanted = proportional * error + sum + forward + (error > 0 ? relay : -relay);
     real u = wanted > range ? range : wanted < -range ? -range : wanted;
     int free = u == wanted;
     *carry = free ? more - (sum - *integral) : 0;
