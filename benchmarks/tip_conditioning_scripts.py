@@ -1,8 +1,9 @@
 """Tune the scripted baselines of TipConditioning on training seeds; prints the choice and one JSON line.
 
-Fixed recipe: simulated annealing over sequences of one to six treatments. Greedy table: mean improvement of the tip's quality by
-each treatment after each other one, measured in random play on bad tips, less a price of the spoilt area. Then both thresholds
-of both. What is minimised: the mean of actions plus spoilt area over 1e4 nm^2, a failure counted as the whole budget; on
+Fixed recipe: simulated annealing over sequences of one to eight treatments on the same seeds, one chain from each of two
+sequences that an operator might use; the best ten again on other seeds.
+Greedy table: mean improvement by each treatment after each other one, measured in random play on bad tips, of the tip's quality
+or of the share of good tips, less a price of the spoilt area; the best measure and price. Then both thresholds of both. What is minimised: the mean of actions plus spoilt area over 1e4 nm^2, a failure counted as the whole budget; on
 training seeds, with both classifiers of the training scenario, and images of 16 pixels, since scripts see only the verdict.
 """
 
@@ -25,7 +26,8 @@ from probegym.agents.conditioning import AREA_UNIT
 TRAINING_SEED = 5_000_000
 LANES = 512
 FAST = "fast: {extends: train, task: {image: {pixels: 16}}}\n"
-THRESHOLDS = list(itertools.product((2.0, 3.0, 4.0, 5.0, 6.0), (-2.0, -1.0, 0.0, 1.0)))
+STARTS = (("pulse -4 V", "dip 5 nm"), ("pulse +4 V", "pulse -4 V", "dip 1.2 nm", "dip 5 nm", "dip 1.2 nm"))
+THRESHOLDS = list(itertools.product((4.0, 5.0, 6.0), (0.0, 1.0)))
 
 
 def cost(envs, agent: Agent, seed: int) -> tuple[float, float, float]:
@@ -45,49 +47,58 @@ def cost(envs, agent: Agent, seed: int) -> tuple[float, float, float]:
 
 
 def anneal(envs, names: list[str], steps: int, rng: np.random.Generator) -> tuple[tuple[str, ...], float]:
-    """The best sequence found; each is tried on fresh training seeds, the best ones again."""
-    now = tuple(rng.choice(names, 4))
-    value = cost(envs, FixedRecipe(now, 3.0, 0.0), TRAINING_SEED)[0]
-    scores = {now: [value]}
-    for step in range(steps):
-        new = list(now)
-        kind = rng.integers(4)
-        if kind == 0 and len(new) < 6:
-            new.insert(rng.integers(len(new) + 1), rng.choice(names))
-        elif kind == 1 and len(new) > 1:
-            new.pop(rng.integers(len(new)))
-        elif kind == 2 and len(new) > 1:
-            i, j = rng.choice(len(new), 2, replace=False)
-            new[i], new[j] = new[j], new[i]
-        else:
-            new[rng.integers(len(new))] = rng.choice(names)
-        tried = cost(envs, FixedRecipe(tuple(new), 3.0, 0.0), TRAINING_SEED + LANES * (1 + step))[0]
-        scores.setdefault(tuple(new), []).append(tried)
-        if tried < value or rng.random() < np.exp((value - tried) / (2.0 * (1 - step / steps) + 0.05)):
-            now, value = tuple(new), tried
-    best = sorted(scores, key=lambda recipe: np.mean(scores[recipe]))[:12]
-    again = {recipe: np.mean([cost(envs, FixedRecipe(recipe, 3.0, 0.0), TRAINING_SEED + 500_000 + LANES * k)[0] for k in range(4)]) for recipe in best}
+    """The best sequence found; the best ones are tried again on fresh training seeds."""
+    scores: dict[tuple[str, ...], float] = {}
+
+    def score(recipe: tuple[str, ...]) -> float:
+        if recipe not in scores:
+            scores[recipe] = cost(envs, FixedRecipe(recipe, 5.0, 0.0), TRAINING_SEED)[0]
+        return scores[recipe]
+
+    for now in STARTS:
+        for step in range(steps):
+            new = _neighbour(list(now), names, rng)
+            if rng.random() < np.exp(min(0, score(now) - score(new)) / (1.5 * (1 - step / steps) + 0.05)):
+                now = new
+    best = sorted(scores, key=lambda recipe: scores[recipe])[:10]
+    seeds = [TRAINING_SEED + 500_000 + LANES * k for k in range(3)]
+    again = {recipe: np.mean([cost(envs, FixedRecipe(recipe, 5.0, 0.0), seed)[0] for seed in seeds]) for recipe in best}
     winner = min(again, key=lambda recipe: again[recipe])
     return winner, float(again[winner])
 
 
-def improvements(envs, rounds: int, rng: np.random.Generator) -> np.ndarray:
-    """Mean improvement of quality (last treatment, treatment) on bad tips in random play; row 0: at the start."""
+def _neighbour(recipe: list[str], names: list[str], rng: np.random.Generator) -> tuple[str, ...]:
+    """One treatment more, one less, two exchanged, or another one in its place."""
+    kind = rng.integers(4)
+    if kind == 0 and len(recipe) < 8:
+        recipe.insert(rng.integers(len(recipe) + 1), str(rng.choice(names)))
+    elif kind == 1 and len(recipe) > 1:
+        recipe.pop(rng.integers(len(recipe)))
+    elif kind == 2 and len(recipe) > 1:
+        i, j = rng.choice(len(recipe), 2, replace=False)
+        recipe[i], recipe[j] = recipe[j], recipe[i]
+    else:
+        recipe[rng.integers(len(recipe))] = str(rng.choice(names))
+    return tuple(recipe)
+
+
+def improvements(envs, rounds: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Mean improvement (last treatment, treatment) on bad tips in random play, row 0 at the start: of quality, of being good."""
     n = len(envs.episodes.task.names) - 1
-    total, count = np.zeros((n, n)), np.full((n, n), 1e-9)
+    total, count = {name: np.zeros((n, n)) for name in ("quality", "good")}, np.full((n, n), 1e-9)
     for turn in range(rounds):
         envs.reset(seed=TRAINING_SEED + 1_000_000 + turn * LANES)
         last = np.zeros(LANES, int)
         for _ in range(16):
-            truth = envs.episodes.truth
-            bad, before = ~truth["good"], truth["quality"]
+            before = envs.episodes.truth
             observation = envs.step(rng.integers(1, n, LANES))[0]
-            done = observation["action"].argmax(1)
-            real = bad & (done > 0)
-            np.add.at(total, (last[real], done[real]), (envs.episodes.truth["quality"] - before)[real])
+            done, after = observation["last_action"].argmax(1), envs.episodes.truth
+            real = ~before["good"] & (done > 0)
+            for name, sums in total.items():
+                np.add.at(sums, (last[real], done[real]), after[name][real].astype(float) - before[name][real])
             np.add.at(count, (last[real], done[real]), 1)
             last = np.where(done > 0, done, last)
-    return total / count
+    return {name: sums / count for name, sums in total.items()}
 
 
 def thresholds(envs, make) -> tuple[dict[str, float], float]:
@@ -100,7 +111,7 @@ def thresholds(envs, make) -> tuple[dict[str, float], float]:
 def main() -> None:
     """Print what was found, and one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=250, help="sequences that annealing tries")
+    parser.add_argument("--steps", type=int, default=60, help="steps of each annealing chain")
     parser.add_argument("--rounds", type=int, default=12, help="batches of random play for the table")
     arguments, rng = parser.parse_args(), np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
@@ -110,16 +121,17 @@ def main() -> None:
     gains = improvements(envs, arguments.rounds, rng)
     area = np.pi * (1e9 * envs.episodes.task.radius) ** 2 / AREA_UNIT
     tables = {}
-    for price in (0.0, 0.03, 0.1, 0.3):
-        worth = gains - price * area[:-1]
-        order = {("" if row == 0 else names[row]): tuple(names[1 + i] for i in np.argsort(-worth[row, 1:])) for row in range(len(names) - 1)}
-        tables[price] = (order, np.mean([cost(envs, GreedyTable(order, 3.0, 0.0), TRAINING_SEED + 600_000 + LANES * k)[0] for k in range(2)]))
-        print(f"table with price {price}: cost {tables[price][1]:.2f}", flush=True)
-    price = min(tables, key=lambda p: tables[p][1])
-    table = tables[price][0]
+    for kind, price in itertools.product(gains, (0.0, 0.03, 0.1, 0.3)):
+        worth = gains[kind] - price * area[:-1]
+        order = {("" if row == 0 else names[row]): tuple(names[1 + i] for i in np.argsort(-worth[row, 1:])[:6]) for row in range(len(names) - 1)}
+        value = np.mean([cost(envs, GreedyTable(order, 3.0, 0.0), TRAINING_SEED + 600_000 + LANES * k)[0] for k in range(2)])
+        tables[kind, price] = (order, value)
+        print(f"table of {kind} with price {price}: cost {value:.2f}", flush=True)
+    kind = min(tables, key=lambda key: tables[key][1])
+    table = tables[kind][0]
     recipe, value = anneal(envs, names[1:-1], arguments.steps, rng)
     print(f"recipe {recipe}: cost {value:.2f}", flush=True)
-    chosen = {"recipe": recipe, "price": price, "table": table}
+    chosen = {"recipe": recipe, "measure": kind[0], "price": kind[1], "table": table}
     chosen["recipe_thresholds"], chosen["recipe_cost"] = thresholds(envs, lambda sure, unsure: FixedRecipe(recipe, sure, unsure))
     chosen["table_thresholds"], chosen["table_cost"] = thresholds(envs, lambda sure, unsure: GreedyTable(table, sure, unsure))
     for name, content in chosen.items():

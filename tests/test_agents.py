@@ -260,3 +260,15 @@ def _check_export(model, training, folder):
     observation = model.env.reset()
     policy.begin(sb3.LANES, 0)
     assert np.abs(policy.decide(observation) - model.predict(observation, deterministic=True)[0]).max() < 1e-5
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_policy_of_numbered_actions_is_exported(tmp_path):
+    training = sb3.Training("probegym/TipConditioning-v0", "train", "ppo", 64)
+    model = sb3.train_sb3(training.env_id, "train", "ppo", training.steps, tmp_path)
+    policy = BundlePolicy(sb3.export_sb3(model, training, tmp_path / "policy", "a test"))
+    observation = model.env.reset()
+    policy.begin(sb3.LANES, 0)
+    assert np.array_equal(policy.decide(observation), model.predict(observation, deterministic=True)[0])
+    with pytest.raises(ProbeGymError, match="sac needs continuous actions"):
+        sb3.train_sb3(training.env_id, "train", "sac", 64, tmp_path / "sac")

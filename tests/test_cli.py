@@ -112,6 +112,9 @@ MISTAKES = {
     "scenario file": (["show", "StemTuning", "--scenario", "nowhere.yaml:x"], "check the path"),
     "agent": (["evaluate", "--agent", "nobody"], "use one of random"),
     "agent that does not fit": (["evaluate", "--agent", "nelder-mead", "--episodes", "1"], "use scenario 'beacon'"),
+    "agent of another environment": (["evaluate", "--agent", "nelder-mead", "--env", "TipConditioning"], "use one of random"),
+    "policy of another environment": (["evaluate", "--agent", "stem-tuning-haadf", "--env", "TipConditioning"], "made for probegym/StemTuning-v0"),
+    "sac without continuous actions": (["train", "TipConditioning", "--algorithm", "sac"], "use ppo"),
     "episodes text": (["evaluate", "--agent", "oracle", "--episodes", "x"], "--episodes"),
     "episodes zero": (["evaluate", "--agent", "oracle", "--episodes", "0"], "--episodes"),
     "seed negative": (["evaluate", "--agent", "oracle", "--seed", "-1"], "--seed"),
@@ -234,6 +237,15 @@ def test_train_then_evaluate(quick, tmp_path):
     assert spec["command"] == "probegym train StemTuning-v0 --algorithm distil --scenario train --updates 6 --seed 1 --out run"
     assert "success" in good("evaluate", "--agent", "run/policy", "--episodes", "4")
     _refusals(tmp_path)
+
+
+def test_every_environment_may_name_its_own_trainer(quick, tmp_path):
+    told = good("train", "TipConditioning", "--updates", "24", "--out", "run")
+    assert "probegym evaluate --agent run/policy --env TipConditioning-v0" in told
+    spec = json.loads((tmp_path / "run/policy/policy.json").read_text())
+    assert spec["command"] == "probegym train TipConditioning-v0 --algorithm distil --scenario train --updates 24 --seed 1 --out run"
+    told = good("evaluate", "--agent", "run/policy", "--env", "TipConditioning", "--episodes", "4")
+    assert "images to goal" in told and "tip quality at end" in told and "trehl" not in told and "dose" not in told
 
 
 def _refusals(folder):

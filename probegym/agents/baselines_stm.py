@@ -29,11 +29,11 @@ class Conditioner(Agent):
     def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
         names = episodes.task.names
         verdict = np.clip(observation["verdict"][:, 0].astype(float), 1e-6, 1 - 1e-6)
-        looked = observation["action"][:, 0] > 0
+        looked = observation["last_action"][:, 0] > 0
         self.evidence = np.where(looked, self.evidence, 0.0) + np.log(verdict / (1 - verdict))
         room = observation["room"] > 0
         room[:, [0, -1]] = False
-        action = self.choose(observation["action"].argmax(1), room, names)
+        action = self.choose(observation["last_action"].argmax(1), room, names)
         out_of_room, last = ~room.any(1), observation["budget"][:, 0] <= 1.01 / episodes.limits["measurements"]
         treating = (self.evidence <= self.unsure) & ~out_of_room
         over = (self.evidence > self.sure) | last
@@ -53,13 +53,13 @@ def numbers(wanted, names: tuple[str, ...]) -> np.ndarray:
     return np.array([names.index(name) for name in wanted])
 
 
-RECIPE = ("pulse +4 V", "pulse -4 V", "dip 1.2 nm", "dip 5 nm")
+RECIPE = ("pulse -4 V", "dip 5 nm")
 
 
 class FixedRecipe(Conditioner):
     """A sequence of treatments, from the start again when it is through; what does not fit any more is left out."""
 
-    def __init__(self, recipe: tuple[str, ...] = RECIPE, sure: float = 4.0, unsure: float = 0.0):
+    def __init__(self, recipe: tuple[str, ...] = RECIPE, sure: float = 5.0, unsure: float = 0.0):
         super().__init__(sure, unsure)
         self.recipe = recipe
 
@@ -74,15 +74,27 @@ class FixedRecipe(Conditioner):
 
 
 TABLE = {
-    "": ("dip 1 nm",),
-}
+    "": ("pulse -4 V", "pulse +4 V", "dip 1.2 nm", "dip 5 nm", "dip 2.5 nm", "dip 1.8 nm"),
+    "pulse +2.5 V": ("dip 1.8 nm", "dip 2.5 nm", "dip 1.2 nm", "dip 5 nm", "dip 1 nm", "pulse +8 V"),
+    "pulse -2.5 V": ("dip 5 nm", "dip 1.8 nm", "dip 2.5 nm", "dip 1 nm", "pulse +4 V", "dip 1.2 nm"),
+    "pulse +4 V": ("dip 1 nm", "dip 5 nm", "dip 1.8 nm", "dip 1.2 nm", "dip 2.5 nm", "dip 0.8 nm"),
+    "pulse -4 V": ("dip 1.2 nm", "dip 5 nm", "dip 1.8 nm", "pulse +8 V", "dip 2.5 nm", "dip 1 nm"),
+    "pulse +8 V": ("dip 5 nm", "dip 1.8 nm", "pulse -8 V", "dip 2.5 nm", "dip 1.2 nm", "dip 1 nm"),
+    "pulse -8 V": ("dip 1.2 nm", "dip 1 nm", "dip 1.8 nm", "dip 5 nm", "dip 2.5 nm", "pulse +8 V"),
+    "dip 0.8 nm": ("dip 1.2 nm", "pulse -4 V", "pulse +4 V", "dip 5 nm", "dip 1 nm", "pulse -8 V"),
+    "dip 1 nm": ("dip 1.8 nm", "dip 5 nm", "dip 1.2 nm", "dip 2.5 nm", "dip 1 nm", "pulse +8 V"),
+    "dip 1.2 nm": ("dip 5 nm", "dip 1.8 nm", "dip 1.2 nm", "pulse -4 V", "pulse +4 V", "dip 2.5 nm"),
+    "dip 1.8 nm": ("dip 1.2 nm", "dip 1.8 nm", "dip 5 nm", "pulse -4 V", "pulse +8 V", "dip 1 nm"),
+    "dip 2.5 nm": ("pulse -4 V", "dip 1.8 nm", "pulse -8 V", "dip 1.2 nm", "dip 5 nm", "dip 2.5 nm"),
+    "dip 5 nm": ("dip 5 nm", "dip 1.8 nm", "pulse +4 V", "dip 1.2 nm", "dip 2.5 nm", "pulse -4 V"),
+}  # fmt: skip
 """Last treatment -> treatments by measured improvement, the best first; "" at the start."""
 
 
 class GreedyTable(Conditioner):
     """After each treatment the one that improved the tip most, on average, when it followed that treatment."""
 
-    def __init__(self, table: dict[str, tuple[str, ...]] | None = None, sure: float = 4.0, unsure: float = 0.0):
+    def __init__(self, table: dict[str, tuple[str, ...]] | None = None, sure: float = 5.0, unsure: float = 1.0):
         super().__init__(sure, unsure)
         self.table = TABLE if table is None else table
 
@@ -96,7 +108,7 @@ class GreedyTable(Conditioner):
         orders = {0: numbers(self.table[""], names)} | {names.index(k): numbers(v, names) for k, v in self.table.items() if k}
         chosen = np.zeros(len(before), int)
         for lane, last in enumerate(self.last):
-            order = orders[int(last)]
+            order = orders.get(int(last), orders[0])
             fitting = order[room[lane, order]]
             chosen[lane] = fitting[0] if len(fitting) else np.flatnonzero(room[lane]).min(initial=len(names) - 1)
         return chosen

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import gymnasium as gym
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from probegym.agents import symmetry
+from probegym.agents import checkpoints, symmetry
 from probegym.agents.base import Agent
 from probegym.agents.stem_networks import READERS, TunerPolicy
 from probegym.envs.episodes import Episodes
@@ -199,34 +198,12 @@ class Trainer:
 
     def save(self) -> None:
         """Write the checkpoint atomically; raises ProbeGymError when it cannot be written."""
-        state = {
-            "config": asdict(self.config),
-            "update": self.update,
-            "reader": self.reader.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-        }
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
-                torch.save(state, Path(scratch) / "checkpoint.pt")
-                os.replace(Path(scratch) / "checkpoint.pt", self.checkpoint)
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-            raise ProbeGymError(f"cannot write checkpoint {self.checkpoint} ({error}): free space or choose another folder") from error
+        state = {"reader": self.reader.state_dict(), "optimiser": self.optimiser.state_dict()}
+        checkpoints.write(self.checkpoint, self.config, update=self.update, **state)
 
     def load(self) -> None:
         """Go on from the checkpoint; raises ProbeGymError when it is damaged or of another training."""
-        try:
-            state = torch.load(self.checkpoint, weights_only=True)
-        except Exception as error:
-            raise ProbeGymError(
-                f"checkpoint {self.checkpoint} cannot be read ({type(error).__name__}): delete it and train again"
-            ) from error
-        try:
-            changed = [k for k, v in asdict(self.config).items() if state["config"].get(k) != v]
-            if changed:
-                raise ProbeGymError(f"checkpoint {self.checkpoint} was made with other {', '.join(changed)}: use the same, or another folder")
+        with checkpoints.read(self.checkpoint, self.config) as state:
             self.reader.load_state_dict(state["reader"])
             self.optimiser.load_state_dict(state["optimiser"])
             self.update = int(state["update"])
-        except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-            raise ProbeGymError(f"checkpoint {self.checkpoint} is not one of this training: delete it and train again") from error

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import probegym
-from probegym.agents import baselines_stem, bundle
+from probegym.agents import baselines_stem, baselines_stm, bundle
 from probegym.agents.base import Agent, OracleAgent, RandomAgent, Script
 from probegym.agents.bundle import BundlePolicy
 from probegym.envs.task import Task
@@ -21,9 +21,14 @@ BASELINES: dict[str, Callable[[], Agent | Script]] = {
     "coordinate-descent": baselines_stem.CoordinateDescent,
     "nelder-mead": baselines_stem.NelderMead,
     "beacon": baselines_stem.BeaconBO,
+    "fixed-recipe": baselines_stm.FixedRecipe,
+    "greedy-table": baselines_stm.GreedyTable,
 }
 
-BELONGS = {"coordinate-descent": "stem_tuning", "nelder-mead": "stem_tuning", "beacon": "stem_tuning"}
+BELONGS = {
+    "coordinate-descent": "stem_tuning", "nelder-mead": "stem_tuning", "beacon": "stem_tuning",
+    "fixed-recipe": "tip_conditioning", "greedy-table": "tip_conditioning",
+}  # fmt: skip
 """Baseline -> family of environments that it works in; those left out work in every one."""
 
 
@@ -85,8 +90,9 @@ class Distillation:
 
 
 DISTILLATIONS: dict[str, Distillation] = {
+    "afm_tuning": Distillation("probegym.agents.train_afm:tuner", 12_000),
     "stem_tuning": Distillation("probegym.agents.export:tuner", 6000),
-    "tip_conditioning": Distillation("probegym.agents.conditioning:conditioner", 6000),
+    "tip_conditioning": Distillation("probegym.agents.conditioning:conditioner", 10_000),
 }
 
 

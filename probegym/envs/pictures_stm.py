@@ -25,7 +25,9 @@ def conditioning(task: TipConditioningTask, observation: dict, truth: dict, memo
     image = task.settings.image
     x = GAP
     nm = 1e9 * image.field_of_view
-    screen.panel(coloured(observation["image"][0], "warm", 0, 255), x, TOP, SIZE, f"{nm:g} nm, {image.bias:g} V, {1e12 * image.current:g} pA")
+    low, high = np.percentile(observation["image"], [0.5, 99.5])
+    high = max(high, low + 40)  # at least 0.1 nm from dark to bright, so that noise stays noise
+    screen.panel(coloured(observation["image"][0], "warm", low, high), x, TOP, SIZE, f"{nm:g} nm, {image.bias:g} V, {1e12 * image.current:g} pA")
     screen.scale_bar(x, TOP, SIZE, image.field_of_view, 2e-9, "2 nm")
     x += SIZE + GAP
     _map(screen, task, memory, x)
@@ -69,15 +71,15 @@ def _map(screen: Screen, task: TipConditioningTask, memory: dict, x: int) -> Non
 
 
 def _apex(screen: Screen, truth: dict, x: int) -> None:
-    """Side view of the hidden apex, 3 nm wide: metal, adsorbate, the atom that hops."""
+    """Side view of the hidden apex, 5 nm wide: metal, adsorbate, the atom that hops."""
     draw = screen.draw
     draw.rectangle((x, TOP, x + SIZE, TOP + SIZE), fill=FRESH)
     if not truth:
         screen.text("apex", x, TOP - 16)
         screen.text("hidden on an instrument", x + SIZE // 2, TOP + SIZE // 2, 13, FAINT, "mm")
         return
-    screen.text("apex from the side (hidden truth), 4 nm wide", x, TOP - 16)
-    apex, scale, floor = truth["apex"], SIZE / 4e-9, TOP + SIZE - 86
+    screen.text("apex from the side (hidden truth), 5 nm wide", x, TOP - 16)
+    apex, scale, floor = truth["apex"], SIZE / 5e-9, TOP + SIZE - 86
     foremost = int(np.argmin(apex[:, 2]))
     lowest = min(float(apex[:, 2].min()), 0.0)
     shank = floor - (float(apex[4:, 2].mean()) - lowest + 0.1e-9) * scale

@@ -51,7 +51,7 @@ class TipConditioningTask(Task):
         self.smallest, self.declare = self.radius[self.radius > 0].min(), n - 1
         self.area = CleanArea(s.area)
         pixels = s.image.pixels
-        shares = {"verdict": 1, "action": n, "room": n, "area": 1, "budget": 1}
+        shares = {"verdict": 1, "last_action": n, "room": n, "area": 1, "budget": 1}
         boxes = {name: spaces.Box(0, 1, (size,), np.float32) for name, size in shares.items()}
         self.observation_space = spaces.Dict({"image": spaces.Box(0, 255, (1, pixels, pixels), np.uint8)} | boxes)
         self.action_space = spaces.Discrete(n)
@@ -123,7 +123,7 @@ class TipConditioningTask(Task):
         grey = np.clip(127.5 + level * (255 / self.settings.grey_range), 0, 255).astype(np.uint8)  # a display saturates
         room = np.where(self.radius > 0, self.area.room(m, self.radius), 1.0)
         clean = 1 - self.area.spoilt(m) / self.settings.area**2
-        shares = {"verdict": m["verdict"][:, None], "action": np.eye(len(self.names))[m["action"]], "room": room,
+        shares = {"verdict": m["verdict"][:, None], "last_action": np.eye(len(self.names))[m["action"]], "room": room,
                   "area": clean[:, None], "budget": left[:, None]}  # fmt: skip
         return {"image": grey[:, None]} | {name: value.astype(np.float32) for name, value in shares.items()}
 
@@ -174,7 +174,7 @@ class TipConditioning(ScopeEnv):
     | 11, 12 | dip of 2.5, 5.0 nm | 25 nm |
     | 13 | declare: the episode ends | - |
 
-    Discs are radii and never overlap. A treatment without room is a look (`room` says which have some, `action` what was done).
+    Discs are radii and never overlap. A treatment without room is a look (`room` says which have some, `last_action` what was done).
     Numbers outside are refused; nothing is done.
 
     ## Observation Space
@@ -183,7 +183,7 @@ class TipConditioning(ScopeEnv):
     |---|---|---|---|
     | `image` | (1, 64, 64) | uint8 | height; 127 is the median, 0.6 nm from black to white; slow axis first |
     | `verdict` | (1,) | float32 | the classifier's P(good) for this image, calibrated at even odds |
-    | `action` | (14,) | float32 | one-hot: what was done last |
+    | `last_action` | (14,) | float32 | one-hot: what was done last |
     | `room` | (14,) | float32 | 1 where the disc of an action still fits somewhere |
     | `area` | (1,) | float32 | share of the surface that is clean |
     | `budget` | (1,) | float32 | share of the tightest budget that is left |

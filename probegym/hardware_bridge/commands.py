@@ -101,7 +101,8 @@ class TestFeedback(Command):
 class AcquireTopograph(Command):
     """Scan a constant-current STM image. shape: (rows, columns); field_of_view: width in m; speed: m/s along a line.
 
-    centre: (lanes, 2) m, x and y on the surface. bias: V at the sample; current: set point in A.
+    centre: (lanes, 2) m, x and y on the surface. bias: V at the sample; current: set point in A. Readings: ``height``
+    (lanes, rows, columns) in m, slow axis first; ``verdict`` (lanes,), P(good) of the classifier that judges the tip.
     """
 
     shape: tuple[int, int]

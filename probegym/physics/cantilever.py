@@ -16,38 +16,48 @@ from scipy.optimize import brentq
 
 from probegym.errors import ProbeGymError
 
+HEAVIEST = 1e5
+"""Tip mass over that of the beam."""
+
 
 @functools.cache
 def eigenvalues(modes: int, tip_mass: float = 0.0) -> tuple[float, ...]:
     """beta_n of cos b cosh b + 1 + tip_mass b (cos b sinh b - sin b cosh b) = 0; ``tip_mass`` over that of the beam."""
-    if modes < 1 or tip_mass < 0:
-        raise ProbeGymError(f"a beam needs at least one mode and a tip mass from 0, got {modes} modes and {tip_mass:g}")
+    if modes < 1 or not 0 <= tip_mass < HEAVIEST:
+        raise ProbeGymError(f"a beam needs at least one mode and a tip mass from 0 to {HEAVIEST:g}, got {modes} modes and {tip_mass:g}")
 
     def characteristic(b: float) -> float:  # divided by cosh b, so that it stays finite
         return np.cos(b) + 1 / np.cosh(b) + tip_mass * b * (np.cos(b) * np.tanh(b) - np.sin(b))
 
-    grid = np.arange(0.3, (modes + 1) * np.pi, 0.05)
+    grid = np.arange(0.05, (modes + 1) * np.pi, 0.05)
     signs = np.sign([characteristic(b) for b in grid])
     brackets = np.nonzero(signs[1:] != signs[:-1])[0][:modes]
     return tuple(float(brentq(characteristic, grid[i], grid[i + 1], xtol=1e-14)) for i in brackets)
 
 
+def _growing(beta: float) -> tuple[float, float]:
+    """(r, g) of a mode's shape cos bx - cosh bx - r (sin bx - sinh bx); its growing part is -g exp(b (x - 1)) / 2."""
+    sine = (np.cos(beta) + np.cosh(beta)) / (np.sin(beta) + np.sinh(beta))
+    return sine, (np.sin(beta) - np.cos(beta) - np.exp(-beta)) / (np.sin(beta) + np.sinh(beta)) * np.exp(beta)
+
+
 def shape(beta: float, x: np.ndarray | float) -> np.ndarray:
     """Deflection of a mode along the beam, x from 0 (clamp) to 1 (tip), 1 at the tip."""
+    sine, growing = _growing(beta)
 
     def unscaled(at):
-        ratio = (np.cos(beta) + np.cosh(beta)) / (np.sin(beta) + np.sinh(beta))
-        return np.cos(beta * at) - np.cosh(beta * at) - ratio * (np.sin(beta * at) - np.sinh(beta * at))
+        hyperbolic = (growing * np.exp(beta * (at - 1)) + (1 + sine) * np.exp(-beta * at)) / 2
+        return np.cos(beta * at) - sine * np.sin(beta * at) - hyperbolic
 
     return unscaled(np.asarray(x, float)) / unscaled(1.0)
 
 
 def end_slope(beta: float) -> float:
     """Slope of a mode at the tip for unit deflection there, times the length: what a light lever sees."""
-    ratio = (np.cos(beta) + np.cosh(beta)) / (np.sin(beta) + np.sinh(beta))
-    slope = beta * (-np.sin(beta) - np.sinh(beta) - ratio * (np.cos(beta) - np.cosh(beta)))
-    deflection = np.cos(beta) - np.cosh(beta) - ratio * (np.sin(beta) - np.sinh(beta))
-    return float(slope / deflection)
+    sine, growing = _growing(beta)
+    decaying = (1 + sine) * np.exp(-beta)
+    slope = beta * (-np.sin(beta) - sine * np.cos(beta) - (growing - decaying) / 2)
+    return float(slope / (np.cos(beta) - sine * np.sin(beta) - (growing + decaying) / 2))
 
 
 @dataclass(frozen=True)

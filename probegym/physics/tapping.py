@@ -25,6 +25,7 @@ WIDTH = TILE  # as in kernels/tapping.c
 FLAT, SIDE = 512, 96  # sizes of the tables there
 LONGEST_STEP = 15e-6  # s between control steps
 CYCLES_PER_STEP = 2.0
+DAMPED_STEP = 75  # quality over the cycles of a step at most: the amplitude must not grow by many contact depths within one
 NANO = 1e-9
 STATE = ("a_re", "a_im", "deflection", "i_seen", "q_seen", "integral", "carry", "z", "z_speed", "creep_1", "creep_2", "creep_3")
 
@@ -68,11 +69,13 @@ class Setup:
         for name, value in vars(self).items():
             if not np.isfinite(value).all():
                 raise ProbeGymError(f"tapping mode, {name}: must be finite")
-        for name in ("stiffness", "frequency", "detuning", "drive", "radius", "bandwidth", "piezo_quality", "z_range"):
+        for name in ("stiffness", "frequency", "detuning", "drive", "radius", "bandwidth", "z_range"):
             if not (np.asarray(getattr(self, name)) > 0).all():
                 raise ProbeGymError(f"tapping mode, {name}: must be above 0, got {np.min(getattr(self, name)):g}")
         if not (np.asarray(self.quality) > 0.5).all():
             raise ProbeGymError(f"tapping mode, quality: an overdamped cantilever does not tap, give more than 0.5, got {np.min(self.quality):g}")
+        if not (np.asarray(self.piezo_quality) > 0.5).all():
+            raise ProbeGymError(f"tapping mode, piezo_quality: give more than 0.5, got {np.min(self.piezo_quality):g}")
         for name in ("temperature", "sensor_noise", "neck_force", "piezo_frequency", "setpoint"):
             if (np.asarray(getattr(self, name)) < 0).any():
                 raise ProbeGymError(f"tapping mode, {name}: must not be negative, got {np.min(getattr(self, name)):g}")
@@ -175,7 +178,8 @@ def _tables() -> tuple[np.ndarray, np.ndarray]:
 
 
 def control_steps(setup: Setup, cell_time: np.ndarray, cycles: float = CYCLES_PER_STEP) -> np.ndarray:
-    """Control steps in a cell of ``cell_time`` s, (lanes,) int32: at most ``cycles`` oscillations and LONGEST_STEP apart."""
+    """Control steps in a cell of ``cell_time`` s, (lanes,) int32: at most ``cycles`` oscillations and LONGEST_STEP apart; fewer at low Q."""
+    cycles = np.minimum(cycles, np.asarray(setup.quality) / DAMPED_STEP)
     longest = np.minimum(cycles / np.asarray(setup.frequency, float), LONGEST_STEP)
     return np.broadcast_to(np.maximum(np.ceil(cell_time / longest * (1 - 1e-9)), 1).astype(np.int32), np.shape(cell_time))
 
@@ -191,13 +195,13 @@ def scan(setup: Setup, state: dict[str, np.ndarray], track: Track, cell_time: np
          cycles: float = CYCLES_PER_STEP) -> tuple[dict[str, np.ndarray], Trace]:  # fmt: skip
     """One way along a line in slow time -> (state after, trace). cell_time: (lanes,) s; keys: (lanes,) uint64 for the noise."""
     lanes, cells = track.height.shape
-    order = np.argsort(cell_time * np.asarray(setup.frequency), kind="stable")  # lanes of a tile wait for the slowest
+    steps = control_steps(setup, cell_time, cycles)
+    order = np.argsort(steps, kind="stable")  # lanes of a tile wait for the slowest
     tiles = -(-lanes // WIDTH)
 
     def packed(array: np.ndarray, kind) -> np.ndarray:
         return _tiles(np.asarray(array, kind)[order], tiles)
 
-    steps = control_steps(setup, cell_time, cycles)
     p = packed(_pack(setup, lanes).T, float)
     s = packed(np.stack([state[name] for name in STATE], 1), float)
     seeds = packed(np.asarray(keys, np.uint64).view(np.uint32).reshape(lanes, 2), np.uint32)

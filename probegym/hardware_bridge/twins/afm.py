@@ -136,6 +136,9 @@ class AfmTwin:
         s["key"][lanes] = s["surface_key"][lanes] = keys
         for name in CANTILEVER:
             s[name][lanes] = getattr(c, name).sample(keys, name)
+        for name, least in (("stiffness", 0.0), ("frequency", 0.0), ("quality", 0.5)):
+            if not (s[name][lanes] > least).all():
+                raise ProbeGymError(f"scenario, world.{name}: must be above {least:g}, drawn was {s[name][lanes].min():g}")
         if c.scaled:
             s["frequency"][lanes] *= np.sqrt(s["stiffness"][lanes] / 40.0)
         s["tuned_quality"][lanes] = s["quality"][lanes]
@@ -167,7 +170,7 @@ class AfmTwin:
             numbers = {name: float(value.sample(one, f"surface {name}")[0]) for name, value in kind.parameters.items()}
             surface = surfaces.build(kind.kind, int(key), self.extent, self.maps.shape[1:], **numbers, **kind.materials)
             if kind.debris:
-                surface = surfaces.with_debris(surface, s["debris"][lane])
+                surface = surfaces.with_debris(surface, s["debris"][lane, : kind.debris])
             self.maps[lane], self.materials[lane], self.drawn[lane] = surface.height, surface.material, shown
             self.tops[lane] = surface.height.max()
             properties = surface.properties()
@@ -245,6 +248,8 @@ class AfmTwin:
         rate = np.broadcast_to(np.asarray(command.line_rate, float), (self.lanes,))[lanes]
         if command.pixels < 8 or command.pixels > 4096 or (rate <= 0).any():
             raise Refused(f"ScanLine: 8 to 4096 pixels and a line rate above 0 Hz, asked were {command.pixels} and {rate.min():g} Hz")
+        if (s["line"][lanes] >= MOST_LINES).any():
+            raise Refused(f"ScanLine: an episode has room for {MOST_LINES} lines")
         if (s["feedback"][lanes, 3] <= 0).any():
             raise Refused("ScanLine: set the feedback before the first line")
         cells = command.pixels * OVERSAMPLING
@@ -319,8 +324,9 @@ class AfmTwin:
         expected, debris = s["expected"][lanes], np.full(len(lanes), -1)
         row, column = np.divmod(contact, c.columns)
         for i, lane in enumerate(lanes):
-            if s["debris"][lane, :, 3].any():
-                debris[i] = surfaces.debris_at(s["debris"][lane], (column[i] + 0.5) * self.pixel, (row[i] + 0.5) * self.pixel).max()
+            particles = s["debris"][lane, : c.surfaces[s["surface"][lane]].debris]
+            if particles[:, 3].any():
+                debris[i] = surfaces.debris_at(particles, (column[i] + 0.5) * self.pixel, (row[i] + 0.5) * self.pixel).max()
         return tapping.Track(heights.astype(float), hamaker, modulus, viscosity, expected - expected[:, :1]), debris
 
     def _walk(self, lanes: np.ndarray, seconds: np.ndarray) -> None:

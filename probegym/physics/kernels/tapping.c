@@ -32,6 +32,12 @@ ALWAYS real deviate(uint32_t bits)
     return (sum - 510) * 6.765875e-3f;
 }
 
+/* The same of two bytes, for what a filter smooths at once. */
+ALWAYS real coarse_deviate(uint32_t bits)
+{
+    return ((int)(bits & 255) + (int)(bits >> 8 & 255) - 255) * 9.568332e-3f;
+}
+
 /* A depth, not more than elastic energy allows: (8/15) E sqrt(R) d^(5/2) <= energy, with 3/8 for the exponent of 2/5. */
 ALWAYS real bounced(real depth, real elastic, real energy)
 {
@@ -41,15 +47,19 @@ ALWAYS real bounced(real depth, real elastic, real energy)
 }
 
 /* In-phase and quadrature part of the tip force at amplitude A and lowest gap s, and ``bend``: what mean and harmonics of the
-   force move the lowest point by, times the stiffness. For a short pulse that is minus half the mean force, since the sum over
-   harmonics n > 1 of 2/(1 - n^2) is -3/2; for a force that lasts it is the mean force. grip: slope of bend in contact. energy: what may go into the contact; where the
-   swing would go deeper, in the first cycles after a wall was hit, the tip bounces. */
+   force move the lowest point by, times the stiffness. For a short pulse that is minus half the mean force, or a quarter of the
+   in-phase part, since the sum over harmonics n > 1 of 2/(1 - n^2) is -3/2; for a force that lasts it is the mean force.
+   ``bend`` leaves out that quarter, which on a hard sample would deepen the contact that it comes from without end; the caller
+   adds it from the virial, which knows the in-phase part from the phase. grip: slope of bend in contact. energy: what may go
+   into the contact. In the first cycles after a wall was hit the swing would go deeper than that, and turn by more than a
+   collision does: the tip bounces, and the mean force is twice the momentum k A / w0 sqrt(2 d / A) a cycle. */
 ALWAYS void averaged_force(real A, real s, real energy, real radius, real hamaker, real modulus, real drag, real electric, real neck, real neck_on,
-                           real neck_off, const real *contact, const real *attraction, int extras, real *bend, real *cosine, real *sine,
+                           real neck_off, real stiffness, const real *contact, const real *attraction, int extras, real *bend, real *cosine, real *sine,
                            real *grip)
 {
     real b = s + A, far = s > CONTACT ? s : CONTACT, B = far + A, product = far * (far + 2 * A), spread = sqrtf(product);
-    real vdw = hamaker * radius * (1.0f / 6), depth = bounced(s < CONTACT ? CONTACT - s : 0, modulus * sqrtf(radius), energy);
+    real vdw = hamaker * radius * (1.0f / 6);
+    real nominal = s < CONTACT ? CONTACT - s : 0, depth = bounced(nominal, modulus * sqrtf(radius), energy);
     real u = depth / (2 * A), up = 1 + u;
     real inverse = 1 / (product * spread);
     real fm = -vdw * B * inverse, fc = vdw * 2 * A * inverse; /* -1/d^2: mean -B/(B^2-A^2)^(3/2), cos part +2A/(..)^(3/2) */
@@ -75,18 +85,21 @@ ALWAYS void averaged_force(real A, real s, real energy, real radius, real hamake
 #define CONTACT_TABLE(n) (contact[k + n] + f * (contact[k + 4 + n] - contact[k + n]))
     real A2 = 2 * A, rA2 = sqrtf(A2), up1 = 1 / sqrtf(up), scale = u * u * up1;
     real dmt = (4.0f / 3) * modulus * sqrtf(radius) * A2 * rA2, push = dmt * scale * CONTACT_TABLE(0), share = CONTACT_TABLE(3);
+    real bounce = 0.31830989f * stiffness * sqrtf(A2 * nominal) - fm, less = push > bounce ? bounce / push : 1;
+    push *= less;
     real beta = (B - spread) / A, short_lived = 1 - 1.5f * beta * beta; /* the attraction's harmonics fall as beta^n */
-    *bend = fm * short_lived + push * share;
-    *cosine = fc + dmt * scale / up * CONTACT_TABLE(1);
+    real in_phase = less * dmt * scale / up * CONTACT_TABLE(1), left = push * share - 0.25f * in_phase;
+    *bend = fm * short_lived - 0.25f * fc + left;
+    *cosine = fc + in_phase;
     *sine = drag * sqrtf(radius) * rA2 * A * scale / up * CONTACT_TABLE(2);
-    *grip = share > 0 ? 2 * push * share / (depth + 1e-3f) : 0;
+    *grip = left > 0 ? 2 * left / (depth + 1e-3f) : 0;
     if (extras & 2) {
         real low = 1 - (neck_on - s) / A, high = 1 - (neck_off - s) / A;
         low = low > 1 ? 1 : low < -1 ? -1 : low, high = high > 1 ? 1 : high < -1 ? -1 : high;
         high = s < neck_on ? high : 1;
         low = high <= -1 ? -1 : low; /* a neck that never breaks is always there */
         real a1 = arc_cosine(low), a2 = arc_cosine(high), s1 = sqrtf(1 - low * low), s2 = sqrtf(1 - high * high);
-        *bend -= neck * (a1 + a2) * 0.15915494f;
+        *bend -= neck * (a1 + a2 + 0.5f * (s1 + s2)) * 0.15915494f;
         *cosine += neck * (s1 + s2) * 0.31830989f;
         *sine += neck * (low - high) * 0.31830989f;
     }
@@ -135,8 +148,9 @@ static inline __attribute__((always_inline)) void scan(
                 float bend, cosine, sine, grip, bend2, cosine2, sine2, grip2;
                 float tr = ar + base, A = sqrtf(tr * tr + ai * ai) + 1e-3f, low = z + q0 - h - A, pressed = h - z > 0 ? h - z : 0;
                 float energy = 0.5f * c[STIFFNESS][l] * (A + pressed) * (A + pressed);
-#define FORCE(A, low, m, x, y, g) averaged_force(A, low, energy, radius, H[l], E[l], drag, c[ELECTRIC][l], c[NECK_FORCE][l], c[NECK_ON][l], c[NECK_OFF][l], contact, attraction, extras, &m, &x, &y, &g)
+#define FORCE(A, low, m, x, y, g) averaged_force(A, low, energy, radius, H[l], E[l], drag, c[ELECTRIC][l], c[NECK_FORCE][l], c[NECK_ON][l], c[NECK_OFF][l], c[STIFFNESS][l], contact, attraction, extras, &m, &x, &y, &g)
                 FORCE(A, low, bend, cosine, sine, grip);
+                float quarter = 0.25f * (rotate[l] * (A * A - base * tr) + decay[l] * base * ai - drive[l] * tr) / (half[l] * A); /* of the in-phase force, by the virial */
                 float gs = sine * half[l] / A, gc = cosine * half[l] / A;
                 /* (a, drive) over one step with the bracket frozen: N = 12 + 6x + x^2, D = 12 - 6x + x^2 */
 #define ADVANCE(gs, gc, nr, ni) do { \
@@ -147,27 +161,29 @@ static inline __attribute__((always_inline)) void scan(
                     nr = (ur * Dr + ui * Di) * size, ni = (ui * Dr - ur * Di) * size; } while (0)
                 float br, bi;
                 ADVANCE(gs, gc, br, bi);
-                q0 += (bend * compliance[l] - q0) / (1 + grip * compliance[l]);
+                q0 += ((bend + quarter) * compliance[l] - q0) / (1 + grip * compliance[l]);
                 q0 = q0 > -0.02f * A ? q0 : -0.02f * A; /* more of it is no correction */
                 tr = br + base;
                 float A2 = sqrtf(tr * tr + bi * bi) + 1e-3f;
                 FORCE(A2, z + q0 - h - A2, bend2, cosine2, sine2, grip2);
                 gs = 0.5f * (gs + sine2 * half[l] / A2), gc = 0.5f * (gc + cosine2 * half[l] / A2);
                 ADVANCE(gs, gc, br, bi);
-                q0 += (bend2 * compliance[l] - q0) / (1 + grip2 * compliance[l]);
+                q0 += ((bend2 + quarter) * compliance[l] - q0) / (1 + grip2 * compliance[l]);
                 q0 = q0 > -0.02f * A ? q0 : -0.02f * A;
-                float d = CONTACT - (z + q0 - h - A2), wide, braked;
-                d = bounced(d > 0 ? d : 0, E[l] * sqrtf(radius), energy), wide = sqrtf(radius * d); /* drag is largest on the way in, at half the depth */
+                float d = CONTACT - (z + q0 - h - A2), wide;
+                d = bounced(d > 0 ? d : 0, E[l] * sqrtf(radius), energy), wide = sqrtf(radius * d);
                 float pull = H[l] * radius * (float)(1 / (6 * 0.165 * 0.165)), push = (4.0f / 3) * E[l] * wide * d;
-                braked = 0.35355339f * push + drag * wide * sqrtf(0.5f * A2 * d) - pull, push -= pull;
-                push = braked > push ? braked : push;
+                /* (elastic) cos^3 + (drag) sin cos of an angle on the way in; close to its maximum */
+                float brake = drag * wide * sqrtf(2 * A2 * d), sine_in = brake / (2 * push + 1.4142136f * brake + 1e-9f), left = 1 - sine_in * sine_in;
+                push = sqrtf(left) * (push * left + brake * sine_in) - pull;
+                if (extras & 1) push -= c[ELECTRIC][l] * radius * (float)(1 / 0.165);
+                if (extras & 2) push -= c[NECK_FORCE][l];
                 peak[l] = on & (push > peak[l]) ? push : peak[l];
                 uint32_t n = 3 * count[l], r1 = hash32(hash32(n ^ seeds[l]) ^ seeds[WIDTH + l]), r2 = hash32(hash32((n + 1) ^ seeds[l]) ^ seeds[WIDTH + l]);
                 uint32_t r3 = hash32(hash32((n + 2) ^ seeds[l]) ^ seeds[WIDTH + l]);
                 br += kick[l] * deviate(r1), bi += kick[l] * deviate(r2);
                 float si = s[I_SEEN][l], sq = s[Q_SEEN][l], in = s[INTEGRAL][l], ca = s[CARRY][l], v = s[Z_SPEED][l], u, ra = rail[l];
-                real noise = seen_kick[l] * deviate(r3);
-                control(br + noise, bi, filter[l], c[SETPOINT][l], c[PROPORTIONAL][l], gain[l], c[FEED_FORWARD][l] * ff[l], c[RANGE][l], creep[l],
+                control(br + seen_kick[l] * coarse_deviate(r3), bi + seen_kick[l] * coarse_deviate(r3 >> 16), filter[l], c[SETPOINT][l], c[PROPORTIONAL][l], gain[l], c[FEED_FORWARD][l] * ff[l], c[RANGE][l], creep[l],
                         pz[l], pzv[l], pvz[l], pvv[l], &si, &sq, &in, &ca, c[RELAY][l], &z, &v, &u, &ra);
                 count[l] += on;
                 s[A_RE][l] = on ? br : ar, s[A_IM][l] = on ? bi : ai, s[DEFLECTION][l] = on ? q0 : s[DEFLECTION][l];

@@ -1,0 +1,43 @@
+"""Reward terms of AfmTuning; errors count in decades of a nanometre."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from probegym.envs.task import Transition
+from probegym.rewards import terms
+
+PRECISE = 1e-9  # m, unit of the errors that rewards are paid for
+
+
+def line_error(t: Transition) -> np.ndarray:
+    """Precision of the newest line: how close its height is to what the tip met, means apart."""
+    errors, line = t.after["errors"], t.after["line"]
+    return terms.precision(errors[np.arange(len(line)), np.maximum(line - 1, 0)], PRECISE)
+
+
+def agreement(t: Transition) -> np.ndarray:
+    """Precision with which trace and retrace of the newest line agree, means apart."""
+    height = t.memory["height"][:, 0]
+    apart = height[:, 0] - height[:, 1]
+    return terms.precision((apart - apart.mean(1, keepdims=True)).std(1), PRECISE)
+
+
+def error_signal(t: Transition) -> np.ndarray:
+    """Precision of the amplitude error of the newest line."""
+    return terms.precision(np.sqrt((t.memory["amplitude_error"][:, 0] ** 2).mean((1, 2))), PRECISE)
+
+
+def speed(t: Transition) -> np.ndarray:
+    """Doublings of the line rate over 1 Hz."""
+    return np.log2(1 / np.maximum(t.spent["time"], 1e-9))
+
+
+def events(t: Transition) -> np.ndarray:
+    """Crashes, forces above the limit, changes of the tip."""
+    return t.spent["damage"]
+
+
+def wear(t: Transition) -> np.ndarray:
+    """Growth of the tip's radius in nm."""
+    return np.maximum(t.after["tip_radius"] - t.before["tip_radius"], 0) / PRECISE
