@@ -149,7 +149,7 @@ def test_force_blunts_the_tip_and_counts():
     world = twin(blunting=1e-2, blunting_force=50e-9, force_limit=60e-9)
     seen = scan(world, 1)[0]
     grown = world.truth()["tip_radius"][0] - 8e-9
-    assert grown == pytest.approx(1e-2 * (world.truth()["peak_force"][0] - 50e-9)) and grown > 0
+    assert grown == pytest.approx(1e-2 * (world.truth()["peak_force"][0] - 50e-9), rel=1e-9, abs=0) and grown > 0
     assert seen.damage.tolist() == [1.0]
 
 
@@ -359,7 +359,7 @@ def test_settings_mean_what_they_say(quick):
     ranges = {name: limits for name, limits in zip(task.action_units["names"], task.action_units["ranges"], strict=True)}
     assert ranges["integral"] == [20.0, 2e4, 200.0] and task.action_units["largest_step"] == 0.25
     ends = task.values(np.array([np.zeros(6), np.ones(6), task.start]))
-    assert ends == pytest.approx(np.array([ranges[name] for name in NAMES]).T)
+    assert ends == pytest.approx(np.array([ranges[name] for name in NAMES]).T, rel=1e-9, abs=0)
     middle = dict(zip(NAMES, task.values(np.full(6, 0.5)), strict=True))
     assert middle["integral"] == pytest.approx(np.sqrt(20 * 2e4)) and middle["setpoint"] == pytest.approx(0.675)
 
@@ -382,7 +382,7 @@ def test_settings_reach_the_instrument(quick):
     env.reset(seed=1)
     env.step(push("feed_forward"))
     proportional, integral, ratio, drive, rate, forward = env.episodes.task.values(env.episodes.memory["settings"])[0]
-    assert env.episodes.world.state["feedback"][0] == pytest.approx([proportional, integral, ratio * drive, drive, forward])
+    assert env.episodes.world.state["feedback"][0] == pytest.approx([proportional, integral, ratio * drive, drive, forward], rel=1e-9, abs=0)
     before = env.episodes.ledger["time"][0]
     env.step(push("line_rate"))
     assert env.episodes.ledger["time"][0] - before == pytest.approx(1 / env.episodes.task.values(env.episodes.memory["settings"])[0, 4])
@@ -421,7 +421,7 @@ def test_an_episode_ends_after_its_lines(quick):
     info = steps[-1][4]
     assert info["is_success"] and info["reward_success"] == 1 and info["measurements"] == 5
     kept = env.episodes.world.truth()["errors"][0, 2:5]
-    assert info["height_error"] == pytest.approx(np.sqrt((kept**2).mean()))
+    assert info["height_error"] == pytest.approx(np.sqrt((kept**2).mean()), rel=1e-9, abs=0)
 
 
 def test_a_poor_frame_is_no_success(quick):

@@ -94,8 +94,8 @@ def test_a_tip_mass_slows_the_first_mode():
 
 @pytest.mark.parametrize(("stiffness", "picometres"), [(0.1, 202), (2, 45.1), (40, 10.1)])
 def test_thermal_motion(stiffness, picometres):
-    assert cantilever.thermal_rms(stiffness, 295) == pytest.approx(picometres * 1e-12, rel=5e-3)
-    assert 0.5 * stiffness * cantilever.thermal_rms(stiffness, 295) ** 2 == pytest.approx(0.5 * constants.k * 295)
+    assert cantilever.thermal_rms(stiffness, 295) == pytest.approx(picometres * 1e-12, rel=5e-3, abs=0)
+    assert 0.5 * stiffness * cantilever.thermal_rms(stiffness, 295) ** 2 == pytest.approx(0.5 * constants.k * 295, rel=1e-9, abs=0)
 
 
 @pytest.mark.parametrize(("frequency", "quality", "seconds"), [(70e3, 150, 682e-6), (300e3, 30000, 31.8e-3)])

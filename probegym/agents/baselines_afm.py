@@ -44,6 +44,11 @@ class FixedSettings(Agent):
         return np.clip((target - observation["settings"]) / episodes.task.settings.largest_step, -1, 1).astype(np.float32)
 
 
+def fixed_settings(line_rate: float | None = None) -> FixedSettings:
+    """The best of a search over all settings at once on training seeds, feed-forward included (benchmarks/afm_baselines.py)."""
+    return FixedSettings(proportional=0.3, integral=1000.0, setpoint=0.7, drive=15e-9, line_rate=line_rate)
+
+
 class RelayAutotune(FixedSettings):
     """Astrom & Hagglund's relay test once the tip is at the surface, then PI by the Ziegler-Nichols rules.
 

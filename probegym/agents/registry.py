@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import probegym
-from probegym.agents import baselines_stem, baselines_stm, bundle
+from probegym.agents import baselines_afm, baselines_stem, baselines_stm, bundle
 from probegym.agents.base import Agent, OracleAgent, RandomAgent, Script
 from probegym.agents.bundle import BundlePolicy
 from probegym.envs.task import Task
@@ -21,12 +21,17 @@ BASELINES: dict[str, Callable[[], Agent | Script]] = {
     "coordinate-descent": baselines_stem.CoordinateDescent,
     "nelder-mead": baselines_stem.NelderMead,
     "beacon": baselines_stem.BeaconBO,
+    "fixed-pi": baselines_afm.FixedSettings,
+    "fixed-settings": baselines_afm.fixed_settings,
+    "relay-autotune": baselines_afm.RelayAutotune,
+    "ramp-until-ringing": baselines_afm.RampUntilRinging,
     "fixed-recipe": baselines_stm.FixedRecipe,
     "greedy-table": baselines_stm.GreedyTable,
 }
 
 BELONGS = {
     "coordinate-descent": "stem_tuning", "nelder-mead": "stem_tuning", "beacon": "stem_tuning",
+    "fixed-pi": "afm_tuning", "fixed-settings": "afm_tuning", "relay-autotune": "afm_tuning", "ramp-until-ringing": "afm_tuning",
     "fixed-recipe": "tip_conditioning", "greedy-table": "tip_conditioning",
 }  # fmt: skip
 """Baseline -> family of environments that it works in; those left out work in every one."""

@@ -28,9 +28,15 @@ def error_signal(t: Transition) -> np.ndarray:
     return terms.precision(np.sqrt((t.memory["amplitude_error"][:, 0] ** 2).mean((1, 2))), PRECISE)
 
 
-def speed(t: Transition) -> np.ndarray:
-    """Doublings of the line rate over 1 Hz."""
-    return np.log2(1 / np.maximum(t.spent["time"], 1e-9))
+def speed(asked: float, t: Transition) -> np.ndarray:
+    """Worth of a line's speed: x - x^2 / 2 for x doublings of the asked line rate, Hz; slower lines cost ever more."""
+    doublings = np.log2(1 / (asked * np.maximum(t.spent["time"], 1e-9)))
+    return doublings - 0.5 * doublings**2
+
+
+def crash(t: Transition) -> np.ndarray:
+    """1 when a crash ended the episode before its frame was complete."""
+    return (t.failure & (t.memory["count"] < t.memory["lines"])).astype(float)
 
 
 def events(t: Transition) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 import numpy as np
 from gymnasium import spaces
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 from probegym.envs import afm_rewards, pictures_afm
 from probegym.envs.afm_settings import LOGARITHMIC, NAMES, Settings
 from probegym.envs.core import ScopeEnv, ScopeVectorEnv
-from probegym.envs.task import Observation, Task, Term, Where, failure, success
+from probegym.envs.task import Observation, Task, Term, Where, success
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Command, Lanes, Readings, ScanLine, SetFeedback
 from probegym.scenarios import explain
@@ -44,7 +45,8 @@ class AfmTuningTask(Task):
             "budget": spaces.Box(0, 1, (1,), np.float32),
         })  # fmt: skip
         self.action_space = spaces.Box(-1, 1, (len(NAMES),), np.float32)
-        common = [Term("speed", 0.05, afm_rewards.speed), Term("damage", -0.1, afm_rewards.events), Term("failure", -5.0, failure)]
+        speed = partial(afm_rewards.speed, s.line_rate[2])
+        common = [Term("speed", 0.04, speed), Term("damage", -0.1, afm_rewards.events), Term("crash", -5.0, afm_rewards.crash)]
         self.rewards = {
             "privileged": [Term("height_error", 0.2, afm_rewards.line_error, True), Term("wear", -0.1, afm_rewards.wear, True), Term("success", 1.0, success, True), *common],
             "observable": [Term("agreement", 0.1, afm_rewards.agreement), Term("error_signal", 0.1, afm_rewards.error_signal), *common],
@@ -63,6 +65,7 @@ class AfmTuningTask(Task):
             "phase": np.zeros(lines),
             "drive": np.ones((lanes, 2)),
             "count": np.zeros(lanes),
+            "lines": np.full(lanes, float(self.settings.lines)),
         }
 
     def values(self, settings: np.ndarray) -> np.ndarray:
@@ -114,9 +117,11 @@ class AfmTuningTask(Task):
         return done | (crashed & self.settings.crash_ends), done & ~crashed & good
 
     def _frame_error(self, truth: Lanes) -> np.ndarray:
-        """Rms height error of the lines that count, m."""
+        """Rms height error after the settling lines, m."""
         line = np.arange(truth["errors"].shape[1])
-        counts = (line >= min(self.settings.settling_lines, self.settings.lines - 1)) & (line < truth["line"][:, None])
+        scanned = line < truth["line"][:, None]
+        counts = scanned & (line >= self.settings.settling_lines)
+        counts |= scanned & ~counts.any(1, keepdims=True)  # a frame that ended early: all it has
         return np.sqrt((truth["errors"] ** 2 * counts).sum(1) / np.maximum(counts.sum(1), 1))
 
     def metrics(self, truth: Lanes, memory: Lanes) -> Lanes:
@@ -179,8 +184,8 @@ class AfmTuning(ScopeEnv):
 
     ## Rewards
     `privileged` (default), a line: -0.2 log10(height error / nm + 0.05), -0.1 per nm that the tip blunts; +1 for a good frame. `observable`, which
-    an instrument can compute: -0.1 log10(rms / nm + 0.05) of trace less retrace and of the amplitude error. Both: 0.05 log2(line rate / Hz), -0.1 an
-    event (force above the limit, crash, tip change), -5 for an episode that ends without success. In `info` as `reward_<term>`.
+    an instrument can compute: -0.1 log10(rms / nm + 0.05) of trace less retrace and of the amplitude error. Both: 0.04 (x - x^2 / 2) with
+    x = log2(line rate / rate at the start), -0.1 an event (force above the limit, crash, tip change), -5 for a crash that ends the frame. In `info` as `reward_<term>`.
 
     ## Starting State
     Cantilever, piezo, drift, tip, class and key of the surface are drawn from the scenario; the first line is scanned with the settings "at the start".

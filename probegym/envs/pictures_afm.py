@@ -35,7 +35,7 @@ def afm(memory: Lanes, truth: Lanes, rows: list, info: Lanes, lines: int) -> np.
         curve(screen, box, true, low, high, TRUE)
     curve(screen, box, height[1], low, high, RETRACE)
     curve(screen, box, height[0], low, high, TRACE)
-    screen.text(f"height, {high - low:.1f} nm from edge to edge", box[0], box[1] - 16)
+    screen.text(f"height, range {high - low:.1f} nm", box[0], box[1] - 16)
     screen.text("trace", box[0] + 190, box[1] - 16, 12, TRACE)
     screen.text("retrace", box[0] + 230, box[1] - 16, 12, RETRACE)
     if true is not None:
