@@ -230,8 +230,8 @@ def test_too_much_force_is_a_crash():
 
 
 def test_the_end_of_the_piezo_is_a_crash():
-    world = twin(z_range=4e-9)
-    assert scan(world, 1)[0].damage[0] >= 1 and world.truth()["crashed"][0]
+    world = twin(z_range=4e-9, crash_force=1.0)
+    assert scan(world, 1)[0].damage[0] >= 1 and world.truth()["crashed"][0] and not world.truth()["diverged"][0]
 
 
 def test_divergence_is_flagged_and_nothing_else_breaks(monkeypatch):
@@ -407,7 +407,7 @@ def test_a_crash_ends_the_episode_where_the_scenario_says_so(quick, ends):
     assert info["crashed"] == 1
     _, _, terminated, truncated, info = env.step(still())
     assert terminated is ends and not truncated and info["crashed"] == 1 and not info["is_success"]
-    assert info["reward_failure"] == (-5 if ends else 0) and info["reward_damage"] < 0
+    assert info["reward_crash"] == (-5 if ends else 0) and info["reward_damage"] < 0
     if ends:
         with pytest.raises(gym.error.ResetNeeded):
             env.step(still())
@@ -428,7 +428,7 @@ def test_a_poor_frame_is_no_success(quick):
     env = quick(task="lines: 4, settling_lines: 1, tolerance: 1e-6", world="crash_force: 1.0")
     env.reset(seed=1)
     info = [env.step(still()) for _ in range(3)][-1][4]
-    assert not info["is_success"] and info["reward_failure"] == -5
+    assert not info["is_success"] and info["reward_success"] == info["reward_crash"] == 0
 
 
 def test_the_budget_truncates(quick):
@@ -447,7 +447,7 @@ def test_rewards_pay_for_what_they_name(quick):
     observable = quick(number=1, reward="observable")
     observable.reset(seed=1)
     info = observable.step(still())[4]
-    assert {n for n in info if n.startswith("reward_")} == {f"reward_{n}" for n in ("agreement", "error_signal", "speed", "damage", "failure")}
+    assert {n for n in info if n.startswith("reward_")} == {f"reward_{n}" for n in ("agreement", "error_signal", "speed", "damage", "crash")}
 
 
 def test_agreement_and_error_signal_are_what_the_lines_show(quick):
