@@ -16,7 +16,7 @@ from probegym.agents.baselines_afm import DRIVE, SETPOINT, FixedSettings, RampUn
 from probegym.agents.evaluate import evaluate
 
 ENV_ID, TRAINING_SEED = "probegym/AfmTuning-v0", 5_000_000
-USUAL, GENTLE = {"setpoint": SETPOINT, "drive": DRIVE}, {"setpoint": 0.7, "drive": 15e-9}
+PLACES = [{"setpoint": SETPOINT, "drive": DRIVE}, {"setpoint": 0.7, "drive": 15e-9}, {"setpoint": 0.55, "drive": 11e-9}]
 
 
 def grids(searched: int) -> dict[str, list]:
@@ -30,9 +30,9 @@ def grids(searched: int) -> dict[str, list]:
         }
         for _ in range(searched)
     ]  # fmt: skip
-    gains = itertools.product((0.01, 0.05, 0.1, 0.2, 0.4), (300.0, 600.0, 1000.0, 1500.0, 2500.0))
-    ramps = itertools.product((1.4, 1.8), (1.03, 1.08, 1.15), (5e-5, 1.5e-4), (USUAL, GENTLE))
-    relays = itertools.product((0.3e-9, 1e-9, 2e-9), (0.5, 1.0, 1.5), (USUAL, GENTLE))
+    gains = itertools.product((0.01, 0.1, 0.2, 0.4, 0.7), (300.0, 600.0, 1000.0, 1500.0, 2500.0))
+    ramps = itertools.product((1.8, 2.5), (1.05, 1.1), (2e-5, 5e-5), PLACES)
+    relays = itertools.product((1e-9, 2e-9), (1.0, 1.5, 2.5, 4.0), PLACES)
     return {
         "fixed-pi": [(FixedSettings, {"proportional": p, "integral": i}) for p, i in gains],
         "fixed-settings": [(FixedSettings, settings) for settings in drawn],
@@ -46,9 +46,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--episodes", type=int, default=96)
     parser.add_argument("--searched", type=int, default=60, help="rows of the search over all settings")
+    parser.add_argument("--scripts", nargs="+", help="only these")
     arguments = parser.parse_args()
     chosen = {}
     for name, rows in grids(arguments.searched).items():
+        if arguments.scripts and name not in arguments.scripts:
+            continue
         scored = []
         for make, settings in rows:
             results = evaluate(make(**settings), ENV_ID, "train", arguments.episodes, TRAINING_SEED)
