@@ -36,7 +36,7 @@ def grids(searched: int) -> dict[str, list]:
     return {
         "fixed-pi": [(FixedSettings, {"proportional": p, "integral": i}) for p, i in gains],
         "fixed-settings": [(FixedSettings, settings) for settings in drawn],
-        "relay-autotune": [(RelayAutotune, {"relay": r, "caution": c, **where}) for r, c, where in relays],
+        "relay-autotune": [(RelayAutotune, {"relay": r, "factor": c, **where}) for r, c, where in relays],
         "ramp-until-ringing": [(RampUntilRinging, {"factor": f, "ringing": r, "share": s, **where}) for f, r, s, where in ramps],
     }
 

@@ -148,7 +148,7 @@ class AfmTuningTask(Task):
         return pictures_afm.afm(memory, truth, rows, info, self.settings.lines)
 
 
-ORACLE = (1.5, 1.0, 1.0, 0.5, 0.85, 20.0, 0.9)
+ORACLE = (1.67, 0.62, 0.49, 1.0, 0.76, 10.5, 0.95)
 """Weights of the lags, proportional share, setpoint, drive (nm), feed-forward; tuned on training seeds."""
 
 
