@@ -95,7 +95,7 @@ class Distillation:
 
 
 DISTILLATIONS: dict[str, Distillation] = {
-    "afm_tuning": Distillation("probegym.agents.train_afm:tuner", 12_000),
+    "afm_tuning": Distillation("probegym.agents.train_afm:tuner", 9600),
     "stem_tuning": Distillation("probegym.agents.export:tuner", 6000),
     "tip_conditioning": Distillation("probegym.agents.conditioning:conditioner", 10_000),
 }

@@ -23,7 +23,7 @@ class Settings(BaseModel):
     line_rate: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (2.0, 32.0, 8.0)  # Hz
     feed_forward: tuple[float, float, float] = (0.0, 1.0, 0.0)
     largest_step: PositiveFloat = 0.25  # change a line, as a share of the range (logarithmic for gains, drive and rate)
-    tolerance: PositiveFloat = 0.1  # of the rms corrugation: most height error of a successful frame
+    tolerance: PositiveFloat = 0.2  # of the rms corrugation: most height error of a successful frame
     settling_lines: int = Field(default=8, ge=0)  # first lines that the frame's error leaves out
     crash_ends: bool = True
 

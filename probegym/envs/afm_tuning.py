@@ -113,7 +113,7 @@ class AfmTuningTask(Task):
         if not truth:
             return done, np.zeros_like(done)
         crashed = truth["crashed"]
-        good = self._frame_error(truth) <= self.settings.tolerance * truth["profile"].std(1)
+        good = self._frame_error(truth) <= self.settings.tolerance * truth["corrugation"]
         return done | (crashed & self.settings.crash_ends), done & ~crashed & good
 
     def _frame_error(self, truth: Lanes) -> np.ndarray:
@@ -192,7 +192,7 @@ class AfmTuning(ScopeEnv):
 
     ## Episode End
 
-    1. Termination: after 32 lines. Success: no crash, and from the ninth line on an rms height error of at most 0.1 of the corrugation.
+    1. Termination: after 32 lines. Success: no crash, and from the ninth line on an rms height error of at most 0.2 of the surface's rms height.
     2. Termination: a crash (force above `crash_force`, piezo at its end, motion diverged), unless the scenario has `crash_ends: false`.
     3. Truncation: another line would not fit into the scenario's budget.
 

@@ -123,7 +123,7 @@ class AfmTwin:
         self.maps = np.zeros((lanes, c.rows, c.columns), np.float32)
         self.materials = np.zeros((lanes, c.rows, c.columns), np.uint8)
         self.properties = np.zeros((lanes, 8, 3))
-        self.tops = np.zeros(lanes, np.float32)
+        self.tops, self.corrugation = np.zeros(lanes, np.float32), np.zeros(lanes)
         self.drawn = np.zeros(lanes, object)  # what each map shows; maps follow from the state and are not part of it
 
     # ---- world protocol ----
@@ -172,7 +172,7 @@ class AfmTwin:
             if kind.debris:
                 surface = surfaces.with_debris(surface, s["debris"][lane, : kind.debris])
             self.maps[lane], self.materials[lane], self.drawn[lane] = surface.height, surface.material, shown
-            self.tops[lane] = surface.height.max()
+            self.tops[lane], self.corrugation[lane] = surface.height.max(), surface.height.std()
             properties = surface.properties()
             self.properties[lane, : len(properties)] = properties
 
@@ -192,7 +192,7 @@ class AfmTwin:
         s = self.state
         names = ("profile", "peak_force", "crashed", "diverged", "surface", "quality", "tuned_quality", "stiffness", "frequency", "piezo_frequency",
                  "piezo_quality", "tip_radius", "errors", "line")  # fmt: skip
-        return {name: s[name].copy() for name in names}
+        return {name: s[name].copy() for name in names} | {"corrugation": self.corrugation.copy()}
 
     def portrait(self, lane: int) -> Lanes:
         return {"map": self.maps[lane], "extent": np.array(self.extent), "position": np.array(self._position()[lane])}
