@@ -212,7 +212,7 @@ def evaluate(
 @app.command()
 def play(
     env: Env,
-    scenario: ScenarioOption = "haadf-id",
+    scenario: Annotated[str | None, typer.Option("--scenario", help="Scenario by name, or FILE.yaml:NAME; haadf-id by default.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, max=MAXIMUM_SEED, help="Episode; a new one by default.")] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder of frame.png.")] = Path("runs/play"),
 ) -> None:

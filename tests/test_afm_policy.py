@@ -89,7 +89,7 @@ def test_ringing_shows_in_its_band():
 
 def policy() -> FeedbackPolicy:
     torch.manual_seed(0)
-    return FeedbackPolicy(PIXELS, SETPOINT, torch.full((6,), 0.3), 0.25, hidden=16).eval()
+    return FeedbackPolicy(PIXELS, SETPOINT, torch.full((6,), 0.3), torch.tensor([1, 1, 1, 0.5, 1, 1]), 0.25, hidden=16).eval()
 
 
 def test_action_is_the_way_to_what_is_wanted():
@@ -100,6 +100,11 @@ def test_action_is_the_way_to_what_is_wanted():
     action, memory = here(torch.zeros(1, 12, PIXELS), settings, torch.zeros(1, 16))
     assert action[0].tolist() == pytest.approx([0, 0.4, -0.4, 0, -1, 1], abs=1e-5)
     assert memory.shape == (1, 16)
+
+
+def test_no_more_is_wanted_than_the_ceiling():
+    wanted = policy().wanted(100 * torch.randn(50, 32, generator=torch.Generator().manual_seed(1))).detach()
+    assert float(wanted[:, 3].max()) <= 0.5 < float(wanted[:, 2].max())
 
 
 def test_lines_one_by_one_are_the_lines_of_a_sequence():
@@ -167,12 +172,12 @@ def test_training_seeds_stay_below_those_of_selection(small, tmp_path):
 def test_finished_bundle_acts_as_the_module(small, tmp_path):
     trainer = small(tmp_path, updates=4)
     trainer.run()
-    folder = trainer.finish(tmp_path / "policy", "probegym train AfmTuning", 8)
+    folder = trainer.finish(tmp_path / "policy", "probegym train AfmTuning", 2)
     spec = json.loads((folder / "policy.json").read_text())
     assert [row["update"] for row in spec["selection"]["tried"]] == [4]
     assert spec["curve"]["columns"][0] == "update" and [row[0] for row in spec["curve"]["rows"]] == [2, 4]
     shipped = BundlePolicy(folder)
-    chosen, _ = trainer.choose(8)
+    chosen, _ = trainer.choose(10)
     agents = shipped, train_afm.Tuned(chosen)
     observation, _ = trainer.envs.reset(seed=5)
     for agent in agents:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import gymnasium as gym
 import numpy as np
 import pytest
 
+from probegym.agents.baselines_afm import FixedSettings
+from probegym.agents.evaluate import evaluate
 from probegym.envs.afm_tuning import NAMES, AfmTuning, AfmTuningVector
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import ScanLine, SetFeedback
@@ -15,6 +19,7 @@ from probegym.hardware_bridge.world import Refused
 from probegym.scenarios import load
 from tests.helpers import differences, moved
 
+ID = "probegym/AfmTuning-v0"
 NM = 1e-9
 ON = np.ones(1, bool)
 GRATING = [{"kind": "grating", "parameters": {"depth": 10e-9, "pitch": 160e-9, "wall_angle": 1.0}}]
@@ -511,3 +516,55 @@ def test_the_oracle_beats_settings_that_stay(quick):
     tuned, crashes = frame(lambda e: e.task.oracle(e.world.truth(), e.memory))
     kept, _ = frame(lambda e: np.zeros((24, 6), np.float32))
     assert tuned < 0.6 * kept and crashes <= 1
+
+
+def test_leaving_the_surface_does_not_pay():
+    """A tip that hovers shows flat lines whose ways agree: the observable reward must not fall for it."""
+    hovering = FixedSettings(proportional=1e-3, integral=20, setpoint=0.95, drive=10e-9, line_rate=16)
+    for scenario in ("grating", "grains", "terraces"):
+        away, there = (evaluate(agent, ID, scenario, 8, 5_000_000, reward="observable").returns.mean() for agent in (hovering, FixedSettings()))
+        assert there > away + 1
+
+
+def test_a_refused_reset_leaves_the_episode_as_it_was(tmp_path):
+    env = gym.make(ID, scenario=_scenario(tmp_path, world={"quality": {"choice": [-1, 400]}})).unwrapped
+    good = next(seed for seed in range(40) if _resets(env, seed))
+    bad = next(seed for seed in range(40) if not _resets(env, seed))
+    env.reset(seed=good)
+    env.step(np.zeros(6, np.float32))
+    before = env.snapshot()
+    with pytest.raises(ProbeGymError, match=r"world\.quality: must be from"):
+        env.reset(seed=bad)
+    after = env.snapshot()
+    assert differences(after.world, before.world) == [] and differences(after.memory, before.memory) == []
+    env.step(np.zeros(6, np.float32))
+
+
+def _scenario(folder, **tables) -> str:
+    """A scenario in a file of its own: ``id`` but for these tables."""
+    (folder / "own.yaml").write_text(json.dumps({"mine": {"extends": "id"} | tables}))
+    return f"{folder / 'own.yaml'}:mine"
+
+
+def _resets(env, seed: int) -> bool:
+    try:
+        env.reset(seed=seed)
+    except ProbeGymError:
+        return False
+    return True
+
+
+def test_a_snapshot_of_another_environment_is_refused():
+    other = gym.make("probegym/StemTuning-v0", scenario="graphene").unwrapped
+    other.reset(seed=0)
+    env = gym.make(ID).unwrapped
+    env.reset(seed=0)
+    with pytest.raises(ProbeGymError, match="another environment or scenario"):
+        env.restore(other.snapshot())
+
+
+@pytest.mark.parametrize("world", [{"drift": 1.0}, {"settling": 1.0}, {"frequency": 1e12}, {"stiffness": 1e30}, {"line_spacing": 1.0}, {"blunting": 1e9},
+                                   {"surfaces": [{"kind": "terraces", "parameters": {"key": 3}}]}], ids=str)  # fmt: skip
+def test_a_world_beyond_any_afm_is_refused_by_name(tmp_path, world):
+    with pytest.raises(ProbeGymError, match=f"world.{next(iter(world))}"):
+        gym.make(ID, scenario=_scenario(tmp_path, world=world)).unwrapped.reset(seed=0)

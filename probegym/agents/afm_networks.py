@@ -92,24 +92,26 @@ class LineFeatures(nn.Module):
 class FeedbackPolicy(nn.Module):
     """Observation and memory -> action and memory. ``mean`` and ``scale`` (FEATURES,) standardise the features.
 
-    start: settings (6,) between 0 and 1 that it asks for before it has learned anything. largest_step: change of the
-    settings that an action of 1 means.
+    start: settings (6,) between 0 and 1 that it asks for before it has learned anything. ceiling: (6,) what it never asks
+    more than. largest_step: change of the settings that an action of 1 means.
     """
 
     mean: torch.Tensor
     scale: torch.Tensor
+    ceiling: torch.Tensor
 
-    def __init__(self, pixels: int, setpoint: tuple[float, float], start: torch.Tensor, largest_step: float, hidden: int = 96):
+    def __init__(self, pixels: int, setpoint: tuple[float, float], start: torch.Tensor, ceiling: torch.Tensor, largest_step: float, hidden: int = 96):
         super().__init__()
         self.features, self.largest_step, self.hidden = LineFeatures(pixels, setpoint), largest_step, hidden
         self.register_buffer("mean", torch.zeros(FEATURES))
         self.register_buffer("scale", torch.ones(FEATURES))
+        self.register_buffer("ceiling", ceiling.clone())
         self.look = nn.Sequential(nn.Linear(FEATURES, hidden), nn.SiLU())
         self.recur = nn.GRU(hidden, hidden, batch_first=True)
         self.head = nn.Sequential(nn.Linear(2 * hidden, hidden), nn.SiLU(), nn.Linear(hidden, SETTINGS))
         with torch.no_grad():
             self.head[-1].weight *= 0.1
-            self.head[-1].bias.copy_(torch.logit(start.clamp(0.02, 0.98)))
+            self.head[-1].bias.copy_(torch.logit((start / ceiling).clamp(0.02, 0.98)))
 
     def embed(self, features: torch.Tensor, memory: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Sequences of features (b, t, FEATURES) and memory (b, hidden) -> what is known (b, t, 2 hidden) and memory after."""
@@ -118,8 +120,8 @@ class FeedbackPolicy(nn.Module):
         return torch.cat([seen, remembered], -1), after[0]
 
     def wanted(self, known: torch.Tensor) -> torch.Tensor:
-        """What is known (..., 2 hidden) -> wanted settings (..., 6) between 0 and 1."""
-        return torch.sigmoid(self.head(known))
+        """What is known (..., 2 hidden) -> wanted settings (..., 6) between 0 and the ceiling."""
+        return self.ceiling * torch.sigmoid(self.head(known))
 
     def forward(self, lines: torch.Tensor, settings: torch.Tensor, memory: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         known, memory = self.embed(self.features(lines, settings)[:, None], memory)

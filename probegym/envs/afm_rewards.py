@@ -8,6 +8,8 @@ from probegym.envs.task import Transition
 from probegym.rewards import terms
 
 PRECISE = 1e-9  # m, unit of the errors that rewards are paid for
+UNSEEN = 50e-9  # m, error that a line counts on which the tip never touched
+MOST_WEAR = 10.0  # nm a line
 
 
 def line_error(t: Transition) -> np.ndarray:
@@ -16,16 +18,25 @@ def line_error(t: Transition) -> np.ndarray:
     return terms.precision(errors[np.arange(len(line)), np.maximum(line - 1, 0)], PRECISE)
 
 
+def _lost(t: Transition) -> np.ndarray:
+    """Share of the newest line on which the tip hardly touched: an error signal of four fifths of its headroom or more.
+
+    A tip that has left the surface shows a flat image whose ways agree; only this tells it from a flat surface.
+    """
+    headroom = t.memory["drive"][:, 0] * (1 - t.memory["ratio"])
+    return (t.memory["amplitude_error"][:, 0] > 0.8 * headroom[:, None, None]).mean((1, 2))
+
+
 def agreement(t: Transition) -> np.ndarray:
-    """Precision with which trace and retrace of the newest line agree, means apart."""
+    """Precision with which trace and retrace of the newest line agree, means apart; lost ground counts UNSEEN."""
     height = t.memory["height"][:, 0]
     apart = height[:, 0] - height[:, 1]
-    return terms.precision((apart - apart.mean(1, keepdims=True)).std(1), PRECISE)
+    return terms.precision((apart - apart.mean(1, keepdims=True)).std(1) + UNSEEN * _lost(t), PRECISE)
 
 
 def error_signal(t: Transition) -> np.ndarray:
-    """Precision of the amplitude error of the newest line."""
-    return terms.precision(np.sqrt((t.memory["amplitude_error"][:, 0] ** 2).mean((1, 2))), PRECISE)
+    """Precision of the amplitude error of the newest line; lost ground counts UNSEEN."""
+    return terms.precision(np.sqrt((t.memory["amplitude_error"][:, 0] ** 2).mean((1, 2))) + UNSEEN * _lost(t), PRECISE)
 
 
 def speed(asked: float, t: Transition) -> np.ndarray:
@@ -45,5 +56,5 @@ def events(t: Transition) -> np.ndarray:
 
 
 def wear(t: Transition) -> np.ndarray:
-    """Growth of the tip's radius in nm."""
-    return np.maximum(t.after["tip_radius"] - t.before["tip_radius"], 0) / PRECISE
+    """Growth of the tip's radius in nm, at most MOST_WEAR: a tip that is gone cannot be more so."""
+    return np.clip((t.after["tip_radius"] - t.before["tip_radius"]) / PRECISE, 0, MOST_WEAR)

@@ -6,6 +6,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
 
 NAMES = ("proportional", "integral", "setpoint", "drive", "line_rate", "feed_forward")
+LIMITS = {"proportional": (1e-9, 1e6), "integral": (1e-6, 1e9), "setpoint": (1e-3, 0.999), "drive": (1e-10, 1e-6), "line_rate": (0.01, 1e3), "feed_forward": (0, 1)}
 LOGARITHMIC = np.array([True, True, False, True, True, False])
 
 
@@ -29,10 +30,11 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _ranges(self) -> Settings:
-        if not 0 <= self.feed_forward[0] <= self.feed_forward[1] <= 1:
-            raise ValueError(f"feed_forward is a weight between 0 and 1, got {self.feed_forward}")
         for name in NAMES:
             low, high, start = getattr(self, name)
+            least, most = LIMITS[name]
+            if low < least or high > most:
+                raise ValueError(f"{name} must lie between {least:g} and {most:g}, got {(low, high, start)}")
             if not low <= start <= high:
                 raise ValueError(f"{name} must be (low, high, start) with low <= start <= high, got {(low, high, start)}")
         if self.settling_lines >= self.lines:

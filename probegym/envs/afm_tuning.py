@@ -64,6 +64,7 @@ class AfmTuningTask(Task):
             "amplitude_error": np.zeros(lines),
             "phase": np.zeros(lines),
             "drive": np.ones((lanes, 2)),
+            "ratio": np.full(lanes, 0.5),
             "count": np.zeros(lanes),
             "lines": np.full(lanes, float(self.settings.lines)),
         }
@@ -96,7 +97,8 @@ class AfmTuningTask(Task):
         lines = readings[-1].values
         for name in ("height", "amplitude_error", "phase"):
             memory[name][where] = np.stack([lines[name], memory[name][:, 0]], 1)[where]
-        drive = self.values(memory["settings"])[:, 3]
+        ratio, drive = self.values(memory["settings"])[:, 2:4].T
+        memory["ratio"] = np.where(where, ratio, memory["ratio"])
         memory["drive"][where] = np.stack([drive, memory["drive"][:, 0]], 1)[where]
         memory["count"] = memory["count"] + where
         flat = memory["height"] - memory["height"].mean(-1, keepdims=True)

@@ -95,11 +95,11 @@ class Episodes:
 
     def begin(self, keys: np.ndarray, where: np.ndarray) -> tuple[Observation, Lanes]:
         """Start episodes on some lanes; returns full-width observation and info (other lanes keep their last)."""
+        self.world.begin(keys, where)  # first, because it may refuse
         for name, fresh in self.task.memory(self.lanes).items():
             self.memory[name][where] = fresh[where]
         for array in self.ledger.values():
             array[where] = 0
-        self.world.begin(keys, where)
         readings, spent = self._command(self.task.opening(self.memory), where)
         for name, limit in self.limits.items():
             if (need := 2 * spent[name].max()) > limit * (1 + 1e-9):
@@ -169,6 +169,9 @@ class Episodes:
 
     def restore(self, snapshot: Snapshot, lane: int, generator: np.random.Generator) -> None:
         """Put it back, here or into another lane of the same task."""
+        mine = (self.memory, self.observation)
+        if any(set(theirs) != set(own) for theirs, own in zip((snapshot.memory.arrays, snapshot.observation), mine, strict=True)):
+            raise ProbeGymError("the snapshot is of another environment or scenario: restore it where it was taken")
         self.world.restore(snapshot.world, lane)
         self.truth = self.world.truth() or {}
         snapshot.memory.put(self.memory, lane)

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from probegym.agents.base import Agent
 from probegym.agents.files import write_bytes
+from probegym.agents.registry import task_type
 from probegym.agents.report import png
 from probegym.envs import pictures
 from probegym.errors import ProbeGymError
@@ -72,11 +73,12 @@ def _unbuffered(stream: IO[str]):
 class Play:
     """One episode played by a person; ``out`` receives ``frame.png``, the environment's own picture, after every step."""
 
-    def __init__(self, env_id: str, scenario: str, seed: int, out: Path, console: Console):
+    def __init__(self, env_id: str, scenario: str | None, seed: int, out: Path, console: Console):
+        if task_type(env_id).family != "stem_tuning":
+            raise ProbeGymError(f"play knows the keys of StemTuning, not of {env_id}: use StemTuning")
+        scenario = scenario or "haadf-id"
         self.env = gym.make(env_id, scenario=scenario, render_mode="rgb_array", disable_env_checker=True).unwrapped
         task = self.env.episodes.task
-        if task.family != "stem_tuning":
-            raise ProbeGymError(f"play knows the keys of StemTuning, not of {env_id}: use StemTuning")
         self.env_id, self.scenario, self.seed, self.out, self.console = env_id, scenario, seed, out, console
         self.names, self.scales, self.largest = task.names, task.scales, task.settings.largest_step
         self.pending = np.zeros(len(self.names))

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, ValidationError, field_validator
 
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Command, Lanes, LaneState, Readings, ScanLine, SetFeedback, TestFeedback
@@ -21,6 +21,11 @@ RECENTRING = 50.0  # 1/s, integral gain that keeps a relay test symmetric
 RAIL = 0.05  # share of a line that the piezo may spend at the end of its range
 PARKED = 5e-9  # m above the first point, where a new episode starts
 CANTILEVER = ("stiffness", "frequency", "quality", "detuning", "piezo_frequency", "piezo_quality", "creep", "voltage", "neck_force")
+LIMITS = {
+    "stiffness": (1e-3, 1e4), "frequency": (1e3, 5e6), "quality": (0.6, 1e5), "detuning": (-20, 20), "piezo_frequency": (0, 1e6), "piezo_quality": (0.6, 1e3),
+    "creep": (0, 0.5), "voltage": (-100, 100), "neck_force": (0, 1e-6), "radius": (1e-10, 1e-6), "half_angle": (0.01, 1.5), "drift": (-1e-6, 1e-6), "settling": (-1e-6, 1e-6),
+}  # fmt: skip
+"""What may be drawn; beyond it nothing is an AFM."""
 TIP = ("radius", "half_angle", "second", "shift", "length", "load", "bare_radius")
 
 
@@ -36,6 +41,13 @@ class SurfaceConfig(_Table):
     materials: dict[str, str] = {}  # parameter that names a material -> its name
     debris: int = Field(default=0, ge=0, le=64)  # loose particles
 
+    @field_validator("parameters", "materials")
+    @classmethod
+    def _known(cls, table: dict) -> dict:
+        if reserved := {"kind", "key", "extent", "shape", "tilt", "grid"} & set(table):
+            raise ValueError(f"{', '.join(sorted(reserved))} is not a number of the surface: leave it out")
+        return table
+
 
 def _sampled(value: Any) -> Any:
     return Field(default=value, validate_default=True)
@@ -45,10 +57,10 @@ class AfmConfig(_Table):
     """The ``world`` table of an AFM scenario. SI units."""
 
     surfaces: list[SurfaceConfig] = Field(min_length=1)
-    field_of_view: PositiveFloat = 0.5e-6  # m, along a line
-    line_spacing: PositiveFloat = 4e-9  # m
-    rows: PositiveInt = 128  # of the map, as far apart as its columns; lines beyond it see its mirror image
-    columns: PositiveInt = 320  # over 1.25 fields of view
+    field_of_view: float = Field(default=0.5e-6, ge=1e-8, le=1e-4)  # m, along a line
+    line_spacing: float = Field(default=4e-9, gt=0, le=1e-6)  # m
+    rows: int = Field(default=128, ge=8, le=4096)  # of the map, as far apart as its columns; lines beyond it see its mirror image
+    columns: int = Field(default=320, ge=8, le=4096)  # over 1.25 fields of view
 
     stiffness: Sampled = _sampled(40.0)  # N/m
     frequency: Sampled = _sampled(300e3)  # Hz, for the stiffness of 40 N/m where ``scaled``
@@ -73,7 +85,7 @@ class AfmConfig(_Table):
 
     radius: Sampled = _sampled(8e-9)  # m
     half_angle: Sampled = _sampled(0.35)  # rad
-    blunting: NonNegativeFloat = 0.0  # m/N a line
+    blunting: float = Field(default=0.0, ge=0, le=0.1)  # m/N a line
     blunting_force: NonNegativeFloat = 100e-9  # N, below it nothing wears
     change_rate: NonNegativeFloat = 0.0  # tip changes per s
     change_slope: NonNegativeFloat = 0.0  # 1/(s N) more for force above blunting_force
@@ -129,26 +141,37 @@ class AfmTwin:
     # ---- world protocol ----
 
     def begin(self, keys: np.ndarray, where: np.ndarray) -> None:
-        s, c, lanes = self.state, self.config, np.nonzero(where)[0]
+        lanes = np.nonzero(where)[0]
+        before = {name: array[lanes].copy() for name, array in self.state.items()}
+        try:
+            self._begin(np.asarray(keys, np.uint64)[lanes], lanes)
+        except ProbeGymError:  # an impossible world: the episodes that were there stay
+            for name, array in before.items():
+                self.state[name][lanes] = array
+            raise
+
+    def _begin(self, keys: np.ndarray, lanes: np.ndarray) -> None:
+        s, c = self.state, self.config
+        drawn = {name: getattr(c, name).sample(keys, name) for name in LIMITS}
+        for name, (low, high) in LIMITS.items():
+            if not ((drawn[name] >= low) & (drawn[name] <= high)).all():
+                worst = drawn[name][(drawn[name] < low) | (drawn[name] > high)][0]
+                raise ProbeGymError(f"scenario, world.{name}: must be from {low:g} to {high:g}, drawn was {worst:g}")
         for array in s.values():
             array[lanes] = 0
-        keys = np.asarray(keys, np.uint64)[lanes]
         s["key"][lanes] = s["surface_key"][lanes] = keys
         for name in CANTILEVER:
-            s[name][lanes] = getattr(c, name).sample(keys, name)
-        for name, least in (("stiffness", 0.0), ("frequency", 0.0), ("quality", 0.5)):
-            if not (s[name][lanes] > least).all():
-                raise ProbeGymError(f"scenario, world.{name}: must be above {least:g}, drawn was {s[name][lanes].min():g}")
+            s[name][lanes] = drawn[name]
         if c.scaled:
             s["frequency"][lanes] *= np.sqrt(s["stiffness"][lanes] / 40.0)
         s["tuned_quality"][lanes] = s["quality"][lanes]
         place = randomness.uniform(keys, 0, "place", 3)
         s["surface"][lanes] = (place[:, 0] * len(c.surfaces)).astype(int)
         heading = 2 * np.pi * place[:, 1:2]
-        s["velocity"][lanes] = c.drift.sample(keys, "drift")[:, None] * np.hstack([np.cos(heading), np.sin(heading)])
+        s["velocity"][lanes] = drawn["drift"][:, None] * np.hstack([np.cos(heading), np.sin(heading)])
         heading = 2 * np.pi * place[:, 2:3]
-        s["settling"][lanes] = c.settling.sample(keys, "settling")[:, None] * np.hstack([np.cos(heading), np.sin(heading)])
-        tip = tips.sharp(len(lanes), c.radius.sample(keys, "radius"), c.half_angle.sample(keys, "half angle"))
+        s["settling"][lanes] = drawn["settling"][:, None] * np.hstack([np.cos(heading), np.sin(heading)])
+        tip = tips.sharp(len(lanes), drawn["radius"], drawn["half_angle"])
         for name in TIP:
             s[f"tip_{name}"][lanes] = tip[name]
         for lane in lanes:
