@@ -15,7 +15,7 @@ from probegym.envs.clean_area import PITCH, CleanArea
 from probegym.envs.tip_conditioning import TipConditioning
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import AcquireTopograph, DipTip, PulseBias, SetAberrations
-from probegym.hardware_bridge.twins.stm import StmTwin
+from probegym.hardware_bridge.twins.stm import LIMITS, StmTwin
 from probegym.hardware_bridge.world import Refused
 from probegym.physics import stm_apex
 from probegym.scenarios import load, names
@@ -139,6 +139,7 @@ def test_debris_is_seen_where_it_fell_and_nowhere_else():
     [
         (pulse(9.0), "up to 8 V"), (pulse(0.0), "not zero"), (pulse(np.nan), "not finite"), (dip(6e-9), "up to 5 nm"), (dip(0.0), "more than zero"),
         (topograph(pixels=300), "1 to 256 pixels"), (topograph(field_of_view=-1.0), "positive field_of_view"), (topograph(bias=0.0), "bias"),
+        (topograph(field_of_view=1.0), "up to 1 um"), (topograph(current=1.0), "contact"),
         (topograph(centre=np.full((1, 2), np.inf)), "not finite"), (SetAberrations(("C10",), np.zeros((1, 1))), "no SetAberrations"),
     ],
 )  # fmt: skip
@@ -178,6 +179,36 @@ def test_densities_above_one_a_cell_are_refused():
     surface = load("tip_conditioning", "id").world["surface"] | {"adatom_density": 1e18}
     with pytest.raises(ProbeGymError, match="adatom_density is above"):
         twin(surface=surface)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("terrace_width", 0.0), ("terrace_width", -1e-9), ("terrace_width", {"normal": [30e-9, 20e-9]}), ("step_height", -1.0), ("adatom_height", 1e300),
+        ("reconstruction", 1e30), ("adatom_density", -1.0), ("cluster_radius", -1e-9), ("meander_period", 0.0), ("current_noise", 1e30),
+        ("line_noise", 1e300), ("efficacy", -1.0), ("feedback_bandwidth", 0.0), ("feedback_bandwidth", -5.0), ("drift", 1.0), ("rate", -1.0),
+    ],
+)  # fmt: skip
+def test_an_impossible_draw_is_refused_and_the_episodes_stay(name, value):
+    config, lanes = load("tip_conditioning", "id").world, 64
+    known = name in StmTwin(config, 1).config.surface or name == "reconstruction"
+    change = {"surface": config["surface"] | {name: value}} if known else {"tip_change": {name: value}} if name == "rate" else {name: value}
+    world = StmTwin(config | change, lanes)
+    world.restore(twin().snapshot(0), 3)
+    before = {field: array.copy() for field, array in world.state.items()}
+    with pytest.raises(ProbeGymError, match=rf"^scenario, world\.\S*{name}: must be from \S+ to \S+, drawn was \S+$"):
+        world.begin(np.arange(lanes, dtype=np.uint64), np.ones(lanes, bool))
+    assert all(np.array_equal(world.state[field], array) for field, array in before.items())
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_images_at_the_limits_are_finite(side):
+    edge = {name: pair[side] for name, pair in LIMITS.items()}
+    surface = {name.removeprefix("surface."): edge.pop(name) for name in list(edge) if name.startswith("surface.")}
+    world, on = twin(2, surface=surface, tip_change={"rate": edge.pop("tip_change.rate")}, **edge), np.ones(2, bool)
+    world.execute(dip(5e-9, 2), on)
+    for _ in range(3):
+        assert all(np.isfinite(values).all() for values in world.execute(topograph(2, 64), on).values.values())
 
 
 # ---- places ----
@@ -336,13 +367,33 @@ def test_the_oracle_says_when_task_and_world_differ(tmp_path):
 @pytest.mark.parametrize(
     ("task", "mend"),
     [("pulses: {bias: [4.0]}", "as many entries"), ("image: {field_of_view: 20e-9}", "field_of_view"), ("dips: {radius: [1e-9]}", "entries"),
-     ("area: 1e-9", "area"), ("bogus: 1", "bogus")],
+     ("area: 1e-9", "area"), ("bogus: 1", "bogus"), ("image: {bias: 0}", "image.bias: .*1 mV to 10 V"), ("image: {current: 1.0}", "image.current"),
+     ("pulses: {bias: [2.5, 4.0, 80.0]}", "pulses.bias"), ("dips: {depth: [5e-6], radius: [10e-9], flat: [1e-9]}", "dips.depth")],
 )  # fmt: skip
 def test_an_impossible_task_is_refused_in_one_line(task, mend, tmp_path):
     (tmp_path / "mine.yaml").write_text(f"mine: {{extends: id, task: {{{task}}}}}")
     with pytest.raises(ProbeGymError, match=mend) as caught:
         TipConditioning(f"{tmp_path / 'mine.yaml'}:mine")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("task", "mend"), [("pulses: {bias: [2.5, 4.0, 9.0]}", "up to 8 V"), ("dips: {depth: [8e-9], radius: [10e-9], flat: [1e-9]}", "up to 5 nm")]
+)
+def test_a_treatment_beyond_the_world_is_refused_at_reset(task, mend, tmp_path):
+    (tmp_path / "mine.yaml").write_text(f"mine: {{extends: id, task: {{{task}}}}}")
+    with pytest.raises(Refused, match=mend):
+        TipConditioning(f"{tmp_path / 'mine.yaml'}:mine").reset(seed=0)
+
+
+def test_a_treatment_that_the_world_refuses_spoils_nothing():
+    env = TipConditioning("id")
+    env.reset(seed=0)
+    env.episodes.task.bias[5] = 9.0
+    before = {name: array.copy() for name, array in env.episodes.memory.items()}
+    with pytest.raises(Refused, match="up to 8 V"):
+        env.step(5)
+    assert all(np.array_equal(env.episodes.memory[name], array) for name, array in before.items())
 
 
 # ---- agents ----

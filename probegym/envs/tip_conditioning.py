@@ -71,6 +71,10 @@ class TipConditioningTask(Task):
         }
 
     def opening(self, memory: Lanes) -> Iterable[tuple[Command, Where | None]]:
+        s, centre = self.settings, self.area.places[memory["place"]]
+        lanes, nobody = len(centre), np.zeros(len(centre), bool)  # asked of no lane: a world without such treatments refuses now
+        yield PulseBias(centre, np.full(lanes, max(s.pulses.bias)), s.pulses.duration), nobody
+        yield DipTip(centre, np.full(lanes, max(s.dips.depth)), s.dips.bias, s.dips.duration), nobody
         yield self._topograph(memory), None
 
     def _topograph(self, memory: Lanes) -> AcquireTopograph:
@@ -83,13 +87,13 @@ class TipConditioningTask(Task):
         place = self.area.nearest(m, radius)
         acting = where & (radius > 0) & (place >= 0)  # an action without room is a look
         centre = self._flattest(m, action, np.where(acting, place, m["place"]), radius)
+        yield PulseBias(centre, self.bias[action], s.pulses.duration), acting & (self.bias[action] != 0)
+        yield DipTip(centre, self.depth[action], s.dips.bias, s.dips.duration), acting & (self.depth[action] > 0)
         m["action"] = np.where(where, np.where(acting | (action == self.declare), action, 0), m["action"])
         m["just_spoilt"] = np.where(where, np.pi * radius**2 * acting, m["just_spoilt"])
         m["actions"] += where & (action != self.declare)
         m["place"] = np.where(acting, place, m["place"])
         self.area.spoil(m, acting, centre, radius)
-        yield PulseBias(centre, self.bias[action], s.pulses.duration), acting & (self.bias[action] != 0)
-        yield DipTip(centre, self.depth[action], s.dips.bias, s.dips.duration), acting & (self.depth[action] > 0)
         view = self.area.next_view(m, self.smallest)
         seeing = where & (action != self.declare) & (view >= 0)  # who declares, or has no place left, takes no more images
         m["place"] = np.where(seeing, view, m["place"])

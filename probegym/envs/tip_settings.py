@@ -5,11 +5,21 @@ from __future__ import annotations
 from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from probegym.envs.clean_area import PITCH
 
-Positive = Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
+
+def _a_bias(value: float) -> float:
+    if not 1e-3 <= abs(value) <= 10:
+        raise ValueError(f"must be from 1 mV to 10 V, of either sign, got {value:g} V")
+    return value
+
+
+Bias = Annotated[float, AfterValidator(_a_bias)]  # V
+Length = Annotated[float, Field(ge=0.1e-9, le=10e-9)]  # m
+Radius = Annotated[float, Field(ge=1e-9, le=1e-6)]  # m
+Pulse = Annotated[float, Field(ge=0.1, le=10)]  # V
 
 
 class Image(BaseModel):
@@ -19,30 +29,30 @@ class Image(BaseModel):
 
     pixels: int = Field(64, ge=16, le=256)
     field_of_view: float = Field(10e-9, gt=0, le=14e-9)  # m; larger ones would reach into forbidden discs
-    speed: PositiveFloat = 100e-9  # m/s
-    bias: float = -1.0  # V
-    current: PositiveFloat = 25e-12  # A
+    speed: float = Field(100e-9, ge=1e-9, le=1e-5)  # m/s
+    bias: Bias = -1.0  # V
+    current: float = Field(25e-12, ge=1e-13, le=10e-9)  # A
 
 
 class _Kind(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    radius: Positive  # m, of the forbidden disc
-    duration: PositiveFloat = 0.2  # s
+    radius: tuple[Radius, ...] = Field(min_length=1)  # m, of the forbidden disc
+    duration: float = Field(0.2, ge=1e-6, le=100)  # s
 
 
 class Pulses(_Kind):
     """Bias pulses; every one with either sign."""
 
-    bias: Positive  # V
+    bias: tuple[Pulse, ...] = Field(min_length=1)  # V
 
 
 class Dips(_Kind):
     """Dips into the surface."""
 
-    depth: Positive  # m
-    flat: Positive  # m, side of the flat patch that is looked for
-    bias: float = 0.02  # V
+    depth: tuple[Length, ...] = Field(min_length=1)  # m
+    flat: tuple[Length, ...] = Field(min_length=1)  # m, side of the flat patch that is looked for
+    bias: Bias = 0.02  # V
 
 
 class Settings(BaseModel):
@@ -51,11 +61,11 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     image: Image = Image()
-    grey_range: PositiveFloat = 0.6e-9  # m from black to white around the median
+    grey_range: float = Field(0.6e-9, ge=1e-12, le=1e-6)  # m from black to white around the median
     area: float = Field(250e-9, ge=PITCH, le=1e-6)  # m, side of the square that may be worked on
     pulses: Pulses
     dips: Dips
-    price: NonNegativeFloat = 0.02  # of an action, and of AREA_UNIT
+    price: float = Field(0.02, ge=0, le=1)  # of an action, and of AREA_UNIT
 
     @model_validator(mode="after")
     def _matching(self) -> Settings:

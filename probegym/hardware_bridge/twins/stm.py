@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from scipy.special import ndtri
 
 from probegym.errors import ProbeGymError
@@ -20,7 +20,18 @@ from probegym.scenarios.distributions import Sampled
 DEBRIS = 10  # features that a treatment leaves
 KEPT_DEBRIS = 48 * DEBRIS  # the oldest make room
 AREA_PRICE = 1e4 * 1e-18  # m^2 that cost an oracle as much as one treatment
+LARGEST_VIEW, FARTHEST = 1e-6, 1e-3  # m, of an image and of its centre from the origin
 _NOISE = ("current_noise", "height_noise", "line_noise", "feedback_bandwidth")
+
+LIMITS = {
+    "surface.step_height": (0.0, 2e-9), "surface.terrace_width": (1e-9, 1.0), "surface.direction": (-6.3, 6.3),
+    "surface.meander": (0.0, 10e-9), "surface.meander_period": (1e-9, 1e-3), "surface.adatom_height": (0.0, 1e-9),
+    "surface.cluster_height": (0.0, 10e-9), "surface.cluster_radius": (0.0, 10e-9), "surface.adsorbate_depth": (0.0, 1e-9),
+    "surface.island_radius": (0.0, 10e-9), "surface.reconstruction": (0.0, 1e-9),
+    "efficacy": (0.0, 10.0), "tip_change.rate": (0.0, 10.0), "error_rate": (1e-6, 0.499), "current_noise": (0.0, 1.0),
+    "height_noise": (0.0, 1e-9), "line_noise": (0.0, 1e-9), "feedback_bandwidth": (1.0, 1e5), "drift": (0.0, 0.5e-9),
+} | {f"surface.{name}": (0.0, 1 / side**2) for name, side in CELLS.items()}  # fmt: skip
+"""What a draw may be; an episode whose draw lies outside is refused."""
 
 Chance = Annotated[float, Field(ge=0, le=1)]
 
@@ -30,8 +41,8 @@ class Treatments(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    strength: tuple[PositiveFloat, ...] = Field(min_length=1)
-    spoil_radius: tuple[PositiveFloat, ...]  # m, within which debris falls
+    strength: tuple[Annotated[float, Field(gt=0, le=100)], ...] = Field(min_length=1)
+    spoil_radius: tuple[Annotated[float, Field(gt=0, le=1e-6)], ...]  # m, within which debris falls
     clean: tuple[Chance, ...]
     settle: tuple[Chance, ...]
     reform: tuple[Chance, ...]
@@ -61,7 +72,7 @@ class TipChange(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     rate: Sampled  # 1/s
-    jump: NonNegativeFloat = 0.05e-9  # m, standard deviation of the change of length
+    jump: float = Field(0.05e-9, ge=0, le=10e-9)  # m, standard deviation of the change of length
     clean: Chance = 0.2
     settle: Chance = 0.2
     reform: Chance = 0.4
@@ -94,7 +105,7 @@ class StmConfig(BaseModel):
     line_noise: Sampled = Field(default=2e-12, validate_default=True)  # m, from line to line
     feedback_bandwidth: Sampled = Field(default=300.0, validate_default=True)  # Hz, of a clean apex
     drift: Sampled = Field(default=0.0, validate_default=True)  # m/s, in a random direction
-    approach_time: NonNegativeFloat = 2.0  # s, to each place
+    approach_time: float = Field(2.0, ge=0, le=1e4)  # s, to each place
 
     @model_validator(mode="after")
     def _consistent(self) -> StmConfig:
@@ -142,21 +153,34 @@ class StmTwin:
     def begin(self, keys: np.ndarray, where: np.ndarray) -> None:
         s, c = self.state, self.config
         keys = np.where(where, np.asarray(keys, np.uint64), np.uint64(0))
+        drawn = self._drawn(keys, where)  # first, because it may refuse
         s["key"][where], s["count"][where], s["treatments"][where] = keys[where], 0, 0
         s["debris"][where] = 0
         s["surface_key"][where] = randomness.subkey(keys, 0, "surface")[where]
         for column, name in enumerate(FIELDS):
-            s["surface"][where, column] = c.surface[name].sample(keys, f"surface {name}")[where] if name in c.surface else 0.0
+            s["surface"][where, column] = drawn[f"surface.{name}"][where] if name in c.surface else 0.0
         heading = 2 * np.pi * randomness.uniform(keys, 0, "heading", 1)
-        velocity = c.drift.sample(keys, "drift")[:, None] * np.hstack([np.cos(heading), np.sin(heading)])
+        velocity = drawn["drift"][:, None] * np.hstack([np.cos(heading), np.sin(heading)])
         s["velocity"][where] = velocity[where]
-        s["efficacy"][where] = c.efficacy.sample(keys, "efficacy")[where]
-        s["tip_change_rate"][where] = c.tip_change.rate.sample(keys, "tip change")[where]
-        s["error_rate"][where] = c.error_rate.sample(keys, "error rate")[where]
+        s["efficacy"][where], s["error_rate"][where] = drawn["efficacy"][where], drawn["error_rate"][where]
+        s["tip_change_rate"][where] = drawn["tip_change.rate"][where]
         for column, name in enumerate(_NOISE):
-            s["noise"][where, column] = np.abs(getattr(c, name).sample(keys, name))[where]
+            s["noise"][where, column] = drawn[name][where]
         draws = randomness.uniform(keys, 0, "apex", stm_apex.DRAWS)
         stm_apex.draw(s, where, draws, c.double, c.blunt, c.contaminated, c.unstable)
+
+    def _drawn(self, keys: np.ndarray, where: np.ndarray) -> Lanes:
+        """Every number of the world that is drawn, (lanes,) each; raises where one lies outside LIMITS."""
+        c = self.config
+        drawn = {f"surface.{name}": field.sample(keys, f"surface {name}") for name, field in c.surface.items()}
+        drawn |= {name: getattr(c, name).sample(keys, name) for name in ("efficacy", "drift", *_NOISE)}
+        drawn |= {"tip_change.rate": c.tip_change.rate.sample(keys, "tip change"), "error_rate": c.error_rate.sample(keys, "error rate")}
+        for name, values in drawn.items():
+            low, high = LIMITS[name]
+            outside = where & ~((values >= low) & (values <= high))
+            if outside.any():
+                raise ProbeGymError(f"scenario, world.{name}: must be from {low:g} to {high:g}, drawn was {values[outside][0]:g}")
+        return drawn
 
     def execute(self, command: Command, where: np.ndarray) -> Readings:
         handler = self._handlers.get(type(command))
@@ -194,6 +218,10 @@ class StmTwin:
             raise Refused(f"this STM scans 1 to {stm.WIDEST} pixels a side, asked were {rows} x {columns}")
         if min(command.field_of_view, command.speed, command.current) <= 0 or command.bias == 0:
             raise Refused("an image needs a positive field_of_view, speed and current and a bias that is not zero")
+        if command.field_of_view > LARGEST_VIEW or (np.abs(command.centre[where]) > FARTHEST).any():
+            raise Refused(f"this STM scans up to {1e6 * LARGEST_VIEW:g} um within {1e3 * FARTHEST:g} mm of the origin")
+        if stm.gap(command.bias, command.current) <= 0:
+            raise Refused(f"a current of {command.current:g} A at {command.bias:g} V would bring the tip into contact")
         line_time = 2 * command.field_of_view / command.speed
         seconds = rows * line_time + c.approach_time
         before = {name: s[name].copy() for name in ("apex", "loose")}
@@ -222,14 +250,14 @@ class StmTwin:
 
     def _pulse(self, command: PulseBias, where: np.ndarray) -> Readings:
         most = self.config.pulses.strength[-1]
-        if where.any() and ((np.abs(command.bias[where]) > most) | (command.bias[where] == 0)).any():
+        if (np.abs(command.bias) > most).any() or (command.bias[where] == 0).any():  # too much is refused in idle lanes, too
             raise Refused(f"this STM pulses up to {most:g} V of either sign, not zero")
         self._treat(command.position, where, self.config.pulses.at(np.abs(command.bias)), np.sign(command.bias))
         return self._readings(where, command.duration + self.config.approach_time, 1, 0)
 
     def _dip(self, command: DipTip, where: np.ndarray) -> Readings:
         most = self.config.dips.strength[-1]
-        if where.any() and ((command.depth[where] > most) | (command.depth[where] <= 0)).any():
+        if (command.depth > most).any() or (command.depth[where] <= 0).any():
             raise Refused(f"this STM dips up to {1e9 * most:g} nm, more than zero")
         self._treat(command.position, where, self.config.dips.at(command.depth), np.zeros(self.lanes))
         return self._readings(where, command.duration + self.config.approach_time, 1, 0)

@@ -81,9 +81,9 @@ static void look(Scene *s, const Surface *p, uint64_t key, const double centre[2
         if (b[2] && fabs(b[0] - centre[0]) < reach && fabs(b[1] - centre[1]) < reach) add_bump(s, b[0], b[1], b[2], b[3]);
     }
     double w = p->terrace_width, middle = centre[0] * s->cosine + centre[1] * s->sine, span = 1.42 * far + fabs(p->meander);
-    int64_t n = (int64_t)floor((middle - span) / w) - 1;
+    int64_t n = w > 0 ? (int64_t)floor((middle - span) / w) - 1 : 0;
     s->first_edge = 0;
-    for (;; n++) {
+    for (int turn = 0; w > 0 && turn < EDGES + 4; turn++, n++) { /* at most three lie before the first in view */
         double edge = (n + 0.6 * (hashed(key, n, 0, 64) - 0.5)) * w;
         if (edge > middle + span || s->edges == EDGES) break;
         if (edge < middle - span) s->first_edge = (int)n + 1;
