@@ -17,7 +17,7 @@ class Case:
     """One scenario to test an environment with.
 
     steady: turns random actions into ones that do not end the episode. short: a budget of a few steps.
-    varying: observations of which every element must change within an episode.
+    varying: observations of which every element must change within an episode. libraries: heavy ones that a step needs.
     """
 
     scenario: str
@@ -25,6 +25,7 @@ class Case:
     short: int
     varying: tuple[str, ...]
     rewards: tuple[str, ...] = ("privileged",)
+    libraries: tuple[str, ...] = ()
 
 
 def undeclared(actions: np.ndarray) -> np.ndarray:

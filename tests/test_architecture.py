@@ -21,6 +21,7 @@ BUILDERS = ("probegym/physics/specimens.py", "probegym/physics/from_file.py")
 MAY_IMPORT = {
     "probegym/errors.py": (),
     "probegym/physics/": ("probegym.physics", "probegym.errors"),
+    "probegym/surrogates/": ("probegym.surrogates", "probegym.errors"),
     "probegym/rewards/": ("probegym.rewards", "probegym.physics", "probegym.errors"),
     "probegym/scenarios/": ("probegym.scenarios", "probegym.physics.randomness", "probegym.errors"),
     "probegym/hardware_bridge/commands.py": ("probegym.hardware_bridge.world",),
@@ -75,7 +76,7 @@ def test_a_layer_knows_only_what_is_below(layer):
 def test_environments_load_no_simulator_and_no_agents():
     for path in (PACKAGE / "envs").glob("*.py"):
         for name in imports(path, module_level=True):
-            assert not within(name, ("probegym.hardware_bridge.twins", "probegym.physics", "probegym.agents", "torch", "abtem", "ase")), path
+            assert not within(name, ("probegym.hardware_bridge.twins", "probegym.physics", "probegym.agents", "torch", "gpytorch", "abtem", "ase")), path
 
 
 def test_nothing_outside_agents_knows_agents():
@@ -85,9 +86,9 @@ def test_nothing_outside_agents_knows_agents():
 
 
 @pytest.mark.parametrize("library", ["stable_baselines3", "torch", "botorch", "gpytorch", "onnx", "onnxruntime", "matplotlib"])
-def test_learning_libraries_stay_with_the_agents(library):
+def test_learning_libraries_stay_with_the_agents_and_the_surrogates(library):
     for path, name in zip(FILES, NAMES, strict=True):
-        if not name.startswith(("probegym/agents/", "probegym/physics/differentiable.py", *COMMAND_LINE)):
+        if not name.startswith(("probegym/agents/", "probegym/surrogates/", "probegym/physics/differentiable.py", *COMMAND_LINE)):
             assert not any(within(m, (library,)) for m in imports(path)), name
 
 

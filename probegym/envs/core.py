@@ -66,6 +66,10 @@ class ScopeEnv(gym.Env):
     def render(self):
         return self.episodes.picture(0) if self.render_mode == "rgb_array" else None
 
+    def action_masks(self) -> np.ndarray:
+        """(actions,) bool: which discrete actions make sense now, as sb3-contrib asks for them; raises ProbeGymError without any."""
+        return self.episodes.task.masks(self.episodes.memory)[0]
+
     def snapshot(self) -> Snapshot:
         """Everything that decides the rest of the episode; survives pickling."""
         return self.episodes.snapshot(0, self.np_random)
@@ -174,6 +178,10 @@ class ScopeVectorEnv(gym.vector.VectorEnv):
 
     def render(self):
         return tuple(self.episodes.picture(lane) for lane in range(self.num_envs)) if self.render_mode == "rgb_array" else None
+
+    def action_masks(self) -> np.ndarray:
+        """(lanes, actions) bool: which discrete actions make sense now; raises ProbeGymError where actions are not discrete."""
+        return self.episodes.task.masks(self.episodes.memory)
 
     def snapshot(self, lane: int) -> Snapshot:
         """One lane's state; can be restored into any lane, or into a single environment."""

@@ -111,26 +111,33 @@ class Episodes:
     def step(self, action: np.ndarray, where: np.ndarray):
         """One step on some lanes -> (observation, reward, terminated, truncated, info), all full width."""
         before = self.truth
-        readings, spent = self._command(self.task.decode(action, self.memory, where), where)
-        self._observe(readings, where)
+        acting = where & ~self._beyond(self.task.foreseen(action, self.memory))
+        readings, spent = self._command(self.task.decode(action, self.memory, acting) if acting.any() else (), acting)
+        if acting.any():
+            self._observe(readings, acting)
         self.truth = after = self.world.truth() or {}
         ended, success = self.task.ends(after, self.memory)
-        terminated, success = ended & where, success & where
-        full = np.zeros(self.lanes, bool)
-        for name, limit in self.limits.items():
-            full |= self.ledger[name] + spent[name] > limit * (1 + 1e-9)  # another step like this one would not fit
-        truncated = full & where & ~terminated
+        terminated, success = ended & acting, success & acting
+        full = self._beyond(spent | self.task.least(self.memory))
+        truncated = where & (full | ~acting) & ~terminated
         transition = Transition(before, after, self.memory, spent, success, terminated & ~success)
         parts: Lanes = {}
         reward = np.zeros(self.lanes)
         for term in self.terms:
             if term.privileged and not after:
                 raise ProbeGymError(f"reward term {term.name!r} needs hidden state, this world has none: use reward='observable'")
-            part = parts[f"reward_{term.name}"] = (term.weight * where) * term.of(transition)
+            part = parts[f"reward_{term.name}"] = (term.weight * acting) * term.of(transition)
             reward += part
         info = self._info(parts)
         info["is_success"] = success
         return self.observation, reward, terminated, truncated, info
+
+    def _beyond(self, costs: Lanes) -> np.ndarray:
+        """(lanes,) bool: whether such costs would not fit into what is left of the budget."""
+        beyond = np.zeros(self.lanes, bool)
+        for name in self.limits.keys() & costs.keys():
+            beyond |= self.ledger[name] + costs[name] > self.limits[name] * (1 + 1e-9)
+        return beyond
 
     def instruct(self, command: Command, where: np.ndarray) -> Readings:
         """An operator's command beside the task, such as an autotune that the instrument offers; its cost counts."""

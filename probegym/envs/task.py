@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 from gymnasium import spaces
 
+from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Command, Lanes, Readings
 
 Where = np.ndarray
@@ -88,6 +89,23 @@ class Task(ABC):
     @abstractmethod
     def decode(self, action: np.ndarray, memory: Lanes, where: Where) -> Iterable[tuple[Command, Where | None]]:
         """Commands of one step. May update the memory of the lanes in ``where``."""
+
+    def masks(self, memory: Lanes) -> np.ndarray:
+        """(lanes, actions) bool: which discrete actions make sense now; the others are carried out all the same."""
+        if not isinstance(self.action_space, spaces.Discrete):
+            raise ProbeGymError("only an environment with discrete actions has action masks: choose another scenario")
+        return np.ones((len(next(iter(memory.values()))), int(self.action_space.n)), bool)
+
+    def foreseen(self, action: np.ndarray, memory: Lanes) -> Lanes:
+        """Costs that an action will have, (lanes,) each, as far as they are known beforehand.
+
+        One that does not fit into the budget any more ends the episode, and nothing is done.
+        """
+        return {}
+
+    def least(self, memory: Lanes) -> Lanes:
+        """The least that the next step can cost, (lanes,) each; what is not said is taken to be like the last step."""
+        return {}
 
     @abstractmethod
     def encode(self, readings: list[Readings], memory: Lanes, left: np.ndarray, where: Where) -> Observation:

@@ -136,6 +136,34 @@ class DipTip(Command):
 
 
 @dataclass(frozen=True, eq=False)
+class AcquireSpectrum(Command):
+    """Measure one spectrum. detector: name; position: (lanes, 2) m, x and y from the image's first pixel; exposure_time: s.
+
+    Readings: ``spectrum`` (lanes, channels) and ``axis`` (channels,) in the detector's own unit, repeated for each lane.
+    """
+
+    detector: str
+    position: np.ndarray
+    exposure_time: float
+
+
+@dataclass(frozen=True, eq=False)
+class InspectLevels(Command):
+    """Ask which instruments can measure the sample, what each takes, and what the outlines of its objects are; free of cost."""
+
+
+@dataclass(frozen=True, eq=False)
+class MeasureLevel(Command):
+    """Bring the sample to an instrument and map it around a position. level: name; position: (lanes, 2) m on the sample.
+
+    Readings: ``signal`` (lanes, rows, columns) in the quantity's own unit.
+    """
+
+    level: str
+    position: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Readings:
     """What came back: values by name, each (lanes, ...), and what it cost. Lanes not asked hold zeros.
 
