@@ -26,6 +26,7 @@ class Case:
     varying: tuple[str, ...]
     rewards: tuple[str, ...] = ("privileged",)
     libraries: tuple[str, ...] = ()
+    long: int = 60
 
 
 def undeclared(actions: np.ndarray) -> np.ndarray:
@@ -37,6 +38,11 @@ def undeclared(actions: np.ndarray) -> np.ndarray:
 def undeclared_tip(actions: np.ndarray) -> np.ndarray:
     """TipConditioning actions that never declare the tip good."""
     actions[actions == 13] = 0
+    return actions
+
+
+def anything(actions: np.ndarray) -> np.ndarray:
+    """No action of an exploration ends its episode."""
     return actions
 
 
@@ -54,6 +60,10 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case("both", undeclared, 10, _SEEN, ("privileged", "observable")),
     ),
     "probegym/AfmTuning-v0": (Case("train", unchanged, 5, ("lines", "settings", "budget"), ("privileged", "observable")),),
+    "probegym/SpectrumExploration-v0": (
+        Case("train", anything, 12, ("deviation", "budget"), ("privileged", "observable"), ("torch",), 16),
+        Case("bare", anything, 12, ("budget",), ("privileged", "observable")),
+    ),
     "probegym/TipConditioning-v0": (Case("train", undeclared_tip, 5, ("verdict", "area", "budget"), ("privileged", "observable")),),
 }
 

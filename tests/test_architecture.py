@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "probegym/hardware_bridge/commands.py": ("probegym.hardware_bridge.world",),
     "probegym/hardware_bridge/world.py": ("probegym.hardware_bridge.commands", "probegym.errors"),
     "probegym/hardware_bridge/twins/": (
-        "probegym.physics", "probegym.scenarios", "probegym.hardware_bridge.commands", "probegym.hardware_bridge.world", "probegym.errors",
+        "probegym.physics", "probegym.scenarios", "probegym.hardware_bridge.commands", "probegym.hardware_bridge.world",
+        "probegym.hardware_bridge.twins", "probegym.errors",
     ),
 }  # fmt: skip
 """What each layer may know of the package; nothing else is limited here."""

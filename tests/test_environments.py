@@ -378,7 +378,7 @@ def returns(subject: Registered, act, lanes: int = 24) -> np.ndarray:
     env = subject.batch(lanes, autoreset_mode="Disabled")
     env.reset(seed=100)
     total, running = np.zeros(lanes), np.ones(lanes, bool)
-    for step in range(60):
+    for step in range(subject.case.long):
         if not running.any():
             break
         _, reward, terminated, truncated, _ = env.step(act(env.episodes, step))
@@ -389,7 +389,7 @@ def returns(subject: Registered, act, lanes: int = 24) -> np.ndarray:
 
 def test_the_oracle_beats_chance_and_doing_nothing(subject):
     lanes = 24
-    chance = subject.any_actions(60, lanes=lanes)
+    chance = subject.any_actions(subject.case.long, lanes=lanes)
     oracle = returns(subject, lambda episodes, _: episodes.task.oracle(episodes.world.truth(), episodes.memory), lanes)
     for other in (returns(subject, lambda _, step: chance[step], lanes), returns(subject, lambda _, step: 0 * chance[step], lanes)):
         assert stats.mannwhitneyu(oracle, other, alternative="greater").pvalue < 0.01

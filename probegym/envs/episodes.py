@@ -98,6 +98,8 @@ class Episodes:
         self.world.begin(keys, where)  # first, because it may refuse
         for name, fresh in self.task.memory(self.lanes).items():
             self.memory[name][where] = fresh[where]
+        if "key" in self.memory:
+            self.memory["key"][where] = keys[where]
         for array in self.ledger.values():
             array[where] = 0
         readings, spent = self._command(self.task.opening(self.memory), where)

@@ -80,7 +80,10 @@ class Task(ABC):
 
     @abstractmethod
     def memory(self, lanes: int) -> Lanes:
-        """What must be remembered between steps, as at the start of an episode."""
+        """What must be remembered between steps, as at the start of an episode.
+
+        An entry ``key`` (lanes,) uint64 is given the episode's key, for what the task itself draws.
+        """
 
     @abstractmethod
     def opening(self, memory: Lanes) -> Iterable[tuple[Command, Where | None]]:
