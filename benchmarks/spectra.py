@@ -3,7 +3,7 @@
 Energies of single particles and dimers from the modes against closed forms; losses from the modes against solving the coupled
 dipoles anew for every energy; simulated loops beside the recorded ones of a PbTiO3 film; what scalarizers make of specimens.
 
-    python benchmarks/spectra.py [--quick] [--only energies losses loops scalarizers speed]
+    python benchmarks/spectra.py [--quick] [--only energies losses loops scalarizers speed environment]
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ from __future__ import annotations
 import argparse
 import time
 
+import gymnasium as gym
 import numpy as np
 from report import json_line, table
 from scipy import constants, ndimage
 from scipy.special import k0, k1
 
+import probegym  # noqa: F401  registers the environments
+from probegym.envs.episodes import sample_actions
 from probegym.physics import drude, ferroelectrics, nanoparticles, plasmons, scalarizers, spectrum_files
 from probegym.physics.nanoparticles import Particles
 
@@ -150,6 +153,27 @@ def speed_rows(times: int) -> list[dict]:
     return rows
 
 
+def environment_rows(times: int) -> list[dict]:
+    """Steps a second by the wall clock over whole episodes, and the same without their resets."""
+    rows = []
+    for scenario, lanes in (("locate-id", 1), ("id", 1), ("locate-recorded", 1), ("bare", 1), ("bare", 64), ("locate-id", 16)):
+        envs = gym.make_vec("probegym/SpectrumExploration-v0", num_envs=lanes, scenario=scenario, autoreset_mode="Disabled")
+        actions = sample_actions(envs.single_action_space, (83, lanes), np.random.default_rng(0))
+        spent = {"resets": 0.0, "steps": 0.0}
+        for turn in range(max(2, times // 4)):
+            start = time.perf_counter()
+            envs.reset(seed=1000 * turn)
+            spent["resets"] += time.perf_counter() - start
+            start = time.perf_counter()
+            for action in actions:
+                envs.step(action)
+            spent["steps"] += time.perf_counter() - start
+        steps = len(actions) * lanes * max(2, times // 4)
+        rows.append({"scenario": scenario, "surrogate": envs.episodes.task.settings.surrogate.embedding, "lanes": lanes,
+                     "steps/s": steps / sum(spent.values()), "without resets": steps / spent["steps"]})  # fmt: skip
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few specimens")
@@ -159,6 +183,7 @@ def main() -> None:
         "loops": ("Loops: median (10..90 %)", loop_rows),
         "scalarizers": ("Scalarizers over a specimen: spread, noise of one spectrum (50 ms; 2 % of the response), connected places", scalarizer_rows),
         "speed": ("Processor time", speed_rows),
+        "environment": ("SpectrumExploration: steps a second", environment_rows),
     }  # fmt: skip
     parser.add_argument("--only", nargs="+", default=list(sections), choices=list(sections))
     options = parser.parse_args()

@@ -35,6 +35,30 @@ def _gold(number: int) -> Recipe:
     )  # fmt: skip
 
 
+DEFECTIVE = {"detectors": {"haadf": (80, 180)}, "moments": True}
+
+
+def _defective(number: int) -> list[Recipe]:
+    """Specimens of the centre-of-mass world; numbers 1 and 2 are for training, 3 is never trained on."""
+    return [
+        Recipe(
+            f"graphene-defects-{number:02d}", "monolayer graphene with Si, N and vacancies, 60 kV",
+            lambda _: structures.graphene_defects(number), gpts=(360, 336), slice_thickness=3.0, **DEFECTIVE,
+        ),
+        Recipe(
+            f"mos2-defects-{number:02d}", "monolayer MoS2 with S vacancies and W, 8 frozen phonons at 300 K, 60 kV",
+            lambda _: structures.mos2_defects(number), semiangle_cutoff=25.0, gpts=(320, 375),
+            phonons={"Mo": 0.065, "S": 0.08, "W": 0.05}, configurations=8, **DEFECTIVE,
+        ),
+        Recipe(
+            f"srtio3-defects-{number:02d}", "SrTiO3 [001], 1.6 nm thick, with La, Sr vacancies and a polar nanoregion, 100 kV",
+            lambda _: structures.srtio3_defects(number), energy=100e3, semiangle_cutoff=20.0, gpts=(400, 400),
+            slice_thickness=structures.SRTIO3_LATTICE / 2, phonons={"Sr": 0.08, "La": 0.08, "Ti": 0.07, "O": 0.09},
+            configurations=8, **DEFECTIVE,
+        ),
+    ]  # fmt: skip
+
+
 FILM = {"energy": 60e3, "semiangle_cutoff": 40.0, "gpts": (256, 256)}
 FILM_EXTENT = 51.0  # Angstrom: the band limit of 256 points is 81 mrad at 60 kV, so scattering across a 40 mrad disc is whole
 
@@ -73,4 +97,7 @@ _FILMS = [
     ),
 ]  # fmt: skip
 
-RECIPES = {recipe.name: recipe for recipe in [*_STANDARD, *map(_gold, range(1, len(GOLD_DIAMETERS) + 1)), *_FILMS]}
+RECIPES = {
+    recipe.name: recipe
+    for recipe in [*_STANDARD, *map(_gold, range(1, len(GOLD_DIAMETERS) + 1)), *_FILMS, *(r for n in (1, 2, 3) for r in _defective(n))]
+}

@@ -27,6 +27,10 @@ from probegym.physics.optics import wavelength
 SHIPPED = Path(__file__).parent / "data"
 FORMAT = 1
 ANGSTROM, MRAD = 1e-10, 1e-3
+MOMENTS = ("com_x", "com_y", "square")
+"""Tensors of a camera that catches every electron: mean scattering angles along x and y, rad, and mean squared angle, rad^2."""
+LEVELS = {"square": 2047}
+"""Steps of the fixed-point numbers in a file, where fewer than 32767 do: a variance need not be exact."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,8 @@ class Specimen:
     """What the twin needs of a specimen: tensors by detector, or the potential slices of a film, or both.
 
     energy: eV. extent: (x, y) of the periodic cell, m. semiangle_cutoff: rad, the widest aperture the tensors allow.
-    detectors: name -> (inner, outer) in rad. films: (variants, slices, gpts, gpts) projected potential in V m, axes
-    (x, y), band-limited as abTEM's. slice_thickness: m.
+    detectors: name -> (inner, outer) in rad. tensors: those of the detectors, and MOMENTS if the recipe asks. films:
+    (variants, slices, gpts, gpts) projected potential in V m, axes (x, y), band-limited as abTEM's. slice_thickness: m.
     """
 
     name: str
@@ -65,6 +69,7 @@ class Recipe:
     configurations: int = 1
     tolerance: float = 0.0
     variants: int = 1  # of a film
+    moments: bool = False  # MOMENTS as well
 
 
 def slices_of(recipe: Recipe, variant: int = 0, seed: int = 0, configurations: int | None = None) -> list:
@@ -119,15 +124,20 @@ def build(recipe: Recipe, progress: Callable[[str, int, int], None] = lambda *_:
     for done, potential in enumerate(potentials):
         progress("scattering matrix", done, len(potentials))
         beams, spectrum, (kx, ky) = scattering_matrix(potential, recipe.energy, recipe.semiangle_cutoff)
-        angle = np.hypot(kx, ky) * lam / MRAD
-        for name, (inner, outer) in recipe.detectors.items():
-            matrix = bilinear_matrix(spectrum, ((angle >= inner) & (angle < outer)).astype(np.float32))
-            total[name] = total.get(name, 0) + matrix / len(potentials)
+        for name, weight in _weights(recipe, kx * lam, ky * lam).items():
+            total[name] = total.get(name, 0) + bilinear_matrix(spectrum, weight.astype(np.float32)) / len(potentials)
     progress("scattering matrix", len(potentials), len(potentials))
     shape = (recipe.energy, recipe.semiangle_cutoff * MRAD, tuple(extent * ANGSTROM), beams)
     tensors = {name: ScatteringTensor.from_matrix(*shape, m, recipe.tolerance) for name, m in total.items()}
     detectors = {name: (inner * MRAD, outer * MRAD) for name, (inner, outer) in recipe.detectors.items()}
     return Specimen(recipe.name, recipe.description, recipe.energy, shape[2], shape[1], detectors, tensors)
+
+
+def _weights(recipe: Recipe, angle_x: np.ndarray, angle_y: np.ndarray) -> dict[str, np.ndarray]:
+    """Detector weights on the grid of scattering angles, rad."""
+    square = angle_x**2 + angle_y**2
+    annular = {name: (square >= (inner * MRAD) ** 2) & (square < (outer * MRAD) ** 2) for name, (inner, outer) in recipe.detectors.items()}
+    return annular | (dict(zip(MOMENTS, (angle_x, angle_y, square), strict=True)) if recipe.moments else {})
 
 
 def _build_film(recipe: Recipe, progress) -> Specimen:
@@ -152,10 +162,13 @@ def save(specimen: Specimen, path: Path) -> None:
     for name, tensor in specimen.tensors.items():
         arrays["beams"] = tensor.beams.astype(np.int16)
         arrays[f"{name}/kept"] = np.packbits(_kept(tensor))
-        # 16-bit fixed point: errors of M average out in an image, to 1e-5 of its range (benchmarks/agreement.py)
-        scale = np.abs(tensor.values).max() / 32767
-        arrays[f"{name}/values"] = np.rint(np.stack([tensor.values.real, tensor.values.imag]) / scale).astype(np.int16)
-        arrays[f"{name}/scale"] = np.float64(scale)
+        # 16-bit fixed point, the unscattered beams apart: errors of M average out in an image, to 1e-5 of its range
+        # (benchmarks/agreement.py). M is smooth in k at equal Q, so steps from pair to pair compress better than values.
+        direct = tensor.first == tensor.second
+        scale = np.array([np.abs(tensor.values[part]).max(initial=0.0) or 1.0 for part in (~direct, direct)]) / LEVELS.get(name, 32767)
+        values = np.rint(np.stack([tensor.values.real, tensor.values.imag]) / scale[direct.astype(int)]).astype(np.int16)
+        arrays[f"{name}/steps"] = np.diff(values, axis=1, prepend=np.int16(0))
+        arrays[f"{name}/scale"] = scale
     if specimen.films is not None:
         peak = np.float32(np.abs(specimen.films).max())
         arrays["films"] = (specimen.films / peak).astype(np.float16)
@@ -164,6 +177,7 @@ def save(specimen: Specimen, path: Path) -> None:
         "format": FORMAT, "name": specimen.name, "description": specimen.description, "energy": specimen.energy,
         "extent": specimen.extent, "semiangle_cutoff": specimen.semiangle_cutoff, "detectors": specimen.detectors,
         "slice_thickness": specimen.slice_thickness,
+        "moments": [name for name in MOMENTS if name in specimen.tensors],
     }  # fmt: skip
     header["sha256"] = _digest(header, arrays)
     try:
@@ -225,16 +239,25 @@ def _assemble(header: dict, arrays: dict[str, np.ndarray]) -> Specimen:
     if header["detectors"]:
         beams = arrays["beams"].astype(int)
         first, second = half_plane(beams)
-        for name in header["detectors"]:
+        for name in [*header["detectors"], *header.get("moments", ())]:
             kept = np.unpackbits(arrays[f"{name}/kept"], count=len(first)).astype(bool)
-            real, imag = arrays[f"{name}/values"] * arrays[f"{name}/scale"]
+            one, other = first[kept], second[kept]
             tensors[name] = ScatteringTensor(header["energy"], header["semiangle_cutoff"], extent, beams,
-                                             first[kept], second[kept], real + 1j * imag)  # fmt: skip
+                                             one, other, _values(arrays, name, one == other))  # fmt: skip
     if "films" in arrays:
         films = arrays["films"].astype(np.float32) * arrays["films/peak"]
     detectors = {name: tuple(limits) for name, limits in header["detectors"].items()}
     return Specimen(header["name"], header["description"], header["energy"], extent, header["semiangle_cutoff"],
                     detectors, tensors, films, header["slice_thickness"])  # fmt: skip
+
+
+def _values(arrays: dict[str, np.ndarray], name: str, direct: np.ndarray) -> np.ndarray:
+    """M of the pairs kept; files written before there were moments hold values and one scale."""
+    if f"{name}/values" in arrays:
+        real, imag = arrays[f"{name}/values"] * arrays[f"{name}/scale"]
+    else:
+        real, imag = np.cumsum(arrays[f"{name}/steps"], axis=1, dtype=np.int16) * arrays[f"{name}/scale"][direct.astype(int)]
+    return real + 1j * imag
 
 
 def folders() -> list[Path]:
@@ -246,6 +269,19 @@ def available() -> dict[str, Path]:
     """Name -> file of every specimen that can be loaded."""
     found = [path for folder in reversed(folders()) for path in sorted(folder.glob("*.npz"))]
     return {path.stem: path for path in found}
+
+
+def measurable() -> tuple[str, ...]:
+    """Names of the specimens whose files hold MOMENTS; a file that cannot be opened has none."""
+    return tuple(name for name, path in available().items() if _holds_moments(path))
+
+
+def _holds_moments(path: Path) -> bool:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {f"{name}/scale" for name in MOMENTS} <= set(stored.files)
+    except Exception:  # as for reading; reading it tells what is wrong
+        return False
 
 
 @functools.lru_cache(maxsize=32)

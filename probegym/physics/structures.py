@@ -22,18 +22,81 @@ def graphene_silicon(repeats: tuple[int, int] = (5, 8)):
     return atoms
 
 
-def mos2_vacancies(repeats: tuple[int, int] = (6, 4), vacancies: int = 2):
-    """Monolayer MoS2 with single S vacancies in the upper sulphur layer, spread over the cell."""
+def mos2(repeats: tuple[int, int] = (6, 4)):
+    """Monolayer MoS2; the lower S of a pair follows the upper one."""
     from ase import Atoms
 
     a, b, h = MOS2_LATTICE, MOS2_LATTICE * np.sqrt(3), MOS2_HALF_THICKNESS
     positions = [[0, 0, 0], [a / 2, b / 6, h], [a / 2, b / 6, -h], [a / 2, b / 2, 0], [0, 2 * b / 3, h], [0, 2 * b / 3, -h]]
     cell = Atoms(["Mo", "S", "S"] * 2, positions=np.array(positions) + [a / 4, b / 12, 3.0], cell=[a, b, 6.0], pbc=True)
-    atoms = cell * (*repeats, 1)
+    return cell * (*repeats, 1)
+
+
+def mos2_vacancies(repeats: tuple[int, int] = (6, 4), vacancies: int = 2):
+    """Monolayer MoS2 with single S vacancies in the upper sulphur layer, spread over the cell."""
+    atoms = mos2(repeats)
     upper = np.nonzero((atoms.numbers == 16) & (atoms.positions[:, 2] > 3.0))[0]
     sites = np.array([[(i + 0.5) / vacancies, (i + 0.5) / vacancies] for i in range(vacancies)]) * atoms.cell.diagonal()[:2]
     distance = ((atoms.positions[upper, None, :2] - sites) ** 2).sum(-1)
     del atoms[upper[distance.argmin(0)]]
+    return atoms
+
+
+def _sites(atoms, count: int, apart: float, rng, among: np.ndarray) -> list[int]:
+    """``count`` atoms of ``among``, drawn at random, further than ``apart`` from each other in the periodic plane if possible."""
+    extent = atoms.cell.diagonal()[:2]
+    chosen: list[int] = []
+    for index in rng.permutation(among):
+        gaps = atoms.positions[chosen, :2] - atoms.positions[index, :2]
+        if len(chosen) < count and (np.hypot(*(gaps - extent * np.rint(gaps / extent)).T) > apart).all():
+            chosen.append(int(index))
+    return chosen
+
+
+def graphene_defects(seed: int, repeats: tuple[int, int] = (5, 8)):
+    """Monolayer graphene with 3 or 4 Si and 3 or 4 N on carbon sites and 2 or 3 single vacancies; not relaxed."""
+    rng = np.random.default_rng((seed, 3))
+    atoms = graphene_silicon(repeats)
+    atoms.numbers[:] = 6
+    silicon, nitrogen, vacancies = (int(rng.integers(low, low + 2)) for low in (3, 3, 2))
+    sites = _sites(atoms, silicon + nitrogen + vacancies, 3.5, rng, np.arange(len(atoms)))
+    atoms.numbers[sites[:silicon]] = 14
+    atoms.numbers[sites[silicon : silicon + nitrogen]] = 7
+    del atoms[sites[silicon + nitrogen :]]
+    return atoms
+
+
+def mos2_defects(seed: int, repeats: tuple[int, int] = (6, 4)):
+    """Monolayer MoS2 with 3 or 4 single and 2 or 3 double S vacancies and 2 or 3 W on Mo sites; not relaxed."""
+    rng = np.random.default_rng((seed, 4))
+    atoms = mos2(repeats)
+    upper = np.nonzero((atoms.numbers == 16) & (atoms.positions[:, 2] > 3.0))[0]
+    single, double, tungsten = (int(rng.integers(low, low + 2)) for low in (3, 2, 2))
+    atoms.numbers[_sites(atoms, tungsten, 5.0, rng, np.nonzero(atoms.numbers == 42)[0])] = 74
+    vacant = _sites(atoms, single + double, 4.0, rng, upper)
+    below = [index + 1 for index in vacant[:double]]
+    del atoms[vacant + below]
+    return atoms
+
+
+def srtio3_defects(seed: int, repeats: int = 5, layers: int = 4):
+    """SrTiO3 along [001], 1.6 nm, with half-empty Sr columns, La on Sr sites and a polar nanoregion.
+
+    In the nanoregion (Gaussian, 5 Angstrom) Ti moves by 0.25 Angstrom in the plane and O by half of that against it:
+    hardly seen by HAADF, plainly by the centre of mass. Not relaxed.
+    """
+    rng = np.random.default_rng((seed, 5))
+    atoms = srtio3(repeats, layers)
+    extent, angle = atoms.cell.diagonal()[:2], rng.uniform(0, 2 * np.pi)
+    gap = atoms.positions[:, :2] - rng.uniform(0, extent)
+    gap -= extent * np.rint(gap / extent)
+    shift = 0.25 * np.select([atoms.numbers == 22, atoms.numbers == 8], [1.0, -0.5]) * np.exp(-(gap**2).sum(1) / (2 * 5.0**2))
+    column = np.unique(np.rint(atoms.positions[:, :2] / SRTIO3_LATTICE * 4).astype(int), axis=0, return_inverse=True)[1]
+    sites = _sites(atoms, 5, 3.5, rng, np.nonzero((atoms.numbers == 38) & (atoms.positions[:, 2] < SRTIO3_LATTICE))[0])
+    alike = [np.nonzero(column == column[site])[0] for site in sites]
+    atoms.numbers[np.concatenate([rng.permutation(strontium)[:2] for strontium in alike[:2]])] = 57
+    atoms.positions[:, :2] += shift[:, None] * [np.cos(angle), np.sin(angle)]
+    del atoms[np.concatenate([rng.permutation(strontium)[:2] for strontium in alike[2:]])]
     return atoms
 
 

@@ -119,7 +119,7 @@ class Diffraction(_Options):
     spectrum_detector: ClassVar[str] = "com"
     current: ClassVar[float] = 5e-12  # A
     pixel_size: ClassVar[float] = 0.3e-10
-    fields: ClassVar[Fields] = {"C10": (-50e-9, 50e-9), "C12a": (-20e-9, 20e-9), "C12b": (-20e-9, 20e-9), "C21a": (-2e-6, 2e-6), "C21b": (-2e-6, 2e-6)}
+    fields: ClassVar[Fields] = {"C10": (-15e-9, 15e-9), "C12a": (-10e-9, 10e-9), "C12b": (-10e-9, 10e-9), "C21a": (-2e-6, 2e-6), "C21b": (-2e-6, 2e-6)}
     hidden: ClassVar[tuple[str, ...]] = ("spread",)
     shape: ClassVar[tuple[int, int]] = centre_of_mass.SHAPE
     axis: ClassVar[np.ndarray] = centre_of_mass.COMPONENTS
@@ -130,8 +130,7 @@ class Diffraction(_Options):
         return {"image": image, "spectra": spectra, "spread": spread}
 
     def detect(self, state: Lanes, expected: np.ndarray, exposure_time: float) -> np.ndarray:
-        electrons = self.current * exposure_time / constants.e
-        return expected + (state["spread"] / np.sqrt(electrons))[:, None] * randomness.normal(state["key"], state["count"], "com", 2)
+        return centre_of_mass.detect(expected, state["spread"], exposure_time, state["key"], state["count"], self.current)
 
     def dose(self, exposure_time: float) -> float:
         return self.current * exposure_time / constants.e / (self.pixel_size**2 / SQUARE_ANGSTROM)
