@@ -83,6 +83,7 @@ class Episodes:
                     f"budget must be a whole number of measurements from 1 to {most} in scenario {scenario!r}, got {budget!r}"
                 )
             self.limits["measurements"] = float(budget)
+        self.task.limits = self.limits
         self.world = build_world(task_type, self.scenario, lanes, world)
         self.lanes = lanes
         self.terms = self.task.rewards[reward]

@@ -72,6 +72,7 @@ class Task(ABC):
     observation_space: spaces.Dict
     action_space: spaces.Space
     rewards: dict[str, list[Term]]  # by reward mode: "privileged", "observable"
+    limits: dict[str, float]  # what an episode may cost, as the engine keeps it; for tasks whose prices are shares of that
 
     @property
     @abstractmethod
