@@ -13,6 +13,7 @@ ENVIRONMENTS = {
     "probegym/StemTuning-v0": "probegym.envs.stem_tuning:StemTuning",
     "probegym/AfmTuning-v0": "probegym.envs.afm_tuning:AfmTuning",
     "probegym/TipConditioning-v0": "probegym.envs.tip_conditioning:TipConditioning",
+    "probegym/LevelSelection-v0": "probegym.envs.level_selection:LevelSelection",
     "probegym/SpectrumExploration-v0": "probegym.envs.spectrum_exploration:SpectrumExploration",
 }
 """Id -> entry point. The vector environment of ``X`` is ``XVector`` beside it."""

@@ -42,7 +42,7 @@ def undeclared_tip(actions: np.ndarray) -> np.ndarray:
 
 
 def anything(actions: np.ndarray) -> np.ndarray:
-    """No action of an exploration ends its episode."""
+    """No action of an exploration, and none of choosing levels, ends an episode of a few measurements."""
     return actions
 
 
@@ -60,6 +60,11 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case("both", undeclared, 10, _SEEN, ("privileged", "observable")),
     ),
     "probegym/AfmTuning-v0": (Case("train", unchanged, 5, ("lines", "settings", "budget"), ("privileged", "observable")),),
+    "probegym/LevelSelection-v0": (
+        Case("train", anything, 5, ("budget", "price"), ("privileged", "observable")),
+        Case("place", anything, 5, ("budget", "price"), ("privileged", "observable")),
+        Case("map", anything, 5, ("budget", "price"), ("privileged", "observable")),
+    ),
     "probegym/SpectrumExploration-v0": (
         Case("train", anything, 12, ("deviation", "budget"), ("privileged", "observable"), ("torch",), 16),
         Case("bare", anything, 12, ("budget",), ("privileged", "observable")),
