@@ -1,0 +1,356 @@
+"""Deep kernel learning on image patches: a Gaussian process over what a small network makes of a pixel's surroundings.
+
+k(x, x') = s RBF(g_w(x), g_w(x')) with w and the kernel's parameters from the marginal likelihood (Wilson, Hu, Salakhutdinov & Xing,
+AISTATS 2016, arXiv:1511.02222; on microscope images: Roccapriore, Kalinin & Ziatdinov, Adv. Sci. 2022, 10.1002/advs.202203422).
+
+With tens of points a network can explain anything and the posterior collapses (Ober, Rasmussen & van der Wilk, UAI 2021,
+10.48550/arXiv.2102.12108). So: few latent dimensions; g_w is the patch's leading principal components plus a network that starts
+small; and what is maximised is the posterior of all parameters under Gaussian priors around that start (of the logarithms of length
+scales, amplitude and noise too), not the bare likelihood.
+
+GPyTorch's exact GP computes the same numbers (tests/test_deep_kernel.py) but takes ten times as long for the 2500 variances alone
+(benchmarks/surrogates.py); so the few formulas are written out here on torch, with linear_operator's Cholesky and its jitter.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from linear_operator.utils.cholesky import psd_safe_cholesky
+from linear_operator.utils.errors import NanError, NotPSDError
+from pydantic import BaseModel, ConfigDict, Field
+from torch.nn.functional import silu
+from torch.optim import LBFGS
+
+from probegym.errors import ProbeGymError
+from probegym.surrogates.threads import one_thread
+
+COMPONENTS = 24  # most principal components of a patch that the dense network sees
+JITTER = 1e-8  # of the amplitude, added to the noise, so that the factor exists whatever the optimiser tries
+WHITENING = 0.02  # of the largest variance, added to each: components that are mostly noise stay small
+
+
+class DeepKernelSettings(BaseModel):
+    """How a deep kernel is built and trained; deviations and noise in units of the standardised target."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    embedding: Literal["dense", "convolution", "coordinates"] = "dense"
+    hidden: tuple[int, ...] | None = Field(None, min_length=1, max_length=4)  # widths of layers, or channels; None: 32, 32 or 8, 16
+    latent: int = Field(3, ge=1, le=16)  # dimensions of the embedding
+    steps: int = Field(5, ge=0, le=1000)  # of L-BFGS, per update
+    network: float = Field(0.5, gt=0)  # deviation of the network's part of the embedding at the start
+    freedom: float = Field(0.1, gt=0)  # deviation of a weight's prior around its start, in units of its layer's deviation
+    length_scale: float = Field(1.5, gt=0)  # prior median, in units of the embedding's deviation over the image
+    local: float = Field(0.6, ge=0)  # prior median of the deviation that depends on the place alone; 0: none
+    noise: float = Field(0.4, gt=0)  # prior median of the noise's deviation
+    noise_floor: float = Field(1e-2, gt=0)  # least deviation of the noise
+    seed: int = 0
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Of the network's hidden layers."""
+        return self.hidden or ((8, 16) if self.embedding == "convolution" else (32, 32))
+
+
+class _Part(NamedTuple):
+    """A piece of the flat weights; its value is start + deviation * weight, so the prior of every weight is a unit normal."""
+
+    name: str
+    start: torch.Tensor
+    deviation: float
+
+
+class Kernel(NamedTuple):
+    """What the marginal likelihood needs besides the embedding; torch scalars or vectors."""
+
+    length_scale: torch.Tensor  # (latent,)
+    amplitude: torch.Tensor  # variance
+    noise: torch.Tensor  # variance
+    mean: torch.Tensor
+    local_length: torch.Tensor | None  # in units of the coordinates' deviation
+    local_amplitude: torch.Tensor | None
+
+
+class DeepKernel:
+    """A Gaussian process on the pixels of one image; learned state lives in the flat weights that the methods take and return.
+
+    patches: (pixels, features), each row the surroundings of a pixel (see :func:`patches_of`). coordinates: (pixels, 2) or None,
+    for the part of the covariance that depends on the place alone, and as the only input of the embedding "coordinates".
+    """
+
+    def __init__(self, patches: np.ndarray | None, coordinates: np.ndarray | None = None, settings: DeepKernelSettings | None = None):
+        self.settings = s = settings or DeepKernelSettings()
+        self.plain = s.embedding == "coordinates"
+        self._places = None if coordinates is None else torch.from_numpy(_standardised(coordinates, "coordinates"))
+        if self.plain and self._places is None:
+            raise ProbeGymError("the embedding 'coordinates' needs the pixels' coordinates: give them, or choose 'dense'")
+        if not self.plain and patches is None:
+            raise ProbeGymError(f"the embedding {s.embedding!r} needs image patches: give them, or choose 'coordinates'")
+        if self.plain:
+            self._skip = self._inputs = self._places
+        else:
+            patches = _finite(patches, "patches")
+            components = principal_components(patches, COMPONENTS)
+            self._skip = torch.from_numpy(np.pad(components, ((0, 0), (0, max(0, s.latent - components.shape[1]))))[:, : s.latent].copy())
+            self._inputs = torch.from_numpy(patches if s.embedding == "convolution" else components)
+        self._windows = _windows(patches.shape[1], len(s.widths)) if s.embedding == "convolution" else ()
+        self.local = not self.plain and self._places is not None and s.local > 0
+        self._parts = self._network() + self._kernel_parts()
+        self.size = sum(part.start.numel() for part in self._parts)
+
+    # ---- parameters ----
+
+    def _network(self) -> list[_Part]:
+        if self.plain:
+            return []
+        s, generator = self.settings, torch.Generator().manual_seed(self.settings.seed)
+        parts, width = [], 1 if self._windows else self._inputs.shape[1]
+        for index, out in enumerate((*s.widths, s.latent)):
+            last = index == len(s.widths)
+            wide = width * (self._windows[index].shape[1] if self._windows and not last else 1)
+            deviation = (s.network if last else math.sqrt(2)) / math.sqrt(wide)
+            start = deviation * torch.randn((out, wide), generator=generator, dtype=torch.float64)
+            parts += [_Part(f"weight {index}", start, s.freedom * deviation)]
+            if not last:  # an offset of the embedding changes nothing
+                parts += [_Part(f"bias {index}", torch.zeros(out, dtype=torch.float64), s.freedom)]
+            width = out
+        return parts
+
+    def _kernel_parts(self) -> list[_Part]:
+        s = self.settings
+
+        def part(name: str, median: float, deviation: float, size: int = 1) -> _Part:
+            return _Part(name, torch.full((size,), math.log(median), dtype=torch.float64), deviation)
+
+        dimensions = self._skip.shape[1]
+        scale = s.length_scale * (0.4 if self.plain else math.sqrt(dimensions))
+        parts = [part("length_scale", scale, 0.7, dimensions), part("amplitude", 1.0, 0.5), part("noise", s.noise, 1.0)]
+        parts += [_Part("mean", torch.zeros(1, dtype=torch.float64), 0.5)]
+        return parts + ([part("local_length", 0.4, 0.7), part("local_amplitude", s.local, 0.7)] if self.local else [])
+
+    def initial(self) -> np.ndarray:
+        """Weights (size,) before anything was learned: zeros, the centre of their prior; the network's random start is the seed's."""
+        return np.zeros(self.size)
+
+    def _unpacked(self, weights: torch.Tensor) -> dict[str, torch.Tensor]:
+        pieces = torch.split(weights, [part.start.numel() for part in self._parts])
+        return {p.name: p.start + p.deviation * piece.view(p.start.shape) for p, piece in zip(self._parts, pieces, strict=True)}
+
+    def _embedded(self, values: dict[str, torch.Tensor], index: torch.Tensor | slice) -> torch.Tensor:
+        x = self._inputs[index]
+        if self.plain:
+            return x
+        depth, places = len(self.settings.widths), len(x)
+        for layer in range(depth):
+            if self._windows:  # a convolution: every window of the patch is one row
+                x = x.reshape(places, -1, x.shape[1] if layer else 1)[:, self._windows[layer]].flatten(2).flatten(0, 1)
+            x = silu(torch.addmm(values[f"bias {layer}"], x, values[f"weight {layer}"].T))
+        if self._windows:
+            x = x.reshape(places, -1, x.shape[1]).mean(1)
+        return self._skip[index] + x @ values[f"weight {depth}"].T
+
+    def _kernel(self, values: dict[str, torch.Tensor]) -> Kernel:
+        amplitude = torch.exp(2 * values["amplitude"])
+        noise = torch.exp(2 * values["noise"]) + self.settings.noise_floor**2 + JITTER * amplitude
+        local = (torch.exp(values["local_length"]), torch.exp(2 * values["local_amplitude"])) if self.local else (None, None)
+        return Kernel(torch.exp(values["length_scale"]), amplitude, noise, values["mean"], *local)
+
+    def _covariance(self, kernel: Kernel, z1: torch.Tensor, p1: torch.Tensor | None, z2: torch.Tensor, p2: torch.Tensor | None) -> torch.Tensor:
+        out = kernel.amplitude * _rbf(z1 / kernel.length_scale, z2 / kernel.length_scale)
+        if self.local:
+            out = out + kernel.local_amplitude * _rbf(p1 / kernel.local_length, p2 / kernel.local_length)
+        return out
+
+    def _at(self, values: dict[str, torch.Tensor], index: torch.Tensor | slice) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return self._embedded(values, index), self._places[index] if self.local else None
+
+    # ---- learning and predicting ----
+
+    @one_thread()
+    def fit(self, weights: np.ndarray, index: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Weights a few steps of training on, (size,): steps up the log marginal likelihood and the log prior, never down.
+
+        index: (n,) measured pixels, repeated ones allowed. y: (n,) their values, in any unit. With n < 2 or a constant y there is
+        nothing to learn and the weights come back as they are. Raises ProbeGymError for values that are not finite.
+        """
+        weights, index, y = self._checked(weights, index, y)
+        target, _, scale = _standardised_target(y)
+        if scale is None or not self.settings.steps:
+            return weights.numpy().copy()
+
+        leaf = weights.requires_grad_()
+        options = {"max_iter": self.settings.steps, "max_eval": 2 * self.settings.steps, "history_size": 10, "tolerance_change": 1e-9}
+        optimiser = LBFGS([leaf], line_search_fn="strong_wolfe", **options)
+
+        def closure() -> torch.Tensor:
+            optimiser.zero_grad()
+            loss = self._loss(leaf, index, target)
+            loss.backward()
+            return loss
+
+        optimiser.step(closure)
+        return leaf.detach().numpy()
+
+    def _loss(self, weights: torch.Tensor, index: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        values = self._unpacked(weights)
+        kernel = self._kernel(values)
+        z, p = self._at(values, index)
+        cholesky = _cholesky(self._covariance(kernel, z, p, z, p) + torch.diag_embed(kernel.noise.expand(len(z))))
+        white = torch.linalg.solve_triangular(cholesky, (target - kernel.mean)[:, None], upper=False)
+        return 0.5 * (white * white).sum() + cholesky.diagonal().log().sum() + 0.5 * (weights * weights).sum()
+
+    @one_thread()
+    def log_likelihood(self, weights: np.ndarray, index: np.ndarray, y: np.ndarray) -> float:
+        """Log marginal likelihood of the standardised values, without the prior of the weights."""
+        weights, index, y = self._checked(weights, index, y)
+        target, _, _ = _standardised_target(y)
+        with torch.no_grad():
+            loss = self._loss(weights, index, target) - 0.5 * (weights * weights).sum()
+        return -loss.item() - 0.5 * len(y) * math.log(2 * math.pi)
+
+    @one_thread()
+    def predict(self, weights: np.ndarray, index: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation (pixels,) of what is behind every pixel, noise not counted, in the unit of y.
+
+        Without measured points the mean is 0 and the unit 1. Raises ProbeGymError for values that are not finite.
+        """
+        weights, index, y = self._checked(weights, index, y)
+        target, middle, scale = _standardised_target(y)
+        with torch.no_grad():
+            values = self._unpacked(weights)
+            kernel = self._kernel(values)
+            z, p = self._at(values, slice(None))
+            here = z[index], p[index] if self.local else None
+            cholesky = _cholesky(self._covariance(kernel, *here, *here) + torch.diag_embed(kernel.noise.expand(len(index))))
+            right = torch.cat([self._covariance(kernel, *here, z, p), (target - kernel.mean)[:, None]], 1)
+            white = torch.linalg.solve_triangular(cholesky, right, upper=False)
+            across, residual = white[:, :-1], white[:, -1]
+            mean = kernel.mean + residual @ across
+            prior = kernel.amplitude + (kernel.local_amplitude if self.local else 0.0)
+            variance = (prior - (across * across).sum(0)).clamp_min(0)
+        unit = _unit(y, scale)
+        return middle + unit * mean.numpy(), unit * variance.sqrt().numpy()
+
+    @one_thread()
+    def leave_one_out(self, weights: np.ndarray, index: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Prediction and its standard deviation, noise counted, (n,) each, of every measured value from all the others.
+
+        In closed form from the inverse of the covariance (Rasmussen & Williams 2006, eq. 5.12). A place measured twice is
+        predicted from its other measurement.
+        """
+        weights, index, y = self._checked(weights, index, y)
+        target, middle, scale = _standardised_target(y)
+        with torch.no_grad():
+            values = self._unpacked(weights)
+            kernel = self._kernel(values)
+            here = self._at(values, index)
+            cholesky = _cholesky(self._covariance(kernel, *here, *here) + torch.diag_embed(kernel.noise.expand(len(index))))
+            inverse = torch.cholesky_inverse(cholesky)
+            variance = 1 / inverse.diagonal()
+            predicted = target - variance * (inverse @ (target - kernel.mean))
+        unit = _unit(y, scale)
+        return middle + unit * predicted.numpy(), unit * variance.sqrt().numpy()
+
+    def _checked(self, weights, index, y) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
+        weights, index, y = np.array(weights, float), np.array(index).reshape(-1), np.asarray(y, float).reshape(-1)
+        if weights.shape != (self.size,):
+            raise ProbeGymError(f"the deep kernel has {self.size} weights, got an array of shape {weights.shape}: start from initial()")
+        if len(index) != len(y):
+            raise ProbeGymError(f"each measured pixel needs one value, got {len(index)} pixels and {len(y)} values")
+        if len(index) and (index.dtype.kind not in "iu" or index.min() < 0 or index.max() >= len(self._skip)):
+            raise ProbeGymError(f"measured pixels must be whole numbers from 0 to {len(self._skip) - 1}")
+        if not np.isfinite(y).all():
+            raise ProbeGymError(f"{(~np.isfinite(y)).sum()} of {len(y)} measured values are not finite: leave those pixels out")
+        return torch.from_numpy(weights), torch.from_numpy(index.astype(np.int64)), y
+
+
+def _rbf(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """exp(-|a - b|^2 / 2) of all pairs, (n, d) and (m, d) -> (n, m)."""
+    half = -0.5 * (a * a).sum(1)[:, None] - 0.5 * (b * b).sum(1)
+    return torch.exp(torch.addmm(half, a, b.T))
+
+
+def _cholesky(matrix: torch.Tensor) -> torch.Tensor:
+    """Lower factor; with 1e-8 to 1e-6 on the diagonal where it needs that. Raises ProbeGymError if not even that helps."""
+    try:
+        return psd_safe_cholesky(matrix, jitter=1e-8, max_tries=3)
+    except (NotPSDError, NanError) as error:
+        raise ProbeGymError("the covariance of the measured points has no Cholesky factor: raise noise_floor, or start from initial()") from error
+
+
+def _standardised_target(y: np.ndarray) -> tuple[torch.Tensor, float, float | None]:
+    """(y - mean) / deviation, the mean, and the deviation; None for the last where the values do not differ."""
+    middle = float(y.mean()) if len(y) else 0.0
+    scale = float((y - middle).std()) if len(y) > 1 else 0.0
+    if not scale > 1e-12 * abs(middle):
+        return torch.zeros(len(y), dtype=torch.float64), middle, None
+    return torch.from_numpy((y - middle) / scale), middle, scale
+
+
+def _unit(y: np.ndarray, scale: float | None) -> float:
+    """What one standard deviation is in the unit of y; without any spread, the size of the values, else 1."""
+    return scale if scale is not None else float(np.abs(y).max(initial=0.0)) or 1.0
+
+
+def _finite(array: np.ndarray, name: str) -> np.ndarray:
+    array = np.asarray(array, float)
+    if array.ndim != 2 or not array.size or not np.isfinite(array).all():
+        raise ProbeGymError(f"{name} must be finite numbers of shape (pixels, features), got shape {array.shape}")
+    return array
+
+
+def _standardised(array: np.ndarray, name: str) -> np.ndarray:
+    array = _finite(array, name)
+    centred = array - array.mean(0)
+    return centred / max(float(centred.std()), 1e-12)
+
+
+def principal_components(patches: np.ndarray, most: int) -> np.ndarray:
+    """Leading principal components (pixels, k <= most) of patches (pixels, features), whitened down to WHITENING of the largest.
+
+    The sign of each is that of its largest loading. Loadings are rounded, so that threads in LAPACK do not change the bits.
+    """
+    centred = torch.from_numpy(patches - patches.mean(0))
+    loadings = np.linalg.eigh((centred.T @ centred).numpy())[1][:, ::-1][:, :most]
+    loadings = np.round(loadings * np.sign(loadings[np.abs(loadings).argmax(0), np.arange(loadings.shape[1])]), 6)
+    components = (centred @ torch.from_numpy(loadings)).numpy()
+    variances = (components**2).mean(0)
+    return components / np.sqrt(variances + max(WHITENING * variances[0], 1e-12))
+
+
+def patches_of(image: np.ndarray, size: int) -> np.ndarray:
+    """The surroundings (rows * cols, size * size) of every pixel of an image (rows, cols), reflected at its borders, standardised.
+
+    Mean 0 and deviation 1 over the image; zeros for a constant image. Raises ProbeGymError for other shapes, values that are not
+    finite, and sizes larger than the image. With an even size the pixel is the one below and right of the middle.
+    """
+    image = np.asarray(image, float)
+    if image.ndim != 2 or not np.isfinite(image).all():
+        raise ProbeGymError(f"an image must be finite numbers of shape (rows, cols), got shape {image.shape}")
+    if not 1 <= size <= min(image.shape):
+        raise ProbeGymError(f"a patch must be from 1 to {min(image.shape)} pixels wide, got {size}")
+    deviation = float(image.std())
+    standard = (image - image.mean()) / deviation if deviation > 1e-12 * float(np.abs(image).max()) else np.zeros(image.shape)
+    around = np.pad(standard, (size // 2, (size - 1) // 2), mode="reflect")
+    return np.lib.stride_tricks.sliding_window_view(around, (size, size)).reshape(image.size, size * size).copy()
+
+
+def _windows(features: int, layers: int) -> tuple[torch.Tensor, ...]:
+    """Of each convolution the pixels (windows, 9) that its windows see; the first moves on by two pixels, the others by one.
+
+    Patches have side^2 features; where fewer than three pixels are left a window is as small as they are.
+    """
+    side, out = math.isqrt(features), []
+    if side * side != features:
+        raise ProbeGymError(f"convolutions need square patches, got {features} features")
+    for layer in range(layers):
+        width, stride = min(3, side), 1 if layer else 2
+        left = (side - width) // stride + 1
+        first = stride * (side * torch.arange(left)[:, None] + torch.arange(left)).reshape(-1, 1)
+        out.append(first + (side * torch.arange(width)[:, None] + torch.arange(width)).reshape(1, -1))
+        side = left
+    return tuple(out)
