@@ -77,13 +77,12 @@ def test_success_is_a_goal_of_uncertainty_and_counts_at_the_end():
         env.reset(seed=seed)
         done = False
         while not done:
-            seen, _, _, done, info = env.step(EDS if info_maps(env) < 12 else STM)
+            wanted = EDS if memory(env)["steps"][EDS] < 12 else STM
+            fits = env.action_masks()
+            seen, _, terminated, done, info = env.step(wanted if fits[wanted] else int(fits.argmax()))
+            assert not terminated
         found.append((bool(info["is_success"]), float(seen["uncertainty"][0]) <= 0.3))
-    assert all(one == other for one, other in found) and any(one for one, _ in found)
-
-
-def info_maps(env) -> float:
-    return memory(env)["steps"][EDS]
+    assert all(one == other for one, other in found) and {one for one, _ in found} == {True, False}
 
 
 # ---- the belief ----
@@ -221,16 +220,16 @@ def test_rules_belong_to_this_environment():
 
 
 def test_a_survey_is_a_survey_and_tuning_pays():
-    survey = evaluate(SurveyFirst(1, 7), ENV, "train", 6, seed=50)
+    survey = evaluate(SurveyFirst(1, 7), ENV, "train", 3, seed=50)
     assert (survey.metrics["eds_maps"] == 7).all() and (survey.metrics["optical_maps"] >= 1).all()
-    plain, tuned = (evaluate(rule, ENV, "train", 24, seed=50).metrics["uncertainty"].mean() for rule in (GreedyVariance(), baselines_levels.tuned_greedy_variance()))
+    plain, tuned = (evaluate(rule, ENV, "train", 10, seed=50).metrics["uncertainty"].mean() for rule in (GreedyVariance(), baselines_levels.tuned_greedy_variance()))
     assert tuned < 0.9 * plain
 
 
 def test_the_policy_leaves_less_than_greedy_variance():
     policy = bundle.BundlePolicy("level-selection")
     for scenario, ratio in (("train", 0.9), ("known", 1.02)):
-        ours, theirs = (evaluate(agent, ENV, scenario, 32, seed=20_000).metrics["uncertainty"].mean() for agent in (policy, GreedyVariance()))
+        ours, theirs = (evaluate(agent, ENV, scenario, 12, seed=20_000).metrics["uncertainty"].mean() for agent in (policy, GreedyVariance()))
         assert ours < ratio * theirs, scenario
 
 

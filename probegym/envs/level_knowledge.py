@@ -115,6 +115,17 @@ class Knowledge:
         most = 1 if m["side"][lane, level] <= 1 else self.settings.tile_flakes
         return m["tiles"][lane, level - 1, :, :most], self._noise(sheet, m["tiles_pixels"][lane, level - 1, :, :most])
 
+    def shown(self, m: Lanes) -> Lanes:
+        """What an observation says of it."""
+        lanes, there = len(m["view"]), m["size"] > 0
+        flakes = np.concatenate([m["position"] / np.maximum(m["view"], 1e-30)[:, None, None], m["size"][..., None], there[..., None]], 2)
+        target = np.array(self.settings.target) / sum(self.settings.target)
+        return {
+            "mean": m["mean"].reshape(lanes, self.levels, FLAKES), "variance": self.variance(m), "flakes": flakes,
+            "correlations": np.concatenate(self.ties(m), 1), "reduction": m["reduction"], "promise": m["promise"],
+            "target": np.tile(target, (lanes, 1)), "uncertainty": m["uncertainty"][:, None],
+        }  # fmt: skip
+
     def variance(self, m: Lanes) -> np.ndarray:
         """Variances (lanes, levels, FLAKES), zero where there is no flake."""
         of_all = np.diagonal(m["covariance"], axis1=1, axis2=2).reshape(-1, self.levels, FLAKES)

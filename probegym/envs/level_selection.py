@@ -21,7 +21,7 @@ HIGHEST = 10.0  # that an observation shows; rarely met
 
 
 def _error(t: Transition) -> np.ndarray:
-    true, m = _flat(t.after["quantities"]), t.memory
+    true, m = t.after["quantities"].reshape(t.memory["mean"].shape), t.memory
     before, after, ignorant = (((guess - true) ** 2 * m["target"]).sum(1) for guess in (m["mean_before"], m["mean"], 0.0))
     return (before - after) / np.maximum(ignorant, 0.05)
 
@@ -32,10 +32,6 @@ def _uncertainty(t: Transition) -> np.ndarray:
 
 def _hours(t: Transition) -> np.ndarray:
     return t.spent["time"] / 3600
-
-
-def _flat(quantities: np.ndarray) -> np.ndarray:
-    return quantities.reshape(len(quantities), -1)
 
 
 class LevelSelectionTask(Task):
@@ -102,7 +98,7 @@ class LevelSelectionTask(Task):
 
     @property
     def seconds_available(self) -> float:
-        """Of an episode; a working day where the scenario does not limit them."""
+        """Of an episode; a working day where nothing limits them."""
         return self.limits.get("time", 8 * 3600.0)
 
     def prices(self, memory: Lanes) -> np.ndarray:
@@ -117,16 +113,21 @@ class LevelSelectionTask(Task):
         return {"time": self.prices(memory).min(1), "measurements": np.ones(len(memory["view"]))}
 
     def masks(self, memory: Lanes) -> np.ndarray:
-        if self.settings.choose != "level-and-place":
+        if self.settings.choose == "level-and-map":
             return super().masks(memory)
+        price = self.prices(memory)
+        fits = price <= np.maximum(self.seconds_available - memory["seconds_spent"], price.min(1))[:, None]
+        if self.settings.choose == "level":
+            return fits
         there = np.repeat((memory["size"] > 0)[:, None], self.levels, 1)
+        there[:, :, 0] = True
         there[:, 0, 1:] = False  # the overview is the same wherever it is taken
-        return there.reshape(len(there), -1)
+        return (there & fits[..., None]).reshape(len(fits), -1)
 
     # ---- what is seen ----
 
     def encode(self, readings: list[Readings], memory: Lanes, left: np.ndarray, where: Where) -> Observation:
-        m, n, lanes = memory, self.levels, len(left)
+        m = memory
         if "labels" in readings[0].values:
             self.knowledge.begin(readings[0].values, m, where)
             readings = readings[1:]
@@ -137,18 +138,12 @@ class LevelSelectionTask(Task):
                 self.knowledge.learn(m, lane, level, reading.values["signal"][lane])
         for lane in np.nonzero(where)[0]:
             self.knowledge.judge(m, lane)
-        told, spread = self.knowledge.ties(m)
-        there = m["size"] > 0
-        flakes = np.concatenate([m["position"] / np.maximum(m["view"], 1e-30)[:, None, None], m["size"][..., None], there[..., None]], 2)
-        shown = {
-            "mean": m["mean"].reshape(lanes, n, FLAKES), "variance": self.knowledge.variance(m), "flakes": flakes,
-            "correlations": np.concatenate([told, spread], 1), "instrument": np.eye(n)[m["instrument"]],
-            "price": self.prices(m) / self.seconds_available, "repeat": np.diagonal(m["seconds"], axis1=1, axis2=2) / self.seconds_available,
-            "reduction": m["reduction"], "promise": m["promise"], "target": np.tile(np.array(self.settings.target) / sum(self.settings.target), (lanes, 1)),
-            "uncertainty": m["uncertainty"][:, None], "budget": left[:, None],
+        shown = self.knowledge.shown(m) | {
+            "instrument": np.eye(self.levels)[m["instrument"]], "price": self.prices(m) / self.seconds_available,
+            "repeat": np.diagonal(m["seconds"], axis1=1, axis2=2) / self.seconds_available, "budget": left[:, None],
         }  # fmt: skip
-        spaces_ = self.observation_space
-        return {name: np.clip(value, spaces_[name].low, spaces_[name].high).astype(np.float32) for name, value in shown.items()}
+        box = self.observation_space
+        return {name: np.clip(value, box[name].low, box[name].high).astype(np.float32) for name, value in shown.items()}
 
     # ---- the end ----
 
@@ -156,15 +151,13 @@ class LevelSelectionTask(Task):
         return np.zeros(len(memory["view"]), bool), memory["uncertainty"] <= self.settings.goal
 
     def metrics(self, truth: Lanes, memory: Lanes) -> Lanes:
-        own = {"uncertainty": memory["uncertainty"].copy()} | {f"{name}_maps": memory["steps"][:, i].copy() for i, name in enumerate(self.settings.levels)}
-        if not truth:
-            return own
-        return own | {"rmse": np.sqrt(((memory["mean"] - _flat(truth["quantities"])) ** 2 * memory["target"]).sum(1))}
+        m = memory
+        own = {"uncertainty": m["uncertainty"].copy()} | {f"{name}_maps": m["steps"][:, i].copy() for i, name in enumerate(self.settings.levels)}
+        return own | ({"rmse": np.sqrt(((m["mean"] - truth["quantities"].reshape(m["mean"].shape)) ** 2 * m["target"]).sum(1))} if truth else {})
 
     def oracle(self, truth: Lanes, memory: Lanes) -> np.ndarray:
-        left = self.seconds_available - memory["seconds_spent"]
-        first = [level_plans.best(self.knowledge, memory, lane, truth["correlations"][lane], left[lane]) for lane in range(len(left))]
-        return self.action(*np.array(first).T)
+        left, ties = self.seconds_available - memory["seconds_spent"], truth["correlations"]
+        return self.action(*np.array([level_plans.best(self.knowledge, memory, lane, ties[lane], left[lane]) for lane in range(len(left))]).T)
 
     def action(self, level: np.ndarray, place: np.ndarray) -> np.ndarray:
         """Actions (lanes, ...) for levels and flakes (lanes,); where no flake can be chosen, the level's own map chooses."""
@@ -189,10 +182,10 @@ class LevelSelection(ScopeEnv):
 
     ## Action Space
     By scenario: `level`, `Discrete(3)`: the instrument, which then measures where it promises to tell most. `level-and-place`,
-    `Discrete(72)`: instrument x flake; `action_masks()` leaves out flakes that are not there (they stand for the first) and all
-    places but one for the overview. `level-and-map`, `MultiDiscrete([3, 4])`: the instrument, and the uncertainty map (of one
-    level, or of the target) whose highest value picks the flake. Numbers outside are refused; nothing is done. A measurement
-    that does not fit into the time that is left ends the episode, and is not made.
+    `Discrete(72)`: instrument x flake. `level-and-map`, `MultiDiscrete([3, 4])`: the instrument, and the uncertainty map (of one
+    level, or of the target) whose highest value picks the flake. `action_masks()` leaves out maps that do not fit into the time
+    that is left (they end the episode and are not made), flakes that are not there (they stand for the first) and all places
+    but one for the overview. Numbers outside are refused; nothing is done.
 
     ## Observation Space
     float32, levels in the order optical, eds, stm; up to 24 flakes, absent ones zero.
