@@ -15,7 +15,7 @@ from rich.table import Table
 from probegym import scenarios
 from probegym.agents.bundle import BundlePolicy
 from probegym.agents.evaluate import EVALUATION_SEED, evaluate
-from probegym.agents.registry import BASELINES, make_agent
+from probegym.agents.registry import baselines, make_agent
 
 SCRIPTS = ("coordinate-descent", "nelder-mead", "beacon")
 ENV_ID = "probegym/StemTuning-v0"
@@ -54,7 +54,7 @@ def main() -> None:
         table.add_row(agent, scenario, str(summary["episodes"]), f"{summary['success']:.1%}", f"{low:.1%}-{high:.1%}", *costs)
         results.append({"agent": agent, "scenario": scenario, **summary})
     Console(width=140).print(table)
-    policies = {name: BundlePolicy(name).spec["sha256"] for name in {row["agent"] for row in results} - set(BASELINES)}
+    policies = {name: BundlePolicy(name).spec["sha256"] for name in {row["agent"] for row in results} - set(baselines())}
     print(json.dumps({"benchmark": "policies", "policies": policies, "rows": results}))
 
 

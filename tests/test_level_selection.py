@@ -238,13 +238,24 @@ def test_the_policy_leaves_less_than_greedy_variance():
 
 @pytest.fixture
 def small(monkeypatch):
-    for name, value in {"SPECIMENS": 2, "TRIES": 2, "TAUGHT": 1, "TAUGHT_EPOCHS": 3, "EPOCHS": 1}.items():
+    for name, value in {"SPECIMENS": 2, "TRIES": 2, "TAUGHT": 3, "TAUGHT_EPOCHS": 3, "EPOCHS": 1}.items():
         monkeypatch.setattr(train_levels, name, value)
-    return train_levels.LevelTraining(updates=3)
+    return train_levels.LevelTraining(updates=4)
 
 
 def weights(trainer) -> np.ndarray:
     return np.concatenate([v.detach().numpy().ravel() for v in trainer.policy.state_dict().values()])
+
+
+def _stopping(play, at: int):
+    """The same, until somebody stops it."""
+
+    def stopped(update: int):
+        if update == at:
+            raise KeyboardInterrupt
+        return play(update)
+
+    return stopped
 
 
 def test_a_training_goes_on_where_it_stopped_and_gives_a_policy(small, tmp_path, monkeypatch):
@@ -252,18 +263,9 @@ def test_a_training_goes_on_where_it_stopped_and_gives_a_policy(small, tmp_path,
     start = weights(whole)
     whole.run()
     first = train_levels.Trainer(small, tmp_path / "part")
-    monkeypatch.setattr(first, "config", train_levels.LevelTraining(updates=2, learning_rate=small.learning_rate))
-    monkeypatch.setattr(first, "update", 0)
-    rate = small.updates
-    for update in range(2):
-        for group in first.optimiser.param_groups:
-            group["lr"] = small.learning_rate * (1 - 0.9 * update / rate)
-        batch = first.episodes(update)
-        first._imitate() if update < 1 else first._learn(*batch)
-        first.update += 1
-        first.candidates.append({name: v.clone() for name, v in first.policy.state_dict().items()})
-    first.config = small
-    first.save()
+    monkeypatch.setattr(first, "episodes", _stopping(first.episodes, 2))
+    with pytest.raises(KeyboardInterrupt):
+        first.run(checkpoint_every=1)
     second = train_levels.Trainer(small, tmp_path / "part")
     second.load()
     second.run()

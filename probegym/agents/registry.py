@@ -9,32 +9,56 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import probegym
-from probegym.agents import baselines_afm, baselines_stem, baselines_stm, bundle
+from probegym.agents import baselines_afm, baselines_levels, baselines_spectra, baselines_stem, baselines_stm, bundle
 from probegym.agents.base import Agent, OracleAgent, RandomAgent, Script
 from probegym.agents.bundle import BundlePolicy
 from probegym.envs.task import Task
 from probegym.errors import ProbeGymError
 
-BASELINES: dict[str, Callable[[], Agent | Script]] = {
-    "random": RandomAgent,
-    "oracle": OracleAgent,
-    "coordinate-descent": baselines_stem.CoordinateDescent,
-    "nelder-mead": baselines_stem.NelderMead,
-    "beacon": baselines_stem.BeaconBO,
-    "fixed-pi": baselines_afm.FixedSettings,
-    "fixed-settings": baselines_afm.fixed_settings,
-    "relay-autotune": baselines_afm.RelayAutotune,
-    "ramp-until-ringing": baselines_afm.RampUntilRinging,
-    "fixed-recipe": baselines_stm.FixedRecipe,
-    "greedy-table": baselines_stm.GreedyTable,
+BASELINES: dict[str | None, dict[str, Callable[[], Agent | Script]]] = {
+    None: {"random": RandomAgent, "oracle": OracleAgent},
+    "stem_tuning": {
+        "coordinate-descent": baselines_stem.CoordinateDescent,
+        "nelder-mead": baselines_stem.NelderMead,
+        "beacon": baselines_stem.BeaconBO,
+    },
+    "afm_tuning": {
+        "fixed-pi": baselines_afm.FixedSettings,
+        "fixed-settings": baselines_afm.fixed_settings,
+        "relay-autotune": baselines_afm.RelayAutotune,
+        "ramp-until-ringing": baselines_afm.RampUntilRinging,
+    },
+    "tip_conditioning": {
+        "fixed-recipe": baselines_stm.FixedRecipe,
+        "greedy-table": baselines_stm.GreedyTable,
+    },
+    "level_selection": {
+        "round-robin": baselines_levels.RoundRobin,
+        "greedy-variance": baselines_levels.GreedyVariance,
+        "greedy-variance-tuned": baselines_levels.tuned_greedy_variance,
+        "knowledge-gradient": baselines_levels.KnowledgeGradient,
+        "planned-gradient": baselines_levels.PlannedGradient,
+        "multi-fidelity-ucb": baselines_levels.MultiFidelityUcb,
+        "survey-first": baselines_levels.SurveyFirst,
+    },
+    "spectrum_exploration": {
+        "random-places": baselines_spectra.RandomPlaces,
+        "even-grid": baselines_spectra.EvenGrid,
+        "bright-pixels": baselines_spectra.BrightPixels,
+        "coordinates-ei": baselines_spectra.CoordinatesEI,
+        "dkl-ei": baselines_spectra.DeepKernelEI,
+        "dkl-ucb": baselines_spectra.DeepKernelUCB,
+        "curiosity": baselines_spectra.Curiosity,
+        "fixed-weights": baselines_spectra.FixedWeights,
+        "weights-schedule": baselines_spectra.WeightsSchedule,
+    },
 }
+"""Family of environments -> its baselines by name; those of None work in every one."""
 
-BELONGS = {
-    "coordinate-descent": "stem_tuning", "nelder-mead": "stem_tuning", "beacon": "stem_tuning",
-    "fixed-pi": "afm_tuning", "fixed-settings": "afm_tuning", "relay-autotune": "afm_tuning", "ramp-until-ringing": "afm_tuning",
-    "fixed-recipe": "tip_conditioning", "greedy-table": "tip_conditioning",
-}  # fmt: skip
-"""Baseline -> family of environments that it works in; those left out work in every one."""
+
+def baselines(family: str | None = None) -> dict[str, Callable[[], Agent | Script]]:
+    """All baselines by name, or those that work in one family."""
+    return {name: make for of, makers in BASELINES.items() if family is None or of in (None, family) for name, make in makers.items()}
 
 
 def task_type(env_id: str) -> type[Task]:
@@ -50,18 +74,17 @@ def family(env_id: str) -> str:
 
 def make_agent(name: str, env_id: str | None = None) -> Agent | Script:
     """A baseline by name, or a policy by shipped name or folder; raises ProbeGymError, also when it is not for ``env_id``."""
-    if name in BASELINES:
-        if env_id is not None and BELONGS.get(name, family(env_id)) != family(env_id):
-            known = [key for key in BASELINES if BELONGS.get(key, family(env_id)) == family(env_id)]
-            raise ProbeGymError(f"agent {name!r} is not made for {env_id}: use one of {', '.join(known)}, or a policy")
-        return BASELINES[name]()
+    if name in (known := baselines()):
+        if env_id is not None and name not in (fitting := baselines(family(env_id))):
+            raise ProbeGymError(f"agent {name!r} is not made for {env_id}: use one of {', '.join(fitting)}, or a policy")
+        return known[name]()
     try:
         policy = BundlePolicy(name)
     except ProbeGymError as error:
         if "no policy" not in str(error):
             raise
-        known = [*BASELINES, *bundle.shipped()]
-        raise ProbeGymError(f"unknown agent {name!r}: use one of {', '.join(known)}, or a policy folder") from error
+        names = [*baselines(None if env_id is None else family(env_id)), *bundle.shipped()]
+        raise ProbeGymError(f"unknown agent {name!r}: use one of {', '.join(names)}, or a policy folder") from error
     made_for = policy.spec.get("environment")
     if env_id is not None and made_for != env_id:
         raise ProbeGymError(f"policy {name!r} is made for {made_for}, not for {env_id}: use another, or train one")
@@ -96,6 +119,8 @@ class Distillation:
 
 DISTILLATIONS: dict[str, Distillation] = {
     "afm_tuning": Distillation("probegym.agents.train_afm:tuner", 9600),
+    "level_selection": Distillation("probegym.agents.train_levels:chooser", 160),
+    "spectrum_exploration": Distillation("probegym.agents.train_spectra:steerer", 2400),
     "stem_tuning": Distillation("probegym.agents.export:tuner", 6000),
     "tip_conditioning": Distillation("probegym.agents.conditioning:conditioner", 10_000),
 }

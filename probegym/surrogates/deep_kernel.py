@@ -30,6 +30,7 @@ from probegym.surrogates.threads import one_thread
 
 COMPONENTS = 24  # most principal components of a patch that the dense network sees
 JITTER = 1e-8  # of the amplitude, added to the noise, so that the factor exists whatever the optimiser tries
+FARTHEST = 6.0  # prior deviations that a weight counts at most: farther ones, which a line search tries, would overflow
 WHITENING = 0.02  # of the largest variance, added to each: components that are mostly noise stay small
 
 
@@ -137,7 +138,7 @@ class DeepKernel:
         return np.zeros(self.size)
 
     def _unpacked(self, weights: torch.Tensor) -> dict[str, torch.Tensor]:
-        pieces = torch.split(weights, [part.start.numel() for part in self._parts])
+        pieces = torch.split(weights.clamp(-FARTHEST, FARTHEST), [part.start.numel() for part in self._parts])
         return {p.name: p.start + p.deviation * piece.view(p.start.shape) for p, piece in zip(self._parts, pieces, strict=True)}
 
     def _embedded(self, values: dict[str, torch.Tensor], index: torch.Tensor | slice) -> torch.Tensor:
@@ -263,6 +264,8 @@ class DeepKernel:
             raise ProbeGymError(f"each measured pixel needs one value, got {len(index)} pixels and {len(y)} values")
         if len(index) and (index.dtype.kind not in "iu" or index.min() < 0 or index.max() >= len(self._skip)):
             raise ProbeGymError(f"measured pixels must be whole numbers from 0 to {len(self._skip) - 1}")
+        if not np.isfinite(weights).all():
+            raise ProbeGymError("the deep kernel's weights must be finite: start from initial()")
         if not np.isfinite(y).all():
             raise ProbeGymError(f"{(~np.isfinite(y)).sum()} of {len(y)} measured values are not finite: leave those pixels out")
         return torch.from_numpy(weights), torch.from_numpy(index.astype(np.int64)), y

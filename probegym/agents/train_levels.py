@@ -1,0 +1,251 @@
+"""Training of the level-selection policy: first it follows a teacher that knows the correlations, then it tries for itself.
+
+The teacher is the environment's oracle; where the correlations are unknown, following it means to do what would be best for
+most specimens that look alike (DAgger: Ross, Gordon & Bagnell 2011, arXiv:1011.0686). Then every specimen is tried several
+times, and what left less uncertain is preferred: policy gradient with clipped ratios (PPO: Schulman et al. 2017, arXiv:1707.06347); an episode's advantage is its outcome against
+that of the other tries on the same specimen with the same noise (as in GRPO: Shao et al. 2024, arXiv:2402.03300), so no critic
+is needed. A third of the batches has correlations that are told.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import nn
+
+from probegym.agents import bundle, checkpoints
+from probegym.agents.base import Agent
+from probegym.agents.distil import LAST_TRAINING_SEED, Progress
+from probegym.agents.evaluate import evaluate
+from probegym.agents.export import SELECTION_SEED, commit, to_onnx
+from probegym.agents.level_networks import SEEN, LevelScorer
+from probegym.envs import level_plans
+from probegym.envs.episodes import Episodes
+from probegym.envs.task import Observation
+from probegym.errors import ProbeGymError
+
+SPECIMENS, TRIES = 12, 8  # of a batch, and of each specimen
+EPOCHS, CLIP, ENTROPY = 4, 0.2, 0.002
+KNOWN_EVERY = 3
+TAUGHT = 16  # first updates, by the teacher; it judges every TAUGHT_LANES-th lane
+TAUGHT_LANES, TAUGHT_EPOCHS, TAUGHT_KEPT = 4, 60, 12_000
+CANDIDATES = 5  # last states that may be chosen
+
+
+@dataclass(frozen=True)
+class LevelTraining:
+    """What is trained and how; ``updates`` batches of episodes."""
+
+    env_id: str = "probegym/LevelSelection-v0"
+    scenario: str = "train"
+    known: str = "train-known"
+    updates: int = 160
+    learning_rate: float = 3e-3
+    seed: int = 1
+
+
+class Chooser(Agent):
+    """A policy that is still a torch module; ``generator``: to draw actions by their chances, else the best is taken."""
+
+    def __init__(self, policy: LevelScorer, generator: torch.Generator | None = None):
+        self.policy, self.generator = policy, generator
+
+    def begin(self, lanes: int, seed: int) -> None:
+        self.kept: list[tuple[torch.Tensor, ...]] = []
+
+    @torch.no_grad()
+    def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
+        features = self.policy.features(*(torch.from_numpy(observation[name]) for name in SEEN))
+        scores = self.policy.scores(*features)
+        if self.generator is None:
+            return scores.argmax(1).numpy()
+        chances = torch.log_softmax(scores, 1)
+        action = torch.multinomial(chances.exp(), 1, generator=self.generator)[:, 0]
+        self.kept.append((*features, action, chances.gather(1, action[:, None])[:, 0]))
+        return action.numpy()
+
+
+class Trainer:
+    """Trains one policy; ``folder`` receives checkpoints and TensorBoard logs."""
+
+    def __init__(self, config: LevelTraining, folder: str | os.PathLike):
+        self.config, self.folder = config, Path(folder)
+        if self._seed(config.updates) + SPECIMENS > LAST_TRAINING_SEED:
+            raise ProbeGymError(f"seed {config.seed} with {config.updates} updates would train on seeds kept for selection: use a smaller seed")
+        self.envs = {name: gym.make_vec(config.env_id, num_envs=SPECIMENS * TRIES, scenario=name, autoreset_mode="Disabled") for name in self._scenarios()}
+        units = next(iter(self.envs.values())).episodes.task.action_units
+        if units["choose"] != "level":
+            raise ProbeGymError(f"scenario {config.scenario!r} lets the agent choose a {units['choose']}: train on one where it chooses the level alone")
+        torch.manual_seed(config.seed)
+        self.policy = LevelScorer(len(units["levels"]))
+        self.optimiser = torch.optim.Adam(self.policy.parameters(), lr=config.learning_rate)
+        self.update = 0
+        self.candidates: list[dict[str, torch.Tensor]] = []
+        self.lessons: list[torch.Tensor] = []
+
+    def _scenarios(self) -> tuple[str, ...]:
+        return (self.config.scenario, self.config.known) if self.config.scenario == "train" else (self.config.scenario,)
+
+    def _seed(self, update: int) -> int:
+        return self.config.seed * 1_000_000 % 9_000_000 + update * SPECIMENS
+
+    # ---- training ----
+
+    def episodes(self, update: int) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Play a batch; returns features, rules, fits, actions and chances of all decisions, and the advantage of each."""
+        known = update % KNOWN_EVERY == KNOWN_EVERY - 1
+        envs = self.envs[self._scenarios()[-1 if known else 0]]
+        first, lanes = self._seed(update), SPECIMENS * TRIES
+        observation, _ = envs.reset(seed=[first + lane // TRIES for lane in range(lanes)])
+        agent = Chooser(self.policy, torch.Generator().manual_seed(self.config.seed * 1_000_003 + update))
+        agent.begin(lanes, 0)
+        running, counted = np.ones(lanes, bool), []
+        while running.any():
+            counted.append(torch.from_numpy(running.copy()))
+            if update < TAUGHT:
+                self._ask(observation, envs.episodes, running, len(counted))
+            observation, _, terminated, truncated, _ = envs.step(agent.act(observation, envs.episodes))
+            running &= ~(terminated | truncated)
+        self.outcome = envs.episodes.memory["uncertainty"].copy()
+        tries = -self.outcome.reshape(SPECIMENS, TRIES)
+        advantage = (tries - tries.mean(1, keepdims=True)) / (0.5 * tries.std(1, keepdims=True) + 0.01)
+        each = torch.from_numpy(advantage.ravel().astype(np.float32))
+        rows = torch.stack(counted)
+        columns = [torch.stack(column)[rows] for column in zip(*agent.kept, strict=True)]
+        return columns, each.expand(len(rows), -1)[rows]
+
+    def _ask(self, observation: Observation, episodes: Episodes, running: np.ndarray, step: int) -> None:
+        """Keep what the teacher would do in some lanes."""
+        lanes = np.flatnonzero(running & (np.arange(len(running)) % TAUGHT_LANES == step % TAUGHT_LANES))
+        task, m = episodes.task, episodes.memory
+        left, correlations = task.seconds_available - m["seconds_spent"], episodes.truth["correlations"]
+        level = [level_plans.best(task.knowledge, m, lane, correlations[lane], left[lane])[0] for lane in lanes]
+        if level:
+            shown = self.policy.features(*(torch.from_numpy(observation[name][lanes]) for name in SEEN))
+            possible = shown[2].gather(1, torch.tensor(level)[:, None])[:, 0]
+            new = [column[possible] for column in (*shown, torch.tensor(level))]
+            self.lessons = [torch.cat(pair)[-TAUGHT_KEPT:] for pair in zip(self.lessons, new, strict=True)] if self.lessons else new
+
+    def _imitate(self) -> float:
+        """Gradient steps on all lessons so far; returns the mean loss."""
+        features, rule, fits, level = self.lessons
+        generator, total = torch.Generator().manual_seed(self.update), 0.0
+        for _ in range(TAUGHT_EPOCHS):
+            part = torch.randint(len(level), (512,), generator=generator)
+            loss = nn.functional.cross_entropy(self.policy.scores(features[part], rule[part], fits[part]), level[part])
+            self.optimiser.zero_grad()
+            loss.backward()
+            self.optimiser.step()
+            total += float(loss.detach())
+        return total / TAUGHT_EPOCHS
+
+    def _learn(self, columns: list[torch.Tensor], advantage: torch.Tensor) -> float:
+        features, rule, fits, action, before = columns
+        generator = torch.Generator().manual_seed(self.update)
+        total, steps = 0.0, 0
+        for _ in range(EPOCHS):
+            for part in torch.randperm(len(action), generator=generator).split(512):
+                chances = torch.log_softmax(self.policy.scores(features[part], rule[part], fits[part]), 1)
+                ratio = (chances.gather(1, action[part][:, None])[:, 0] - before[part]).exp()
+                gain = torch.minimum(ratio * advantage[part], ratio.clamp(1 - CLIP, 1 + CLIP) * advantage[part]).mean()
+                entropy = -(chances.exp() * chances.clamp_min(-30)).sum(1).mean()
+                loss = -gain - ENTROPY * entropy
+                self.optimiser.zero_grad()
+                loss.backward()
+                nn.utils.clip_grad_norm_(self.policy.parameters(), 0.5)
+                self.optimiser.step()
+                total, steps = total + float(loss.detach()), steps + 1
+        return total / steps
+
+    def run(self, report: Callable[[Progress], None] = lambda _: None, evaluate: Callable[[Agent], float] | None = None,
+            evaluations: int = 5, checkpoint_every: int = 5) -> None:  # fmt: skip
+        """Train to the end from wherever this trainer is; ``evaluate(agent)`` gives a success rate now and then."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        c = self.config
+        with SummaryWriter(str(self.folder / "tensorboard")) as writer:
+            while self.update < c.updates:
+                for group in self.optimiser.param_groups:
+                    group["lr"] = c.learning_rate * (1 - 0.9 * self.update / c.updates)
+                played = self.episodes(self.update)
+                loss = self._imitate() if self.update < TAUGHT else self._learn(*played)
+                self.update += 1
+                last = self.update == c.updates
+                writer.add_scalar("train/loss", loss, self.update)
+                writer.add_scalar(f"train/outcome_{'known' if self.update % KNOWN_EVERY == 0 else 'unknown'}", self.outcome.mean(), self.update)
+                report(Progress(self.update, loss))
+                if evaluate and (self.update % max(1, c.updates // evaluations) == 0 or last):
+                    success = evaluate(Chooser(self.policy))
+                    writer.add_scalar("evaluate/success", success, self.update)
+                    report(Progress(self.update, float("nan"), success))
+                if self.update % max(1, c.updates // 20) == 0 or last:
+                    self.candidates = [*self.candidates, {name: v.clone() for name, v in self.policy.state_dict().items()}][-CANDIDATES:]
+                if self.update % checkpoint_every == 0 or last:
+                    self.save()
+
+    # ---- checkpoints ----
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the last checkpoint lies."""
+        return self.folder / "checkpoint.pt"
+
+    def save(self) -> None:
+        """Write the checkpoint atomically; raises ProbeGymError when it cannot be written."""
+        state = {"policy": self.policy.state_dict(), "optimiser": self.optimiser.state_dict(), "candidates": self.candidates, "lessons": self.lessons}
+        checkpoints.write(self.checkpoint, self.config, update=self.update, **state)
+
+    def load(self) -> None:
+        """Go on from the checkpoint; raises ProbeGymError when it is damaged or of another training."""
+        with checkpoints.read(self.checkpoint, self.config) as state:
+            self.policy.load_state_dict(state["policy"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.candidates, self.lessons, self.update = list(state["candidates"]), list(state["lessons"]), int(state["update"])
+
+    # ---- the end ----
+
+    def choose(self, episodes: int, report: Callable[[int, int], None] = lambda *_: None) -> list[dict[str, float]]:
+        """Take over the best of the last states, by the uncertainty left on the training scenario; returns what each gave."""
+        tried = []
+        states = self.candidates or [self.policy.state_dict()]
+        for number, state in enumerate(states):
+            report(number, len(states))
+            self.policy.load_state_dict(state)
+            metrics = evaluate(Chooser(self.policy), self.config.env_id, self.config.scenario, episodes, SELECTION_SEED).metrics
+            tried.append({"uncertainty": float(metrics["uncertainty"].mean()), "error": float((metrics["rmse"] ** 2).mean())})
+        report(len(states), len(states))
+        self.policy.load_state_dict(states[min(range(len(states)), key=lambda i: tried[i]["uncertainty"])])
+        return tried
+
+    def finish(self, folder: Path, command: str, episodes: int, report: Callable[[int, int], None] = lambda *_: None) -> Path:
+        """Choose the state and write the bundle; returns its folder."""
+        tried = self.choose(episodes, report)
+        envs = self.envs[self.config.scenario]
+        observation, _ = envs.reset(seed=SELECTION_SEED)
+        shown = {name: torch.from_numpy(observation[name][:4]) for name in SEEN}
+        with torch.no_grad():
+            action = self.policy(*shown.values())
+        spec = {
+            "environment": self.config.env_id,
+            "scenario": self.config.scenario,
+            "observations": {name: {"shape": list(v.shape[1:]), "dtype": str(observation[name].dtype)} for name, v in shown.items()},
+            "action": envs.episodes.task.action_units,
+            "memory": {},
+            "selection": {"rule": f"least uncertainty left of the last {CANDIDATES} states on the training scenario, {episodes} episodes, seeds from {SELECTION_SEED}",
+                          "tried": tried},
+            "training_commit": commit(),
+            "command": command,
+            "golden": [bundle.golden_pair({name: v.numpy() for name, v in shown.items()}, action.numpy())],
+        }  # fmt: skip
+        return bundle.write(folder, to_onnx(self.policy, shown, ["action"]), spec)
+
+
+def chooser(env_id: str, scenario: str, updates: int, seed: int, folder: Path) -> Trainer:
+    """The trainer of LevelSelection for ``registry.DISTILLATIONS``."""
+    return Trainer(LevelTraining(env_id, scenario, updates=updates, seed=seed), folder)

@@ -1,0 +1,263 @@
+"""Training of the steering policy of SpectrumExploration: places judged against the twin's hidden truth.
+
+In rounds: episodes of every training scenario, steered by the policy as it is or by a fixed weighting, give maps with the true
+value of every place; from the last rounds the judge learns by gradient steps. So it is trained on the states that its own
+decisions lead to (DAgger: Ross, Gordon & Bagnell, AISTATS 2011, arXiv:1011.0686). What remains, the constants of the policy,
+is chosen on further training seeds.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import nn
+
+from probegym import scenarios
+from probegym.agents import bundle, checkpoints
+from probegym.agents.base import Agent
+from probegym.agents.distil import LAST_TRAINING_SEED, Progress
+from probegym.agents.evaluate import evaluate
+from probegym.agents.export import SELECTION_SEED, commit, to_onnx
+from probegym.agents.spectra_networks import SEEN, PlaceJudge, SteeringPolicy, loss, planes
+from probegym.envs.episodes import Episodes
+from probegym.envs.task import Observation
+from probegym.errors import ProbeGymError
+
+ROUND = 80  # gradient steps
+KEPT = 24  # steps of each episode that are learned from
+ROUNDS_KEPT = 20
+FIXED = ((1, 0.1, 0, 0), (1, 0.3, 0, 0), (1, 0.6, 0, 0), (1, 1, 0, 0), (0.5, 1, 0, 0), (1, 0.5, 0.5, 0), (1, 0.3, 0, 0.5), (1, 0.3, 0, -0.3))
+GRID = tuple({"trust": t, "stretch": s} for t in (0.0, 0.25, 0.5, 1.0) for s in (1.0, 1.5))
+
+
+@dataclass(frozen=True)
+class Steering:
+    """What is trained and how; ``updates`` gradient steps of ``batch`` observations each, ``lanes`` episodes of each scenario a round."""
+
+    env_id: str = "probegym/SpectrumExploration-v0"
+    scenario: str = "train"
+    updates: int = 2400
+    batch: int = 32
+    lanes: int = 3
+    learning_rate: float = 2e-3
+    seed: int = 1
+
+
+class Student(Agent):
+    """A policy that is still a torch module; some lanes may follow fixed weights instead."""
+
+    def __init__(self, policy: SteeringPolicy, fixed: dict[int, tuple[float, ...]] | None = None):
+        self.policy, self.fixed = policy.eval(), fixed or {}
+
+    def begin(self, lanes: int, seed: int) -> None:
+        self.before = torch.zeros(lanes, self.policy.place.shape[1])
+
+    @torch.no_grad()
+    def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
+        action, self.before = self.policy(*(torch.from_numpy(observation[name]) for name in SEEN), self.before)
+        for lane, weights in self.fixed.items():
+            action[lane] = torch.tensor(weights, dtype=torch.float32)
+        return action.numpy()
+
+
+def training_scenarios(scenario: str) -> list[str]:
+    """The scenario itself, or for ``train`` every steering one of the family that is there to train on."""
+    family = "spectrum_exploration"
+    if scenario != "train":
+        return [scenario]
+    told = {name: scenarios.load(family, name) for name in scenarios.names(family)}
+    return [name for name, one in told.items() if one.split == "train" and one.task.get("action", "steer") == "steer"]
+
+
+class Trainer:
+    """Trains one judge; ``folder`` receives checkpoints and TensorBoard logs."""
+
+    def __init__(self, config: Steering, folder: str | os.PathLike, names: list[str] | None = None):
+        self.config, self.folder, self.names = config, Path(folder), names or training_scenarios(config.scenario)
+        if self._seed(config.updates // ROUND + 1) > LAST_TRAINING_SEED:
+            raise ProbeGymError(f"seed {config.seed} with {config.updates} updates would train on seeds kept for selection: use a smaller seed")
+        self.envs = [gym.make_vec(config.env_id, num_envs=config.lanes, scenario=name, autoreset_mode="Disabled") for name in self.names]
+        task = self.envs[0].episodes.task
+        spaces = [{name: env.single_observation_space.spaces.get(name) for name in SEEN} for env in self.envs]
+        if any(env.episodes.task.settings.action != "steer" for env in self.envs) or any(one != spaces[0] for one in spaces):
+            raise ProbeGymError(f"scenarios {', '.join(self.names)} must all steer and show the same maps: use others")
+        self.shape = (task.settings.image.rows, task.settings.image.columns)
+        torch.manual_seed(config.seed)
+        self.judge = PlaceJudge()
+        self.optimiser = torch.optim.AdamW(self.judge.parameters(), lr=config.learning_rate, weight_decay=1e-3)
+        self.update, self.rounds = 0, []
+
+    def _seed(self, number: int) -> int:
+        return self.config.seed * 1_000_000 % 9_000_000 + number * self.config.lanes * len(self.names)
+
+    def policy(self, **constants) -> SteeringPolicy:
+        """The policy around the judge as it is now."""
+        return SteeringPolicy(self.judge, self.shape, **constants).eval()
+
+    # ---- examples ----
+
+    def collect(self, number: int) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+        """Maps, numbers and true values of round ``number``, and the mean final regret of each kind of lane.
+
+        Half of the lanes, at first all, follow fixed weights.
+        """
+        c, rng = self.config, np.random.default_rng((self.config.seed, number))
+        rows: list[dict[str, np.ndarray]] = []
+        regrets: dict[str, list[float]] = {"fixed": [], "policy": []}
+        for at, envs in enumerate(self.envs):
+            observation, _ = envs.reset(seed=self._seed(number) + at * c.lanes)
+            led = range(c.lanes) if not self.update else range(0, c.lanes, 2)
+            agent = Student(self.policy(**GRID[rng.integers(len(GRID))]), {lane: FIXED[rng.integers(len(FIXED))] for lane in led})
+            agent.begin(c.lanes, 0)
+            steps = int(envs.episodes.limits["measurements"]) - envs.episodes.task.settings.first
+            keep = rng.random((steps, c.lanes)).argsort(0) < KEPT
+            done = np.zeros(c.lanes, bool)
+            for step in range(steps):
+                truth = self._truth(envs)
+                rows += [self._row(observation, truth, lane) for lane in np.flatnonzero(keep[step] & ~done)]
+                observation, _, terminated, truncated, info = envs.step(agent.act(observation, envs.episodes))
+                for lane in np.flatnonzero((terminated | truncated) & ~done):
+                    regrets["fixed" if lane in led else "policy"].append(float(info["regret"][lane]))
+                done |= terminated | truncated
+                if done.all():
+                    break
+        examples = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        return examples, {kind: float(np.mean(values)) for kind, values in regrets.items() if values}
+
+    @staticmethod
+    def _truth(envs) -> np.ndarray:
+        """True values (lanes, pixels) in the unit of the observation: standard deviations of the known values."""
+        task, memory = envs.episodes.task, envs.episodes.memory
+        mean, scale = task.exploration.standard(memory)
+        every = np.stack([envs.episodes.truth[f"scalar {name}"] for name in task.settings.scalarizers])
+        return np.clip((every[memory["target"], np.arange(len(mean))] - mean) / scale, -50, 50)
+
+    def _row(self, observation: Observation, truth: np.ndarray, lane: int) -> dict[str, np.ndarray]:
+        seen = {name: observation[name][lane] for name in SEEN}
+        small = {name: v.astype(np.float16) if v.dtype == np.float32 else v.copy() for name, v in seen.items()}
+        return small | {"truth": truth[lane].reshape(self.shape).astype(np.float16)}
+
+    # ---- training ----
+
+    def run(self, report: Callable[[Progress], None] = lambda _: None, evaluate: Callable[[Agent], float] | None = None,
+            evaluations: int = 5, checkpoint_every: int = 200) -> None:  # fmt: skip
+        """Train to the end from wherever this trainer is; ``evaluate(agent)`` gives a success rate now and then.
+
+        After a checkpoint the examples of the rounds before it are not there any more: the first rounds learn from fewer.
+        """
+        from torch.utils.tensorboard import SummaryWriter
+
+        c = self.config
+        with SummaryWriter(str(self.folder / "tensorboard")) as writer:
+            while self.update < c.updates:
+                number = self.update // ROUND
+                examples, regrets = self.collect(number)
+                self.rounds = [*self.rounds[-ROUNDS_KEPT + 1 :], examples]
+                for kind, regret in regrets.items():
+                    writer.add_scalar(f"train/regret_{kind}", regret, self.update)
+                rng, losses = np.random.default_rng((c.seed, number, 1)), []
+                for _ in range(min(ROUND, c.updates - self.update)):
+                    self.update += 1
+                    losses.append(self._learn(rng))
+                writer.add_scalar("train/loss", np.mean(losses), self.update)
+                report(Progress(self.update, float(np.mean(losses))))
+                last = self.update == c.updates
+                if evaluate and (last or number % max(1, c.updates // ROUND // evaluations) == 0):
+                    success = evaluate(Student(self.policy()))
+                    writer.add_scalar("evaluate/success", success, self.update)
+                    report(Progress(self.update, float("nan"), success))
+                if last or self.update % checkpoint_every < ROUND:
+                    self.save()
+
+    def _learn(self, rng: np.random.Generator) -> float:
+        """One gradient step on observations of the last rounds, each turned or mirrored."""
+        sizes = np.array([len(part["truth"]) for part in self.rounds])
+        picks = rng.integers(sizes.sum(), size=self.config.batch)
+        part = np.searchsorted(np.cumsum(sizes), picks, side="right")
+        index = picks - np.concatenate([[0], np.cumsum(sizes)])[part]
+        turn, mirror = int(rng.integers(4)), bool(rng.integers(2))
+        batch = {}
+        for name in self.rounds[0]:
+            array = torch.from_numpy(np.stack([self.rounds[p][name][i] for p, i in zip(part, index, strict=True)]).astype(np.float32))
+            if array.ndim > 2:
+                array = torch.rot90(array.flip(-1) if mirror else array, turn, (-2, -1))
+            batch[name] = array
+        seen, best = planes(*(batch[name] for name in SEEN))
+        self.judge.train()
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.config.learning_rate * min(1.0, 0.05 + 2.0 * (1 - self.update / self.config.updates))
+        value = loss(*self.judge(seen), batch["truth"] - best[:, 0], batch["measured"][:, 0] <= 0)
+        self.optimiser.zero_grad()
+        value.backward()
+        nn.utils.clip_grad_norm_(self.judge.parameters(), 1.0)
+        self.optimiser.step()
+        return float(value.detach())
+
+    # ---- checkpoints ----
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the last checkpoint lies."""
+        return self.folder / "checkpoint.pt"
+
+    def save(self) -> None:
+        """Write the checkpoint atomically; raises ProbeGymError when it cannot be written."""
+        checkpoints.write(self.checkpoint, self.config, update=self.update, judge=self.judge.state_dict(), optimiser=self.optimiser.state_dict())
+
+    def load(self) -> None:
+        """Go on from the checkpoint; raises ProbeGymError when it is damaged or of another training."""
+        with checkpoints.read(self.checkpoint, self.config) as state:
+            self.judge.load_state_dict(state["judge"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.update = int(state["update"])
+
+    # ---- the end ----
+
+    def choose(self, episodes: int, report: Callable[[int, int], None] = lambda *_: None) -> tuple[dict, list[dict]]:
+        """Constants of the policy by GRID: the least mean final regret over the training scenarios; returns them and what all gave."""
+        tried = []
+        for number, constants in enumerate(GRID):
+            report(number, len(GRID))
+            agent = Student(self.policy(**constants))
+            share = max(1, episodes // len(self.names))
+            regrets = [evaluate(agent, self.config.env_id, name, share, SELECTION_SEED).metrics["regret"].mean() for name in self.names]
+            tried.append(constants | {"regret": float(np.mean(regrets))})
+        report(len(GRID), len(GRID))
+        best = min(tried, key=lambda row: row["regret"])
+        return {name: best[name] for name in GRID[0]}, tried
+
+    def finish(self, folder: Path, command: str, episodes: int, report: Callable[[int, int], None] = lambda *_: None) -> Path:
+        """Choose the constants and write the bundle; returns its folder."""
+        chosen, tried = self.choose(episodes, report)
+        policy, envs = self.policy(**chosen), self.envs[0]
+        observation, _ = envs.reset(seed=SELECTION_SEED)
+        shown = {name: torch.from_numpy(observation[name][:2]) for name in SEEN}
+        places = self.shape[0] * self.shape[1]
+        inputs = shown | {"before": torch.zeros(len(shown["budget"]), places)}
+        model = to_onnx(policy, inputs, ["action", "before_next"])
+        with torch.no_grad():
+            action = policy(*inputs.values())[0]
+        spec = {
+            "environment": self.config.env_id,
+            "scenario": self.config.scenario,
+            "observations": {name: {"shape": list(v.shape[1:]), "dtype": str(observation[name].dtype)} for name, v in shown.items()},
+            "action": envs.episodes.task.action_units,
+            "memory": {"before": [0.0] * places},
+            "constants": chosen,
+            "selection": {"rule": f"least mean final regret on {', '.join(self.names)}, {episodes} episodes in all, seeds from {SELECTION_SEED}", "tried": tried},
+            "training_commit": commit(),
+            "command": command,
+            "golden": [bundle.golden_pair({name: v.numpy() for name, v in inputs.items()}, action.numpy())],
+        }  # fmt: skip
+        return bundle.write(folder, model, spec)
+
+
+def steerer(env_id: str, scenario: str, updates: int, seed: int, folder: Path) -> Trainer:
+    """The trainer of SpectrumExploration for ``registry.DISTILLATIONS``."""
+    return Trainer(Steering(env_id, scenario, updates, seed=seed), folder)
