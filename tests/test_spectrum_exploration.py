@@ -30,7 +30,7 @@ def written(tmp_path, extends: str = "bare", **table) -> str:
 
 @pytest.fixture
 def scalarizer():
-    """Registers scalarizers for one test: scalarizer(name, kind, function)."""
+    """Registers scalarizers for the time of one test."""
     added = []
 
     def register(name, kind, of):

@@ -81,7 +81,10 @@ class BrightPixels(Explorer):
 
 
 class CoordinatesEI(Explorer):
-    """Expected improvement by a Gaussian process on the coordinates alone. xi: in standard deviations of the values."""
+    """Expected improvement by a Gaussian process on the coordinates alone. xi: in standard deviations of the values.
+
+    What is to be improved on is the best expected value of a measured place: the best measured one is the luck of the noise.
+    """
 
     def __init__(self, xi: float = 0.0, steps: int = 6):
         self.xi, self.steps = xi, steps
@@ -102,7 +105,7 @@ class CoordinatesEI(Explorer):
         value = seen["value"][0].ravel()[index].astype(float)
         self.weights[lane] = self.model.fit(self.weights[lane], index, value)
         mean, deviation = self.model.predict(self.weights[lane], index, value)
-        return expected_improvement(mean, deviation, value.max(), self.xi).reshape(shape)
+        return expected_improvement(mean, deviation, mean[index].max(), self.xi).reshape(shape)
 
 
 class DeepKernelExplorer(Explorer):
@@ -115,7 +118,7 @@ class DeepKernelExplorer(Explorer):
 
 
 class DeepKernelEI(DeepKernelExplorer):
-    """Expected improvement on the best measured value by more than ``xi``."""
+    """Expected improvement by more than ``xi`` on the best expected value of a measured place."""
 
     def __init__(self, xi: float = 0.0):
         self.xi = xi
@@ -124,7 +127,7 @@ class DeepKernelEI(DeepKernelExplorer):
         from probegym.surrogates.acquisition import expected_improvement
 
         mean, deviation = (seen[name][0].astype(float) for name in ("mean", "deviation"))
-        best = float(seen["value"][0][seen["measured"][0] > 0].max())
+        best = float(mean[seen["measured"][0] > 0].max())
         gain = expected_improvement(mean, deviation, best, self.xi)
         return gain + 1e-9 * (mean + deviation)  # where no place promises anything, all gains are 0
 

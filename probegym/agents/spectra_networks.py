@@ -96,7 +96,7 @@ class SteeringPolicy(nn.Module):
     """The judge and the choice of weights.
 
     A place is worth the surrogate's expected improvement, of a deviation that is ``stretch`` times as large when the whole
-    budget is left and as it is at its end, times what the judge expects of it to the power ``trust``.
+    budget is left and as it is at its end, times what the judge expects of it to a power: ``trust`` of the budget that is left.
     """
 
     def __init__(self, judge: PlaceJudge, shape: tuple[int, int], candidates: int = 512, trust: float = 0.5, stretch: float = 1.0):
@@ -118,7 +118,7 @@ class SteeringPolicy(nn.Module):
         for coefficient in self.improvement:
             log = log * u + coefficient
         improvement = torch.log(spread) + log - 0.5 * u.clamp_max(0) ** 2
-        return (improvement[:, 0] + self.trust * promise).flatten(1)
+        return (improvement[:, 0] + self.trust * budget[:, :, None] * promise).flatten(1)
 
     def forward(self, image, measured, value, mean, deviation, novelty, fit, budget, before):
         """Inputs as the environment shows them and the places measured before (b, places); returns (weights (b, 4), places measured)."""

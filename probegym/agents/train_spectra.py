@@ -33,7 +33,7 @@ ROUND = 80  # gradient steps
 KEPT = 24  # steps of each episode that are learned from
 ROUNDS_KEPT = 20
 FIXED = ((1, 0.1, 0, 0), (1, 0.3, 0, 0), (1, 0.6, 0, 0), (1, 1, 0, 0), (0.5, 1, 0, 0), (1, 0.5, 0.5, 0), (1, 0.3, 0, 0.5), (1, 0.3, 0, -0.3))
-GRID = tuple({"trust": t, "stretch": s} for t in (0.0, 0.25, 0.5, 1.0) for s in (1.0, 1.5))
+GRID = tuple({"trust": t, "stretch": s} for t in (0.0, 0.5, 1.0, 2.0) for s in (1.0, 1.5))
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Trainer:
     # ---- examples ----
 
     def collect(self, number: int) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-        """Maps, numbers and true values of round ``number``, and the mean final regret of each kind of lane.
+        """Maps, numbers and true gains of round ``number``, and the mean final regret of each kind of lane.
 
         Half of the lanes, at first all, follow fixed weights.
         """
@@ -132,11 +132,16 @@ class Trainer:
 
     @staticmethod
     def _truth(envs) -> np.ndarray:
-        """True values (lanes, pixels) in the unit of the observation: standard deviations of the known values."""
+        """True values (lanes, pixels) less that of the best place measured, in standard deviations of those of the measured places.
+
+        Not in the unit of what was measured, which may be another one: a detector counts where the truth is a probability.
+        """
         task, memory = envs.episodes.task, envs.episodes.memory
-        mean, scale = task.exploration.standard(memory)
         every = np.stack([envs.episodes.truth[f"scalar {name}"] for name in task.settings.scalarizers])
-        return np.clip((every[memory["target"], np.arange(len(mean))] - mean) / scale, -50, 50)
+        value = every[memory["target"], np.arange(envs.num_envs)]
+        seen = np.where(memory["visits"] > 0, value, np.nan)
+        scale = np.maximum(np.nanstd(seen, 1, keepdims=True), 1e-12 * np.abs(value).max(1, keepdims=True) + 1e-300)
+        return np.clip((value - np.nanmax(seen, 1, keepdims=True)) / scale, -50, 50)
 
     def _row(self, observation: Observation, truth: np.ndarray, lane: int) -> dict[str, np.ndarray]:
         seen = {name: observation[name][lane] for name in SEEN}
@@ -188,11 +193,11 @@ class Trainer:
             if array.ndim > 2:
                 array = torch.rot90(array.flip(-1) if mirror else array, turn, (-2, -1))
             batch[name] = array
-        seen, best = planes(*(batch[name] for name in SEEN))
+        seen, _ = planes(*(batch[name] for name in SEEN))
         self.judge.train()
         for group in self.optimiser.param_groups:
             group["lr"] = self.config.learning_rate * min(1.0, 0.05 + 2.0 * (1 - self.update / self.config.updates))
-        value = loss(*self.judge(seen), batch["truth"] - best[:, 0], batch["measured"][:, 0] <= 0)
+        value = loss(*self.judge(seen), batch["truth"], batch["measured"][:, 0] <= 0)
         self.optimiser.zero_grad()
         value.backward()
         nn.utils.clip_grad_norm_(self.judge.parameters(), 1.0)

@@ -12,6 +12,7 @@ from probegym.envs.frames import grey_levels
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Lanes
 
+
 def first_places(keys: np.ndarray, pixels: int, count: int) -> np.ndarray:
     """Where an episode begins to measure, drawn from its key: (lanes, count) pixels."""
     from probegym.physics import randomness

@@ -29,7 +29,7 @@ class Image(_Table):
 
     @property
     def pixel_size(self) -> float:
-        """m."""
+        """Width of a pixel in m."""
         return self.field_of_view / self.columns
 
 

@@ -19,23 +19,42 @@ def best(knowledge: Knowledge, m: Lanes, lane: int, correlations: np.ndarray, se
 
     Plans: some maps at one level, then the target's own to the end. The hypothesis nearest the truth stands for it.
     """
-    n, target = knowledge.levels, m["target"][lane]
+    n, target, here = knowledge.levels, m["target"][lane], int(m["instrument"][lane])
     last = n - 1 - int(np.argmax(target.reshape(n, FLAKES).sum(1)[::-1]))
     hypothesis = np.abs(m["correlations"][lane] - correlations).sum(1).argmin()
     start = m["covariances"][lane, hypothesis, None]
-    orders = [_order(m, lane, level) for level in range(n)]
-    cheapest = int(m["seconds"][lane, m["instrument"][lane]].argmin())
+    orders, designs = [_order(m, lane, level) for level in range(n)], [knowledge.design(m, lane, level) for level in range(n)]
+    cheapest = int(m["seconds"][lane, here].argmin())
     least, choice = np.inf, (cheapest, int(orders[cheapest][0]))  # where nothing fits
     for level in range(n):
-        done = int(m["steps"][lane, level])
-        for total in TOTALS if level != last else (done,):
-            count = max(0, total - done)
-            first = [(level, int(orders[level][i % len(orders[level])])) for i in range(count)]
-            steps = _fitting(m, lane, first + [(last, int(flake)) for flake in orders[last]], seconds)
-            left = _left(knowledge, m, lane, start.copy(), steps)
-            if steps and left < least * (1 - 1e-9):
-                least, choice = left, steps[0]
+        done, spent, at, covariance = int(m["steps"][lane, level]), 0.0, here, start.copy()
+        totals = (0,) if level == last else TOTALS[: 1 if level == 0 else None]  # more overviews tell hardly more
+        counts = {max(0, total - done) for total in totals}
+        for count in range(max(counts) + 1):
+            if count:
+                spent, at = spent + m["seconds"][lane, at, level], level
+                if spent > seconds:
+                    break
+                _map(knowledge, covariance, level, designs[level], orders[level][(count - 1) % len(orders[level])])
+            if count in counts:
+                left, maps = covariance.copy(), 0
+                until = spent + m["seconds"][lane, at, last]
+                for place in orders[last]:
+                    if until > seconds:
+                        break
+                    _map(knowledge, left, last, designs[last], place)
+                    until, maps = until + m["seconds"][lane, last, last], maps + 1
+                uncertain = float(np.diagonal(left[0]) @ target)
+                if count + maps and uncertain < least * (1 - 1e-9):
+                    least, choice = uncertain, (level, int(orders[level][0])) if count else (last, int(orders[last][0]))
     return choice
+
+
+def _map(knowledge: Knowledge, covariance: np.ndarray, level: int, design: tuple[np.ndarray, np.ndarray], place: int) -> None:
+    """What one map does to the covariance (1, D, D), in place."""
+    weights, noise = (array[place if level else 0] for array in design)
+    used = weights.any(1)
+    belief.condition(np.zeros(covariance.shape[:2]), covariance, knowledge.of_level[level], weights[used], noise[used], np.zeros(used.sum()))
 
 
 def _order(m: Lanes, lane: int, level: int) -> np.ndarray:
@@ -49,25 +68,3 @@ def _order(m: Lanes, lane: int, level: int) -> np.ndarray:
             order.append(flake)
             shown |= set(m["tiles_flakes"][lane, level - 1, flake][m["tiles_pixels"][lane, level - 1, flake] > 0].tolist())
     return np.array(order)
-
-
-def _fitting(m: Lanes, lane: int, wanted: list[tuple[int, int]], seconds: float) -> list[tuple[int, int]]:
-    """The maps of a plan that fit into the time."""
-    steps, at, spent = [], int(m["instrument"][lane]), 0.0
-    for level, place in wanted:
-        price = m["seconds"][lane, at, level]
-        if spent + price <= seconds:
-            steps.append((level, place))
-            spent, at = spent + price, level
-    return steps
-
-
-def _left(knowledge: Knowledge, m: Lanes, lane: int, covariance: np.ndarray, steps: list[tuple[int, int]]) -> float:
-    """The target's variance after the maps of a plan; covariance (1, D, D) is used up."""
-    mean = np.zeros(covariance.shape[:2])
-    designs = [knowledge.design(m, lane, level) for level in range(knowledge.levels)]
-    for level, place in steps:
-        design, noise = (array[place if level else 0] for array in designs[level])
-        used = design.any(1)
-        belief.condition(mean, covariance, knowledge.of_level[level], design[used], noise[used], np.zeros(used.sum()))
-    return float(np.diagonal(covariance[0]) @ m["target"][lane])
