@@ -57,18 +57,24 @@ def test_bootstrap_of_the_median():
 def results(success) -> Results:
     n = len(success)
     costs = {name: np.arange(1.0, n + 1) for name in ("time", "dose", "damage", "measurements")}
-    return Results(np.array(success), np.ones(n), np.ones(n, int), costs, {"strehl": np.linspace(0, 1, n)})
+    return Results(np.array(success), np.ones(n), np.ones(n, int), costs, {"strehl": np.linspace(0, 1, n)}, {name: value / 2 for name, value in costs.items()})
 
 
 def test_costs_to_goal_are_those_of_the_successes():
     summary = results([True, False, True, False]).summary()
-    assert summary["success"] == 0.5 and summary["measurements_to_goal"] == 2.0 and summary["measurements_mean"] == 2.5
+    assert summary["success"] == 0.5 and summary["measurements_to_goal"] == 1.0 and summary["measurements_mean"] == 2.5
     assert summary["strehl_median"] == 0.5
 
 
 def test_no_success_has_no_cost_to_goal():
     summary = results([False] * 3).summary()
     assert summary["success"] == 0 and np.isnan(summary["time_to_goal"]) and np.isnan(summary["time_to_goal_interval"]).all()
+
+
+def test_costs_to_goal_end_where_the_goal_was_first_reached():
+    found = evaluate(OracleAgent(), "probegym/SpectrumExploration-v0", "bare", 3)
+    assert found.success.all() and (found.costs["measurements"] == 88).all()
+    assert (found.to_goal["measurements"] == 6).all()  # five to begin with, then the best place
 
 
 def test_results_do_not_depend_on_how_episodes_are_batched():

@@ -19,7 +19,8 @@ from scipy import stats
 import probegym
 from probegym.envs.episodes import bounds
 from probegym.errors import ProbeGymError
-from tests.environments import CASES, Registered
+from probegym.hardware_bridge.world import Refused
+from tests.environments import CASES, Registered, registered
 from tests.helpers import differences, digest, follow, moved, python, resident_bytes, rollout
 
 COSTS = ("time", "dose", "damage", "measurements")
@@ -304,6 +305,36 @@ def test_a_bad_action_is_refused_and_nothing_happens(env, kind):
         env.step(bad_actions(env.action_space)[kind])
     assert "\n" not in str(caught.value) and "action" in str(caught.value)
     assert differences(env.snapshot(), before) == []
+
+
+def test_a_refused_command_leaves_the_task_as_it_was(subject, env, monkeypatch):
+    env.step(subject.actions(1)[0])
+    world, sent = env.episodes.world, []
+    execute = world.execute
+    memory = copy.deepcopy(env.episodes.memory)
+
+    def interlock(command, where):
+        sent.append(command.verb)
+        raise Refused("the door of the column is open")
+
+    for action in subject.actions(3, seed=1):
+        monkeypatch.setattr(world, "execute", interlock)
+        with pytest.raises(Refused):
+            env.step(action)
+        assert sent and differences(env.episodes.memory, memory) == []
+    monkeypatch.setattr(world, "execute", execute)
+    env.step(subject.actions(1)[0])
+
+
+def test_a_snapshot_of_another_environment_changes_nothing(subject, env):
+    strangers = [other for other in registered() if other.id != subject.id]
+    before = env.snapshot()
+    for other in strangers[::3]:
+        theirs = other.bare()
+        theirs.reset(seed=0)
+        with pytest.raises(ProbeGymError, match="snapshot"):
+            env.restore(theirs.snapshot())
+        assert differences(env.snapshot(), before) == []
 
 
 def test_a_step_before_reset_says_so(subject):

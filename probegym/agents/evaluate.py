@@ -25,13 +25,14 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Results:
-    """One row an episode: every field (episodes,)."""
+    """One row an episode: every field (episodes,). costs: of the whole episode; to_goal: when it first stood at its goal."""
 
     success: np.ndarray
     returns: np.ndarray
     steps: np.ndarray
     costs: dict[str, np.ndarray]
     metrics: dict[str, np.ndarray]  # as info had them at the end
+    to_goal: dict[str, np.ndarray]
 
     def summary(self, confidence: float = 0.95, seed: int = 0) -> dict[str, float | list[float]]:
         """Success rate with Wilson interval; medians with bootstrap intervals. Costs to goal are of the successes."""
@@ -39,7 +40,7 @@ class Results:
         out: dict[str, float | list[float]] = {"episodes": n, "success": k / n, "success_interval": list(wilson(k, n, confidence))}
         out["return"] = float(self.returns.mean())
         for name, values in self.costs.items():
-            reached = values[self.success]
+            reached = self.to_goal[name][self.success]
             out[f"{name}_to_goal"] = float(np.median(reached)) if k else float("nan")
             out[f"{name}_to_goal_interval"] = list(bootstrap_median(reached, confidence, seed)) if k else [float("nan")] * 2
             out[f"{name}_mean"] = float(values.mean())
@@ -77,18 +78,18 @@ def evaluate(agent: Agent | Script, env_id: str, scenario: str, episodes: int, s
     for first in range(0, episodes, 1 if isinstance(agent, Script) else LANES):
         rows += run(agent, env_id, scenario, min(LANES, episodes - first), seed + first, kwargs)
         progress(len(rows), episodes)
-    names = [name for name in rows[0] if name not in ("success", "return", "steps")]
     columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-    costs = {name: columns[name] for name in Readings.COSTS}
-    metrics = {name: columns[name] for name in names if name not in costs}
-    return Results(columns["success"].astype(bool), columns["return"], columns["steps"], costs, metrics)
+    costs, to_goal = ({name: columns.pop(f"{prefix}{name}") for name in Readings.COSTS} for prefix in ("", "goal_"))
+    head = [columns.pop(name) for name in ("success", "return", "steps")]
+    return Results(head[0].astype(bool), head[1], head[2], costs, columns, to_goal)
 
 
-def _row(info: dict, total: float, steps: int) -> dict:
+def _row(info: dict, total: float, steps: int, goal: dict) -> dict:
     kept = {
         name: float(v) for name, v in info.items() if not name.startswith(("_", "reward_")) and name != "is_success" and np.ndim(v) == 0
     }
-    return {"success": bool(info["is_success"]), "return": total, "steps": steps} | kept
+    reached = {f"goal_{name}": float((goal or info)[name]) for name in Readings.COSTS}
+    return {"success": bool(info["is_success"]), "return": total, "steps": steps} | kept | reached
 
 
 def _run_batch(agent: Agent, env_id: str, scenario: str, lanes: int, seed: int, kwargs: dict) -> list[dict]:
@@ -97,12 +98,15 @@ def _run_batch(agent: Agent, env_id: str, scenario: str, lanes: int, seed: int, 
     agent.begin(lanes, seed)
     done, totals, steps = np.zeros(lanes, bool), np.zeros(lanes), np.zeros(lanes, int)
     rows: list[dict] = [{} for _ in range(lanes)]
+    goals: list[dict] = [{} for _ in range(lanes)]
     while not done.all():
         observation, reward, terminated, truncated, info = envs.step(agent.act(observation, envs.episodes))
         totals, steps = totals + reward, steps + ~done
+        for lane in np.nonzero(info["is_success"] & ~done)[0]:
+            goals[lane] = goals[lane] or {name: info[name][lane] for name in Readings.COSTS}
         ended = (terminated | truncated) & ~done
         for lane in np.nonzero(ended)[0]:
-            rows[lane] = _row({name: value[lane] for name, value in info.items()}, totals[lane], steps[lane])
+            rows[lane] = _row({name: value[lane] for name, value in info.items()}, totals[lane], steps[lane], goals[lane])
         done |= ended
     envs.close()
     return rows
@@ -110,14 +114,15 @@ def _run_batch(agent: Agent, env_id: str, scenario: str, lanes: int, seed: int, 
 
 def _run_script(agent: Script, env_id: str, scenario: str, lanes: int, seed: int, kwargs: dict) -> list[dict]:
     env = gym.make(env_id, scenario=scenario, disable_env_checker=True, **kwargs).unwrapped
-    total, steps, last, over = 0.0, 0, {}, False
+    total, steps, last, over, goal = 0.0, 0, {}, False, {}
 
     def step(action: np.ndarray):
-        nonlocal total, steps, last, over
+        nonlocal total, steps, last, over, goal
         if over:
             raise OutOfBudget
         observation, reward, terminated, truncated, last = env.step(np.asarray(action, np.float32))
         total, steps, over = total + reward, steps + 1, terminated or truncated
+        goal = goal or (last if last["is_success"] else {})
         return observation
 
     observation, _ = env.reset(seed=seed)
@@ -127,7 +132,7 @@ def _run_script(agent: Script, env_id: str, scenario: str, lanes: int, seed: int
         pass
     if not over:
         raise ProbeGymError(f"{type(agent).__name__} stopped before its episode ended: it must declare or use up the budget")
-    return [_row(last, total, steps)]
+    return [_row(last, total, steps, goal)]
 
 
 def write_json(path: Path, content) -> None:

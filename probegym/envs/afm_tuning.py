@@ -27,6 +27,7 @@ class AfmTuningTask(Task):
     family = "afm_tuning"
     twin = "probegym.hardware_bridge.twins.afm:AfmTwin"
     measured = "lines"
+    decides = ("settings",)
 
     def __init__(self, settings: dict):
         try:

@@ -16,7 +16,7 @@ import numpy as np
 from probegym.envs.task import Observation, Task, Transition
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Command, Lanes, LaneState, Readings
-from probegym.hardware_bridge.world import World
+from probegym.hardware_bridge.world import Refused, World
 from probegym.scenarios import Scenario
 from probegym.scenarios import load as load_scenario
 
@@ -104,26 +104,27 @@ class Episodes:
         for array in self.ledger.values():
             array[where] = 0
         readings, spent = self._command(self.task.opening(self.memory), where)
-        for name, limit in self.limits.items():
-            if (need := 2 * spent[name].max()) > limit * (1 + 1e-9):
-                raise ProbeGymError(f"a budget of {limit:g} {name} has no room for a step after the first frames: give at least {need:g}")
-        self.truth = self.world.truth() or {}
         self._observe(readings, where)
+        for name, step in (spent | self.task.least(self.memory)).items():
+            need = (spent[name] + step)[where].max()
+            if name in self.limits and need > self.limits[name] * (1 + 1e-9):
+                raise ProbeGymError(f"a budget of {self.limits[name]:g} {name} has no room for a step after the first measurements: give at least {need:g}")
+        self.truth = self.world.truth() or {}
         return self.observation, self._info({})
 
     def step(self, action: np.ndarray, where: np.ndarray):
         """One step on some lanes -> (observation, reward, terminated, truncated, info), all full width."""
         before = self.truth
         acting = where & ~self._beyond(self.task.foreseen(action, self.memory))
-        readings, spent = self._command(self.task.decode(action, self.memory, acting) if acting.any() else (), acting)
+        readings, spent = self._acted(action, acting)
         if acting.any():
             self._observe(readings, acting)
         self.truth = after = self.world.truth() or {}
         ended, success = self.task.ends(after, self.memory)
-        terminated, success = ended & acting, success & acting
+        terminated, success = ended & acting, success & where
         full = self._beyond(spent | self.task.least(self.memory))
         truncated = where & (full | ~acting) & ~terminated
-        transition = Transition(before, after, self.memory, spent, success, terminated & ~success)
+        transition = Transition(before, after, self.memory, spent, success & acting, terminated & ~success)
         parts: Lanes = {}
         reward = np.zeros(self.lanes)
         for term in self.terms:
@@ -134,6 +135,15 @@ class Episodes:
         info = self._info(parts)
         info["is_success"] = success
         return self.observation, reward, terminated, truncated, info
+
+    def _acted(self, action: np.ndarray, acting: np.ndarray) -> tuple[list[Readings], Lanes]:
+        """Carry a step out; what the task noted down for it is taken back when the world refuses."""
+        kept = {name: self.memory[name].copy() for name in self.task.decides}
+        try:
+            return self._command(self.task.decode(action, self.memory, acting) if acting.any() else (), acting)
+        except Refused:
+            self.memory.update(kept)
+            raise
 
     def _beyond(self, costs: Lanes) -> np.ndarray:
         """(lanes,) bool: whether such costs would not fit into what is left of the budget."""
@@ -150,11 +160,10 @@ class Episodes:
         readings, spent = [], {name: np.zeros(self.lanes) for name in Readings.COSTS}
         for command, lanes in commands:
             answer = self.world.execute(command, where if lanes is None else where & lanes)
-            for name in Readings.COSTS:
+            for name in Readings.COSTS:  # at once: a command that is refused later does not give back what this one has cost
                 spent[name] += getattr(answer, name)
+                self.ledger[name] += getattr(answer, name)
             readings.append(answer)
-        for name in Readings.COSTS:
-            self.ledger[name] += spent[name]
         return readings, spent
 
     def _observe(self, readings: list[Readings], where: np.ndarray) -> None:
@@ -179,9 +188,10 @@ class Episodes:
 
     def restore(self, snapshot: Snapshot, lane: int, generator: np.random.Generator) -> None:
         """Put it back, here or into another lane of the same task."""
-        mine = (self.memory, self.observation)
-        if any(set(theirs) != set(own) for theirs, own in zip((snapshot.memory.arrays, snapshot.observation), mine, strict=True)):
-            raise ProbeGymError("the snapshot is of another environment or scenario: restore it where it was taken")
+        here = (LaneState.take(self.memory, lane).arrays, {name: array[lane] for name, array in self.observation.items()}, self.world.snapshot(lane).arrays)
+        for theirs, own in zip((snapshot.memory.arrays, snapshot.observation, snapshot.world.arrays), here, strict=True):
+            if {name: array.shape for name, array in theirs.items()} != {name: array.shape for name, array in own.items()}:
+                raise ProbeGymError("the snapshot is of another environment or scenario: restore it where it was taken")
         self.world.restore(snapshot.world, lane)
         self.truth = self.world.truth() or {}
         snapshot.memory.put(self.memory, lane)

@@ -55,6 +55,7 @@ class StemTuningTask(Task):
     family = "stem_tuning"
     twin = "probegym.hardware_bridge.twins.stem:StemTwin"
     measured = "images"
+    decides = ("set_point", "excursion", "declared")
 
     def __init__(self, settings: dict):
         try:
@@ -163,9 +164,8 @@ class StemTuningTask(Task):
                 bars[label] = (series.field_of_view, 1e-9, "1 nm")
         values = truth["aberrations"][: len(self.names)] if truth else memory["set_point"]
         rows = [(name, v / scale, f"{1e9 * v:+.1f} nm") for name, v, scale in zip(self.names, values, self.scales, strict=True)]
-        title = "STEM tuning" + (f"    Strehl {truth['strehl']:.2f}" if truth else "")
-        state = "declared" if memory["declared"] else ""
-        return pictures.stem(frames, truth.get("wavefront"), rows, pictures.gauges(info), f"{title}    {state}", bars)
+        title = "STEM tuning" + (f"    Strehl {truth['strehl']:.2f}" if truth else "") + ("    declared" if memory["declared"] else "    ")
+        return pictures.stem(frames, truth.get("wavefront"), rows, pictures.gauges(info), title, bars)
 
 
 class StemTuning(ScopeEnv):

@@ -69,6 +69,7 @@ class Task(ABC):
     family: ClassVar[str]  # name of its scenario file
     twin: ClassVar[str]  # "module:Class" of its twin, loaded only when asked for
     measured: ClassVar[str] = "measurements"  # what one measurement is, in the plural
+    decides: ClassVar[tuple[str, ...]] = ()  # what ``decode`` writes of the memory; put back when the world refuses the step
     observation_space: spaces.Dict
     action_space: spaces.Space
     rewards: dict[str, list[Term]]  # by reward mode: "privileged", "observable"

@@ -40,6 +40,7 @@ class TipConditioningTask(Task):
     family = "tip_conditioning"
     twin = "probegym.hardware_bridge.twins.stm:StmTwin"
     measured = "images"
+    decides = ("action", "just_spoilt", "actions", "place", "discs", "treated", "clearance")
 
     def __init__(self, settings: dict):
         try:
