@@ -98,11 +98,13 @@ def folded(weight: np.ndarray, r: np.ndarray, covariance: np.ndarray) -> np.ndar
     levels = r.shape[1] + 1
     size = covariance.shape[1] // levels
     sign = np.cumprod(np.concatenate([np.ones((len(r), 1)), np.where(r < 0, -1.0, 1.0)], 1), 1)
-    out = np.empty(covariance.shape[1:])
-    for i, j in itertools.combinations_with_replacement(range(levels), 2):
+    pairs = list(itertools.combinations(range(levels), 2))
+    signed = np.stack([weight, *(weight * sign[:, i] * sign[:, j] for i, j in pairs)])
+    sums = np.matmul(signed, covariance.reshape(len(weight), -1)).reshape(-1, *covariance.shape[1:])
+    out = sums[0]
+    for (i, j), turned in zip(pairs, sums[1:], strict=True):
         rows, columns = (slice(k * size, (k + 1) * size) for k in (i, j))
-        block = np.tensordot(weight * sign[:, i] * sign[:, j], covariance[:, rows, columns], 1)
-        out[rows, columns], out[columns, rows] = block, block.T
+        out[rows, columns], out[columns, rows] = turned[rows, columns], turned[columns, rows]
     return out
 
 
