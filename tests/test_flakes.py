@@ -126,7 +126,7 @@ def test_response_is_the_mean_over_pixels_exactly(width, side):
     labels = sample(1)[0]
     at, _ = flakes.centroids(labels[None], 1.0)
     most = FLAKES if side == 48 else 6
-    weights, pixels, numbers = flakes.response(labels, width, side, at[0], most)
+    weights, pixels, numbers = flakes.response(labels, width, side, at[0], 1.0, most)
     values = np.random.default_rng(1).normal(size=FLAKES)
     blurred = flakes.seen(np.concatenate([[0], values])[labels], width)
     for place in range(labels.max()):
@@ -142,7 +142,7 @@ def test_response_is_the_mean_over_pixels_exactly(width, side):
 
 def test_neighbours_leak_in_and_substrate_dilutes():
     labels = sample(1)[0]
-    weights = flakes.response(labels, 3.6, 48, np.zeros((1, 2)), FLAKES)[0][0]
+    weights = flakes.response(labels, 3.6, 48, np.zeros((1, 2)), PIXEL, FLAKES)[0][0]
     own = weights[:, :].max(1)[: labels.max()]
     assert (own < 0.95).all() and (own > 0.1).all() and (np.sort(weights[: labels.max()], 1)[:, -2] > 1e-4).any()
 
@@ -205,6 +205,13 @@ def test_prices_are_transfer_or_move_and_points_and_overhead():
     assert twin.execute(MeasureLevel("spot", np.full((1, 2), 1e-5)), np.ones(1, bool)).dose[0] == 3.0
 
 
+def test_the_drawn_factor_makes_transfers_dearer_and_nothing_else():
+    plain, slow = (begun(1, transfer=factor).execute(InspectLevels(), np.ones(1, bool)).values["seconds"][0] for factor in (1.0, 2.5))
+    np.testing.assert_allclose(slow - plain, [[0, 1.5 * (10 + 1000)], [1.5 * (50 + 100), 0]])
+    drawn = begun(50, transfer={"uniform": [1.0, 3.0]}).execute(InspectLevels(), np.ones(50, bool)).values["seconds"]
+    assert drawn[:, 0, 1].std() > 300 and np.ptp(drawn[:, 0, 0]) == 0
+
+
 def test_correlations_are_told_only_where_the_scenario_says_so():
     asked = np.ones(1, bool)
     assert np.isnan(begun().execute(InspectLevels(), asked).values["correlations"]).all()
@@ -216,8 +223,37 @@ def test_errors_of_the_data_sheets_are_not_told():
     asked = np.ones(1, bool)
     told, other = (twin.execute(InspectLevels(), asked).values for twin in (plain, wrong))
     assert all(np.array_equal(told[name], other[name], equal_nan=True) for name in told)
-    maps = [twin.execute(MeasureLevel("wide", np.zeros((1, 2))), asked).values["signal"] for twin in (plain, wrong)]
-    assert not np.allclose(*maps)
+
+
+def sharp(twin: FlakesTwin, lane: int, width: float) -> np.ndarray:
+    """The wide map of a lane, were there no noise; width: m of the point-spread function."""
+    values = np.concatenate([[0], 2.0 + twin.state["quantities"][lane, 0]])
+    return flakes.seen(values[twin.state["labels"][lane]], width / PIXEL)
+
+
+def test_maps_are_blurred_and_noisy_by_as_much_as_the_data_sheets_are_wrong():
+    twin = begun(20, errors={"psf": 1.5, "noise": 0.1})
+    signal = twin.execute(MeasureLevel("wide", np.zeros((20, 2))), np.ones(20, bool)).values["signal"]
+    noise = signal - np.array([sharp(twin, lane, 4.5e-6) for lane in range(20)])
+    assert noise.std() == pytest.approx(0.05, rel=0.02)
+    assert (signal - np.array([sharp(twin, lane, 3e-6) for lane in range(20)])).std() > 0.1
+
+
+def test_the_true_length_of_the_gradient_is_the_told_one_times_its_error():
+    length, factor = 4e-6, 3.0
+    twin = begun(600, share=1.0, length=length, count=8.0, errors={"length": factor})
+    assert twin.execute(InspectLevels(), np.ones(600, bool)).values["field"][0, 1] == length
+    at, pixels = flakes.centroids(twin.state["labels"], PIXEL)
+    apart = np.hypot(*np.moveaxis(at[:, :, None] - at[:, None], -1, 0))
+    near = (apart > 6e-6) & (apart < 12e-6) & (pixels > 0)[:, :, None] & (pixels > 0)[:, None]
+    q = twin.state["quantities"][:, 0]
+    together = (q[:, :, None] * q[:, None])[near].mean()
+    assert together == pytest.approx(np.exp(-(apart[near] ** 2) / (2 * (factor * length) ** 2)).mean(), abs=0.08)
+
+
+def test_readings_tell_the_names_of_the_levels():
+    codes = begun(2).execute(InspectLevels(), np.array([True, False])).values["names"]
+    assert ["".join(map(chr, level[level > 0])) for level in codes[0]] == ["wide", "spot"] and not codes[1].any()
 
 
 REFUSED = {
@@ -246,14 +282,16 @@ WRONG = {
     "overview": ({"levels": [{"name": "a", "side": 1e-5, "noise": 1}, {"name": "b", "noise": 1}]}, "overview"),
     "noise": ({"levels": [{"name": "a", "side": 1e-4, "noise": 0}, {"name": "b", "noise": 1}]}, "noise"),
     "nan": ({"view": float("nan")}, "world.view"),
+    "scatter": ({"levels": [{"name": "a", "side": 1e-4, "noise": 1}, {"name": "b", "noise": 1, "psf": 1e-6, "scatter": 0.1}]}, "psf or a scatter"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", WRONG)
 def test_a_wrong_world_is_named(kind):
     changes, words = WRONG[kind]
-    with pytest.raises(ProbeGymError, match=words):
+    with pytest.raises(ProbeGymError, match=words) as caught:
         begun(**changes)
+    assert "\n" not in str(caught.value)
 
 
 def test_an_impossible_draw_changes_no_lane():

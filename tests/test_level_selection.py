@@ -153,6 +153,19 @@ def test_the_level_alone_is_measured_where_it_promises_most():
         assert int(memory(env)["place"]) == best
 
 
+def test_the_observable_reward_is_the_fall_of_the_uncertainty_in_this_step():
+    env = made(reward="observable")
+    left = env.reset(seed=5)[0]["uncertainty"][0]
+    falls = []
+    for action in (STM, STM, EDS, STM, STM):
+        seen, reward, _, _, info = env.step(action)
+        falls.append(left - seen["uncertainty"][0])
+        assert info["reward_uncertainty"] == pytest.approx(falls[-1], abs=1e-6)
+        assert reward == pytest.approx(info["reward_uncertainty"] + info["reward_time"], abs=1e-9)
+        left = seen["uncertainty"][0]
+    assert len(set(np.round(falls, 5))) == 5
+
+
 # ---- the other kinds of action ----
 
 
@@ -195,6 +208,85 @@ def test_level_and_map_goes_to_the_highest_uncertainty_of_that_map():
         assert int(memory(env)["place"]) == expected
     with pytest.raises(ProbeGymError, match="discrete"):
         env.action_masks()
+
+
+def test_the_combined_map_adds_the_levels_as_the_target_weighs_them(scenario):
+    env = gym.make(ENV, scenario=scenario({"choose": "level-and-map", "target": [1, 2, 3]})).unwrapped
+    own = 0
+    for seed in range(12):
+        env.reset(seed=seed)
+        env.step(np.array((EDS, EDS)))
+        env.step(np.array((STM, STM)))
+        m = memory(env)
+        spread = np.where(m["size"] > 0, np.diagonal(m["covariance"]).reshape(3, FLAKES), 0)
+        expected = int((np.array([1, 2, 3]) @ spread).argmax())
+        own += expected not in spread.argmax(1)
+        env.step(np.array((STM, 3)))
+        assert int(memory(env)["place"]) == expected
+    assert own  # somewhere it is the highest of no single map
+
+
+# ---- maps and the belief lie on the same pixels ----
+
+
+def instrument(name: str, **changes) -> dict:
+    return {"name": name, "noise": 0.002, "offset": 3.0, "dwell": 1, "overhead": 60, "move": 3, "load": 12, "unload": 3} | changes
+
+
+def test_a_tile_lies_where_the_belief_thinks_it_does(scenario):
+    levels = [instrument("optical", side=40e-6), instrument("eds", side=10e-6), instrument("stm")]
+    envs = gym.make_vec(ENV, num_envs=48, scenario=scenario({"choose": "level-and-place"}, {"levels": levels}), autoreset_mode="Disabled")
+    for level in (EDS, STM):
+        envs.reset(seed=100)
+        for place in range(FLAKES):
+            envs.step(np.full(48, level * FLAKES + place))
+        m, true = envs.episodes.memory, envs.episodes.truth["quantities"]
+        for lane in range(48):
+            painted = np.concatenate([[0], 3.0 + true[lane, level]])[m["labels"][lane]]
+            seen = np.isfinite(m["maps"][lane, level])
+            assert np.abs(m["maps"][lane, level] - painted)[seen].max() < 0.02
+            hit = np.unique(m["labels"][lane][seen])[1:] - 1
+            if level == EDS:
+                assert np.abs(m["mean"][lane].reshape(3, FLAKES)[EDS] - true[lane, EDS])[hit].max() < 0.02 and len(hit) == (m["size"][lane] > 0).sum()
+
+
+def test_a_second_map_of_the_whole_view_tells_of_every_flake(scenario):
+    levels = [instrument("a", side=40e-6, psf=1e-6), instrument("b", side=60e-6, psf=2e-6)]
+    env = gym.make(ENV, scenario=scenario({"levels": ["a", "b"], "hypotheses": [[0.5]], "target": [0, 1]}, {"levels": levels, "correlations": [0.5]}))
+    env = env.unwrapped
+    env.reset(seed=3)
+    task = env.episodes.task
+    assert task.oracle(env.episodes.truth, env.episodes.memory)[0] in (0, 1)
+    expected = float(memory(env)["reduction"][1].max())
+    before = memory(env)["uncertainty"]
+    env.step(1)
+    m, there = memory(env), memory(env)["size"] > 0
+    assert there.sum() > task.settings.tile_flakes and np.diagonal(m["covariance"])[FLAKES:][there].max() < 0.05
+    assert np.abs(m["mean"].reshape(2, FLAKES)[1] - env.episodes.truth["quantities"][0, 1])[there].max() < 0.2
+    assert before - m["uncertainty"] == pytest.approx(expected, rel=1e-6)
+
+
+class Instrument:
+    """The twin, were its truth hidden."""
+
+    def __init__(self, world):
+        self.world, self.lanes = world, world.lanes
+
+    def __getattr__(self, name):
+        return getattr(self.world, name)
+
+    def truth(self):
+        return None
+
+
+def test_a_world_without_truth_is_played_and_drawn():
+    twin = made().episodes.world
+    env = gym.make(ENV, scenario="train", reward="observable", world=Instrument(twin), render_mode="rgb_array").unwrapped
+    env.reset(seed=5)
+    _, reward, _, _, info = env.step(STM)
+    picture, known = env.render(), made(render_mode="rgb_array")
+    known.step(STM)
+    assert np.isfinite(reward) and "rmse" not in info and picture.shape == known.render().shape and not np.array_equal(picture, known.render())
 
 
 # ---- rules and policy ----
@@ -299,6 +391,12 @@ def test_every_scenario_can_be_played(name):
         assert np.isfinite(reward) and all(np.isfinite(v).all() for v in seen.values())
 
 
+def test_noise_follows_from_the_counts():
+    eds = {name: scenarios.load("level_selection", name).world["levels"][EDS] for name in ("id", "near-noise", "far-noise")}
+    assert {name: round(level["dose"] * level["noise"] ** 2) for name, level in eds.items()} == dict.fromkeys(eds, 225)
+    assert eds["id"]["dose"] > eds["near-noise"]["dose"] > eds["far-noise"]["dose"]
+
+
 def test_scenarios_cover_near_and_far_of_three_axes_or_more():
     every = [scenarios.load("level_selection", name) for name in scenarios.names("level_selection")]
     axes = {split: {s.axis for s in every if s.split == split} for split in ("near", "far")}
@@ -320,9 +418,10 @@ MISTAKES = {
     "pairs": ({"hypotheses": [[0.5]]}, {}, "hypotheses needs 2"), "order": ({"hypotheses": [[0.5, 0.1], [0.5]]}, {}, "ascending"),
     "beyond": ({"hypotheses": [[1.5], [0.5]]}, {}, "hypotheses"), "nothing told": ({"hypotheses": None}, {}, "does not tell the correlations"),
     "rows": ({"rows": 32}, {}, "give both alike"), "levels": ({"levels": ["optical", "stm"], "target": [0, 1], "hypotheses": [[0.5]]}, {}, "give both alike"),
-    "name": ({"levels": ["optical", "eds", "afm"]}, {}, "there is no level 'afm'"), "choose": ({"choose": "x"}, {}, "task.choose"),
+    "name": ({"levels": ["optical", "eds", "afm"]}, {}, "optical, eds, stm, the task optical, eds, afm"), "choose": ({"choose": "x"}, {}, "task.choose"),
     "goal": ({"goal": 0}, {}, "task.goal"), "unknown": ({"colour": 1}, {}, "colour"), "world": ({}, {"view": -1}, "world.view"),
     "count": ({}, {"count": 25}, "world.count"), "nan": ({"price": float("nan")}, {}, "task.price"),
+    "order of levels": ({"levels": ["optical", "stm", "eds"]}, {}, "optical, eds, stm, the task optical, stm, eds"),
 }  # fmt: skip
 
 

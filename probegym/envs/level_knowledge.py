@@ -29,7 +29,7 @@ class Knowledge:
         shapes = {
             "means": (h, d), "covariances": (h, d, d), "evidence": (h,), "correlations": (h, n - 1),  # of each hypothesis
             "mean": (d,), "mean_before": (d,), "covariance": (d, d), "uncertainty": (), "uncertainty_before": (),  # of all together
-            "overview": (FLAKES, FLAKES), "overview_pixels": (FLAKES,),  # the first level's functional, and pixels behind each row
+            "overview": (n, FLAKES, FLAKES), "overview_pixels": (n, FLAKES),  # functionals of levels that map all, pixels behind each row
             "tiles": (n - 1, FLAKES, most, FLAKES), "tiles_pixels": (n - 1, FLAKES, most), "tiles_flakes": (n - 1, FLAKES, most),
             "reduction": (n, FLAKES), "promise": (n, FLAKES), "target": (d,), "position": (FLAKES, 2), "size": (FLAKES,), "view": (), "seconds": (n, n),
             "sheet": (n, 3), "side": (n,), "labels": (rows, rows), "maps": (n, rows, rows), "instrument": (), "place": (), "steps": (n,),
@@ -49,6 +49,10 @@ class Knowledge:
             )
         if s.hypotheses is None and not np.isfinite(told["correlations"][where]).all():
             raise ProbeGymError("the world does not tell the correlations: give task.hypotheses, or set world.told")
+        for codes in told["names"][where]:
+            names = tuple(np.ascontiguousarray(codes, np.uint32).view(f"U{codes.shape[1]}")[:, 0])
+            if names != s.levels:
+                raise ProbeGymError(f"the world has the levels {', '.join(names)}, the task {', '.join(s.levels)}: give both alike")
         for lane in np.nonzero(where)[0]:
             labels, view = told["labels"][lane], told["view"][lane]
             pixel = view / rows
@@ -59,10 +63,13 @@ class Knowledge:
             m["sheet"][lane] = np.stack([told[name][lane] for name in ("noise", "scatter", "offset")], 1)
             m["side"][lane] = side = np.round(told["side"][lane] / pixel)
             m["maps"][lane], m["steps"][lane], m["instrument"][lane], m["place"][lane], m["seconds_spent"][lane] = np.nan, 0, 0, 0, 0
-            design, behind, order = (array[0] for array in optics.response(labels, told["psf"][lane, 0] / pixel, rows, np.zeros((1, 2)), FLAKES))
-            m["overview"][lane], m["overview_pixels"][lane] = design[order.argsort()], behind[order.argsort()]
-            for level in range(1, n):
-                parts = optics.response(labels, told["psf"][lane, level] / pixel, int(side[level]), at / pixel, s.tile_flakes)
+            for level in range(n):
+                width = told["psf"][lane, level] / pixel
+                if self.whole(m, lane, level):
+                    design, behind, order = (array[0] for array in optics.response(labels, width, rows, np.zeros((1, 2)), pixel, FLAKES))
+                    m["overview"][lane, level], m["overview_pixels"][lane, level] = design[order.argsort()], behind[order.argsort()]
+                    continue
+                parts = optics.response(labels, width, int(side[level]), at, pixel, s.tile_flakes)
                 for name, part in zip(("tiles", "tiles_pixels", "tiles_flakes"), parts, strict=True):
                     m[name][lane, level - 1] = part
             m["correlations"][lane] = told["correlations"][lane] if s.hypotheses is None else self.correlations
@@ -72,18 +79,22 @@ class Knowledge:
             m["mean"][lane], m["uncertainty"][lane] = 0, 1
             m["target"][lane] = (np.array(s.target)[:, None] / sum(s.target) * there / max(1, there.sum())).ravel()
 
+    @staticmethod
+    def whole(m: Lanes, lane: int, level: int) -> bool:
+        """Whether a level maps the whole view at once, wherever it is taken."""
+        return level == 0 or m["side"][lane, level] >= m["labels"].shape[-1]
+
     def learn(self, m: Lanes, lane: int, level: int, signal: np.ndarray) -> None:
         """Condition one lane on a map of a level, (side, side), taken around the flake ``place``."""
         from probegym.physics import flakes as optics
 
         rows, side, place = self.settings.rows, len(signal), m["place"][lane]
-        at = m["position"][lane, place] * rows / m["view"][lane]
-        top, left = optics.tile(at, side, rows, 1.0)
+        top, left = optics.tile(m["position"][lane, place], side, rows, m["view"][lane] / rows)
         window = (slice(top, top + side), slice(left, left + side))
-        if level:
-            design, pixels, flakes = (m[name][lane, level - 1, place] for name in ("tiles", "tiles_pixels", "tiles_flakes"))
+        if self.whole(m, lane, level):
+            design, pixels, flakes = m["overview"][lane, level], m["overview_pixels"][lane, level], np.arange(FLAKES)
         else:
-            design, pixels, flakes = m["overview"][lane], m["overview_pixels"][lane], np.arange(FLAKES)
+            design, pixels, flakes = (m[name][lane, level - 1, place] for name in ("tiles", "tiles_pixels", "tiles_flakes"))
         used = pixels > 0
         if used.any():
             sums = np.bincount(m["labels"][lane][window].ravel(), signal.ravel(), FLAKES + 1)[1:]
@@ -108,10 +119,10 @@ class Knowledge:
             m["reduction"][lane, level], m["promise"][lane, level] = there * belief.reduction(both, at, *self.design(m, lane, level), target)
 
     def design(self, m: Lanes, lane: int, level: int) -> tuple[np.ndarray, np.ndarray]:
-        """Functionals (places, k, FLAKES) of the maps of a level and their noise (places, k); the overview has one place."""
+        """Functionals (places, k, FLAKES) of the maps of a level and their noise (places, k); a map of the whole view has one place."""
         sheet = m["sheet"][lane, level]
-        if level == 0:
-            return m["overview"][lane][None], self._noise(sheet, m["overview_pixels"][lane])[None]
+        if self.whole(m, lane, level):
+            return m["overview"][lane, level][None], self._noise(sheet, m["overview_pixels"][lane, level])[None]
         most = 1 if m["side"][lane, level] <= 1 else self.settings.tile_flakes
         return m["tiles"][lane, level - 1, :, :most], self._noise(sheet, m["tiles_pixels"][lane, level - 1, :, :most])
 

@@ -52,7 +52,7 @@ def best(knowledge: Knowledge, m: Lanes, lane: int, correlations: np.ndarray, se
 
 def _map(knowledge: Knowledge, covariance: np.ndarray, level: int, design: tuple[np.ndarray, np.ndarray], place: int) -> None:
     """What one map does to the covariance (1, D, D), in place."""
-    weights, noise = (array[place if level else 0] for array in design)
+    weights, noise = (array[place if len(array) > 1 else 0] for array in design)
     used = weights.any(1)
     belief.condition(np.zeros(covariance.shape[:2]), covariance, knowledge.of_level[level], weights[used], noise[used], np.zeros(used.sum()))
 
@@ -62,8 +62,9 @@ def _order(m: Lanes, lane: int, level: int) -> np.ndarray:
     promise = m["promise"][lane, level]
     ranked = [f for f in np.argsort(-promise, kind="stable") if m["size"][lane, f] > 0] or [0]
     shown: set[int] = set()
-    order = ranked[:1] if level == 0 else []
-    for flake in ranked if level else []:
+    whole = Knowledge.whole(m, lane, level)
+    order = ranked[:1] if whole else []
+    for flake in [] if whole else ranked:
         if flake not in shown:
             order.append(flake)
             shown |= set(m["tiles_flakes"][lane, level - 1, flake][m["tiles_pixels"][lane, level - 1, flake] > 0].tolist())

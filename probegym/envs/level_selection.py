@@ -40,6 +40,7 @@ class LevelSelectionTask(Task):
     family = "level_selection"
     twin = "probegym.hardware_bridge.twins.flakes:FlakesTwin"
     measured = "maps"
+    decides = ("instrument", "place", "steps")
 
     def __init__(self, settings: dict):
         try:
@@ -89,8 +90,7 @@ class LevelSelectionTask(Task):
 
     def decode(self, action: np.ndarray, memory: Lanes, where: Where) -> Iterable[tuple[Command, Where | None]]:
         level, place = self.chosen(action, memory)
-        for name, chosen in (("instrument", level), ("place", place)):
-            memory[name][where] = chosen[where]
+        memory["instrument"][where], memory["place"][where] = level[where], place[where]
         memory["steps"][np.nonzero(where)[0], level[where]] += 1
         position = memory["position"][np.arange(len(place)), place]
         for number, name in enumerate(self.settings.levels):
@@ -229,7 +229,7 @@ class LevelSelection(ScopeEnv):
     ## Physics and assumptions
     Quantities follow an autoregression along the levels, innovations are a growth gradient plus individuality; maps are blurred by
     Gaussian point-spread functions, so flakes leak into one another, and carry noise: exact linear functionals (physics/flakes.py).
-    Times, noise and correlations are typical values, not measured ones: docs/level_selection.md.
+    All values are typical, not measured ones (docs/level_selection.md). No hypothesis has r = 0: far-correlation is slightly overconfident.
 
     ## Vectorized environment
     `make_vec(..., num_envs=64)` is native; lane i equals `make(...).reset(seed=seed + i)`.

@@ -24,7 +24,7 @@ def _flakes(labels: np.ndarray, values: np.ndarray, low: float, high: float, map
 
 
 def selection(task: LevelSelectionTask, observation: dict, truth: dict, memory: dict, info: dict) -> np.ndarray:
-    """One lane as RGB (height, width, 3) uint8; ``truth`` is empty on an instrument."""
+    """One lane as RGB (height, width, 3) uint8; ``truth`` has no quantities on an instrument."""
     names, n = task.settings.levels, task.levels
     columns = max(n + 1, 4)
     screen = Screen(GAP + columns * (SIZE + GAP), TOP + 2 * (SIZE + 40) + 74)
@@ -42,7 +42,7 @@ def selection(task: LevelSelectionTask, observation: dict, truth: dict, memory: 
     x = GAP + n * (SIZE + GAP)
     target = int(np.argmax(task.settings.target))
     screen.panel(_flakes(labels, mean[target], -RANGE, RANGE), x, TOP, SIZE, f"{names[target]}: believed, +-{RANGE:g}")
-    if truth:
+    if "quantities" in truth:
         screen.panel(_flakes(labels, truth["quantities"][target], -RANGE, RANGE), x, TOP + SIZE + 40, SIZE, f"{names[target]}: true (hidden)")
     else:
         screen.panel(np.full((8, 8, 3), 40, np.uint8), x, TOP + SIZE + 40, SIZE, f"{names[target]}: true")
@@ -54,7 +54,7 @@ def selection(task: LevelSelectionTask, observation: dict, truth: dict, memory: 
     screen.bar(GAP + 210, y, 180, hours / limit, f"{hours:.1f} h of {limit:.3g} h", GOOD if hours < 0.8 * limit else WARN)
     for pair, (name, before) in enumerate(zip(names[1:], names, strict=False)):
         told, spread = (float(observation["correlations"][pair + k * (n - 1)]) for k in (0, 1))
-        real = f", true {float(truth['correlations'][pair]):+.2f}" if truth else ""
+        real = f", true {float(truth['correlations'][pair]):+.2f}" if "correlations" in truth else ""
         screen.text(f"{before} - {name}: r = {told:+.2f} +- {spread:.2f}{real}", GAP + 430, y - 16 + 20 * pair, 13, INK)
     return screen.array()
 

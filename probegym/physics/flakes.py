@@ -110,20 +110,26 @@ def seen(field: np.ndarray, width: float) -> np.ndarray:
 
 
 def tile(position: np.ndarray, side: int, rows: int, pixel: float) -> tuple[np.ndarray, np.ndarray]:
-    """First row and column (lanes,) of a tile of ``side`` pixels around positions (lanes, 2) m, moved to lie inside the view."""
+    """First row and column (lanes,) of a tile of ``side`` pixels around positions (lanes, 2) m, moved to lie inside the view.
+
+    Whoever needs a tile asks here with metres: a position that was converted to pixels elsewhere may round to the next tile.
+    """
     first = np.clip(np.floor(position / pixel - 0.5 * side + 0.5).astype(int), 0, rows - side)
     return first[..., 1], first[..., 0]
 
 
-def response(labels: np.ndarray, width: float, side: int, position: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What the mean over each flake's pixels in a tile is made of; one lane: labels (rows, columns), position: (places, 2) pixels.
+def response(
+    labels: np.ndarray, width: float, side: int, position: np.ndarray, pixel: float, most: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the mean over each flake's pixels in a tile is made of; one lane: labels (rows, columns), width: pixels of the
+    point-spread function, position: (places, 2) m, pixel: m, as :func:`tile` takes them.
 
     Returns weights (places, most, FLAKES), an exact linear functional of the flakes' values; pixels (places, most) behind each
     row; flakes (places, most) whose pixels they are. Rows are the ``most`` flakes with most pixels; unused ones have none.
     """
     masks = indicators(labels[None])[0]
     spread = seen(masks, width)
-    top, left = tile(position, side, len(labels), 1.0)
+    top, left = tile(position, side, len(labels), pixel)
     pixels = np.zeros((len(position), most))
     weights, flakes = np.zeros((len(position), most, FLAKES)), np.zeros((len(position), most), int)
     for place, (y, x) in enumerate(zip(top, left, strict=True)):

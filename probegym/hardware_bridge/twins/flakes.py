@@ -22,6 +22,7 @@ LIMITS = {
 }  # fmt: skip
 """What a draw may be; an episode whose draw lies outside is refused."""
 
+LETTERS = 32  # at most in the name of a level
 Seconds = Annotated[float, Field(ge=0, le=1e6)]
 
 
@@ -30,7 +31,7 @@ class Level(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    name: str = Field(min_length=1, max_length=32)
+    name: str = Field(min_length=1, max_length=LETTERS)
     side: float = Field(0.0, ge=0, le=1e-3)  # m of the square that is mapped at once; 0: a spot; the view or more: all of it
     psf: float = Field(0.0, ge=0, le=20e-6)  # m, full width at half maximum
     noise: float = Field(gt=1e-3, le=100)  # of one pixel of the raster
@@ -44,6 +45,12 @@ class Level(BaseModel):
     load: Seconds = 0.0  # s to bring the sample in: vent or pump, approach, align, cool
     unload: Seconds = 0.0
     dose: float = Field(0.0, ge=0, le=1e9)  # electrons per square Angstrom and measurement
+
+    @model_validator(mode="after")
+    def _one_spot(self) -> Level:
+        if self.scatter and self.psf:  # neighbours would leak in with a scatter of their own, which no belief accounts for
+            raise ValueError("scatter is of a sharp spot: give the level either a psf or a scatter")
+        return self
 
 
 class Errors(BaseModel):
@@ -100,6 +107,7 @@ class FlakesTwin:
         self.names = [level.name for level in c.levels]
         self.sides = [min(c.rows, max(1, round(level.side / self.pixel))) for level in c.levels]
         n = len(c.levels)
+        self.letters = np.array(self.names, f"U{LETTERS}").view(np.uint32).reshape(n, LETTERS)
         self._handlers = {InspectLevels: self._inspect, MeasureLevel: self._measure}
         self.state: Lanes = {
             "key": np.zeros(lanes, np.uint64),
@@ -185,10 +193,14 @@ class FlakesTwin:
     # ---- commands ----
 
     def _inspect(self, command: InspectLevels, where: np.ndarray) -> Readings:
-        """What data sheets, price list, growth recipe and the segmented overview say; lanes not asked get zeros."""
+        """What data sheets, price list, growth recipe and the segmented overview say; lanes not asked get zeros.
+
+        ``names`` (lanes, levels, LETTERS) are code points, so that readings stay numbers; zeros fill up.
+        """
         s, c = self.state, self.config
         sheet = {name: np.tile([getattr(level, name) for level in c.levels], (self.lanes, 1)) for name in ("psf", "noise", "scatter", "offset", "dose")}
         sheet["side"] = np.tile(np.array(self.sides) * self.pixel, (self.lanes, 1))
+        sheet["names"] = np.tile(self.letters, (self.lanes, 1, 1))
         told = s["correlations"] if c.told else np.full_like(s["correlations"], np.nan)
         values = sheet | {"labels": s["labels"], "view": np.full(self.lanes, c.view), "seconds": s["seconds"], "field": s["field"], "correlations": told}
         free = np.zeros(self.lanes)
