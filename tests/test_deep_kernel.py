@@ -188,8 +188,9 @@ def test_awkward_measurements(embedding):
     none = np.zeros(0, int)
     mean, std = kernel.predict(kernel.fit(start, none, none), none, none)
     assert (mean == 0).all() and (std > 0.5).all()  # the prior
+    assert all(len(array) == 0 for array in kernel.leave_one_out(start, none, none)) and kernel.log_likelihood(start, none, none) == 0
     for index, y in (
-        ([5], [3.0]), ([5, 5, 5], [3.0, 3.0, 3.0]), ([1, 2, 3], [0.0, 0.0, 0.0]), ([4, 4], [1.0, 2.0]), (np.arange(9), np.full(9, -1e-12)),
+        ([5], [3.0]), ([1, 2, 3], [1e149, 2e149, -1e149]), ([5, 5, 5], [3.0, 3.0, 3.0]), ([1, 2, 3], [0.0, 0.0, 0.0]), ([4, 4], [1.0, 2.0]), (np.arange(9), np.full(9, -1e-12)),
         (np.repeat(np.arange(20), 3), np.repeat(value[:20], 3)), (np.arange(SIDE**2)[:300], value[:300]), ([1, 2, 3], [1e12, 2e12, -1e12]),
     ):  # fmt: skip
         index, y = np.array(index), np.array(y)
@@ -285,6 +286,7 @@ def test_threads_do_not_change_the_bits():
     [
         (lambda k: k.fit(k.initial(), [1, 2], [1.0, np.nan]), "1 of 2 measured values are not finite"),
         (lambda k: k.predict(k.initial(), [1], [np.inf]), "not finite"),
+        (lambda k: k.fit(k.initial(), [1, 2], [1.0, -1e300]), "1e\\+300, larger than"),
         (lambda k: k.predict(k.initial(), [1, 2], [1.0]), "one value"),
         (lambda k: k.predict(k.initial(), [-1], [1.0]), "whole numbers from 0"),
         (lambda k: k.predict(k.initial(), [SIDE**2], [1.0]), "whole numbers from 0"),

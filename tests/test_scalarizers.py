@@ -56,6 +56,46 @@ def test_registering_nonsense_is_refused(name, kind, function, says):
     assert "x" not in SCALARIZERS
 
 
+@pytest.mark.parametrize("name", [3, ["a"], None, b"x"])
+def test_a_name_is_text(name):
+    with pytest.raises(ProbeGymError, match="give a name"):
+        register(name, "loop", np.mean)
+
+
+def _raises(axis, spectra):
+    raise ValueError("my own\nbug")
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda axis, spectra: spectra.max(), lambda axis, spectra: None, lambda axis, spectra: "x", lambda axis, spectra: 1j * spectra[..., 0],
+        lambda axis, spectra: spectra[..., :1], lambda axis, spectra: spectra[0, 0], lambda axis, spectra: [1.0, [2.0]], _raises, lambda: 1.0,
+    ],
+    ids=["one for all", "none", "text", "complex", "too many axes", "too few", "ragged", "raises", "no arguments"],
+)  # fmt: skip
+def test_a_function_that_gives_no_number_per_spectrum_is_refused_by_name(function):
+    one = scalarizers.Scalarizer("loop", function, "my own")
+    with pytest.raises(ProbeGymError, match=r"'my own' .*(return real numbers of shape|mend)") as caught:
+        one(BIAS, np.ones((5, 64)))
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_whole_masked_and_huge_numbers():
+    spectra = np.arange(15.0).reshape(5, 3)
+    assert scalarizers.Scalarizer("loop", lambda axis, s: s.argmax(-1))(np.arange(3), spectra).tolist() == [2.0] * 5
+    masked = scalarizers.Scalarizer("loop", lambda axis, s: np.ma.masked_less(s[..., 0], 4))(np.arange(3), spectra)
+    assert np.isnan(masked).tolist() == [True, True, False, False, False] and type(masked) is np.ndarray
+    huge = scalarizers.Scalarizer("loop", lambda axis, s: 10.0 ** (20 * s[..., 0]))(np.arange(3), spectra)
+    assert np.isnan(huge).tolist() == [False, False, True, True, True]  # no square of theirs would be finite
+
+
+def test_a_function_cannot_change_the_axis():
+    axis = np.arange(3.0)
+    scalarizers.Scalarizer("loop", lambda axis, s: np.add(axis, 1, out=axis)[0] * s[..., 0])(axis, np.ones((2, 3)))
+    assert axis.tolist() == [0, 1, 2]
+
+
 def test_an_unknown_name_lists_those_there_are():
     with pytest.raises(ProbeGymError, match=r"no scalarizer 'area'.*'loop area'"):
         named("area")
@@ -140,6 +180,19 @@ def test_peak_energy_of_spectra_that_were_simulated():
     spectra = plasmons.assembly(keys, {"count": 1, "rods": 0.0, "radius": 9e-9, "spread": 0.0, "clustered": 0.0, "doped": 0.0, "collection": 0.0})[1][0]
     strongest = spectra[:, 20:45].max(-1).argsort()[-20:]
     assert of("peak energy", spectra[strongest], plasmons.AXIS) == pytest.approx(np.full(20, 0.741), abs=0.012)
+
+
+@pytest.mark.parametrize("axis", [np.linspace(500, 700, 64), np.linspace(0.7, 1.5, 64), np.linspace(0.1, 0.6, 64), np.linspace(-2, -1, 64)])
+def test_a_band_outside_of_the_axis_has_no_ratio(axis):
+    assert np.isnan(of("peak ratio", np.random.default_rng(0).random((3, 64)), axis)).all()
+
+
+@pytest.mark.parametrize("name", EELS)
+def test_channels_at_and_below_no_loss_do_not_count(name):
+    """A file may hold the zero-loss peak."""
+    spectrum, before = peaks((0.53, 0.02, 0.05), tail=0.012), np.array([-0.05, -0.02, -1e-17, 0.0, 1e-18])
+    whole = of(name, np.r_[1e-3, 5.0, 1e4, 1e4, 1e4, spectrum], np.r_[before, plasmons.AXIS])
+    assert whole == of(name, spectrum, plasmons.AXIS) and np.isfinite(whole)
 
 
 # ---- loops ----

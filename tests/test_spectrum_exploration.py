@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import yaml
 
+from probegym.envs.exploration import Exploration, _models, trust, unlike
+from probegym.envs.exploration_settings import Settings
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import AcquireImage, AcquireSpectrum
 from probegym.hardware_bridge.world import Refused
@@ -106,6 +108,58 @@ def test_time_and_dose_are_those_of_the_spectra():
     assert far["measurements"] == start["measurements"] + 4
 
 
+def exposed(env, place: int, seconds: float, count: int) -> np.ndarray:
+    """Spectra (count, channels) of one place."""
+    task = env.episodes.task
+    at = task._spectrum(np.array([place])).position
+    commands = [AcquireSpectrum(task.settings.spectrum.detector, at, seconds)] * count
+    return np.stack([env.episodes.world.execute(command, ON).values["spectrum"][0] for command in commands])
+
+
+def test_noise_of_losses_falls_with_the_exposure():
+    env = make()
+    env.reset(seed=1)
+    short, long = (exposed(env, 1000, seconds, 200) for seconds in (0.05, 0.5))
+    assert long.sum() == pytest.approx(10 * short.sum(), rel=0.02)
+    relative = [(counts.std(0) / counts.mean(0)).mean() for counts in (short, long)]
+    assert relative[0] / relative[1] == pytest.approx(np.sqrt(10), rel=0.05)
+
+
+def test_noise_of_deflections_is_that_of_the_electrons():
+    env = make("locate-patterns")
+    env.reset(seed=1)
+    world = env.episodes.world
+    found, electrons = exposed(env, 1000, 1e-3, 600), 5e-12 * 1e-3 / 1.602176634e-19
+    assert (found - world.state["spectra"][0, 1000]).std() == pytest.approx(world.state["spread"][0, 1000] / np.sqrt(electrons), rel=0.07)
+
+
+@pytest.mark.parametrize("extends", ["bare", "train"])
+def test_a_limit_of_time_is_kept_and_used(tmp_path, extends):
+    env = make(written(tmp_path, extends, budget={"measurements": 88, "time": 2.0}))
+    refused = 0
+    for seed in range(6):
+        _, before = env.reset(seed=seed)
+        env.action_space.seed(seed)
+        truncated = False
+        while not truncated:
+            _, reward, _, truncated, info = env.step(env.action_space.sample())
+            if undone := info["measurements"] == before["measurements"]:
+                assert truncated and reward == 0 and info["time"] == before["time"]
+            refused, before = refused + undone, info
+        longest = 0.06 + 150e-9 * np.sqrt(2) / 1e-6
+        assert 2.0 - longest < info["time"] <= 2.0
+    assert refused
+
+
+def test_time_is_used_up_to_the_last_spectrum(tmp_path):
+    env = make(written(tmp_path, "bare", budget={"measurements": 88, "time": 2.0}))
+    env.reset(seed=0)
+    truncated = False
+    while not truncated:
+        *_, truncated, info = env.step(0)
+    assert 2.0 - 0.06 < info["time"] <= 2.0
+
+
 def test_first_places_follow_from_the_key():
     starts = [np.nonzero(make().reset(seed=seed)[0]["measured"].ravel())[0].tolist() for seed in (1, 1, 2)]
     assert starts[0] == starts[1] != starts[2]
@@ -167,7 +221,63 @@ def test_new_behaviours_are_unlike_all_before():
         known = m["total"][0][m["visits"][0] > 0]
 
 
+@pytest.mark.parametrize("scenario", ["id", "near-dose", "far-dose"])
+def test_noise_is_no_behaviour(scenario):
+    """Of 80 places, about as many are told apart as without noise; of one place, one."""
+    env = make(scenario)
+    for seed in range(2):
+        env.reset(seed=seed)
+        task, world = env.episodes.task, env.episodes.world
+        places = np.random.default_rng(seed).integers(0, 2500, 80)
+        seen = np.concatenate([exposed(env, place, task.settings.spectrum.exposure_time, 1) for place in places])
+        same = exposed(env, 1275, task.settings.spectrum.exposure_time, 80)
+        told = [sum(unlike(spectra[:n], spectra[n], task.settings.distinct) for n in range(80)) for spectra in (seen, world.state["spectra"][0, places], same)]
+        assert told[0] <= told[1] + 2 and told[2] == 1
+
+
+def test_a_place_measured_again_shows_no_new_behaviour(tmp_path):
+    env = make(written(tmp_path, "bare", task={"distinct": 0.001}))
+    env.reset(seed=1)
+    assert [env.step(700)[4]["reward_coverage"] > 0 for _ in range(3)] == [True, False, False]
+
+
 # ---- what is learned, and steering by it ----
+
+
+def test_trust_tells_how_well_values_are_predicted():
+    rng = np.random.default_rng(0)
+    value, error = rng.normal(size=2000), rng.normal(size=2000)
+    assert trust(value, value, np.ones(2000)) == pytest.approx((1, 0))
+    assert trust(value, value + 0.5 * error, np.full(2000, 0.5)) == pytest.approx((1 / np.sqrt(1.25), 1), abs=0.05)
+    assert trust(value, value + 0.5 * error, np.full(2000, 0.25))[1] == pytest.approx(2, abs=0.1)
+    assert trust(value, -value, np.ones(2000)) == pytest.approx((-1, 2), abs=0.1)
+
+
+def test_fit_is_that_of_each_value_from_the_others():
+    env = make("train")
+    env.reset(seed=3)
+    for _ in range(25):
+        seen, *_ = env.step(np.array([0.3, 1, 0, 0], np.float32))
+    m, exploration = env.episodes.memory, env.episodes.task.exploration
+    model, index = exploration._model(m["image"][0]), np.nonzero(m["known"][0])[0]
+    value = m["value"][0, index]
+    others = [model.predict(m["weights"][0], np.delete(index, n), np.delete(value, n)) for n in range(len(index))]
+    predicted, deviation = (np.array([one[part][index[n]] for n, one in enumerate(others)]) for part in (0, 1))
+    assert seen["fit"][0] == pytest.approx(np.corrcoef(value, predicted)[0, 1], abs=0.05) and seen["fit"][0] < 0.99
+    assert 0.2 < seen["fit"][1] < 1.05 * np.sqrt((((value - predicted) / deviation) ** 2).mean())  # noise counts in the claim
+
+
+def test_there_is_a_model_for_each_lane():
+    """Sixty-four lanes build sixty-four models once, not in every step."""
+    table = {"detector": "haadf", "rows": 16, "columns": 16, "field_of_view": 1e-8}
+    exploration = Exploration(Settings(image=table, spectrum={"detector": "eels", "exposure_time": 1.0}, scalarizers=["peak ratio"], surrogate={"patch": 3}))
+    exploration.memory(64)
+    images = np.random.default_rng(0).integers(0, 256, (64, 256)).astype(np.uint8)
+    built = _models(exploration.room).cache_info().misses
+    for _ in range(3):
+        for image in images:
+            exploration._model(image)
+    assert _models(exploration.room).cache_info().misses - built == 64
 
 
 def test_steering_takes_the_largest_weighted_sum():
@@ -189,7 +299,7 @@ def test_the_surrogate_knows_what_was_measured_and_says_what_it_does_not_know():
     seen, _ = env.reset(seed=3)
     first = seen["deviation"].mean()
     for _ in range(40):
-        seen, _, _, _, info = env.step(np.array([0.3, 1, 0, 0], np.float32))
+        seen, _, _, _, _ = env.step(np.array([0.3, 1, 0, 0], np.float32))
     measured = seen["measured"] > 0
     assert seen["deviation"][measured].mean() < 0.6 * seen["deviation"][~measured].mean() < first
     assert np.corrcoef(seen["mean"].ravel(), sought(env))[0, 1] > 0.3
@@ -217,6 +327,28 @@ def test_observable_rewards_need_no_truth():
         _, reward, _, _, info = env.step(np.array([0, 1, 0, 0], np.float32))
         assert info["reward_improvement"] >= 0 and np.isfinite(reward)
     assert "reward_progress" not in info
+
+
+def test_information_is_what_the_steps_bring():
+    """Not the opening, whose places may be alike, and not a change of what is looked for."""
+    env = make("far-target", reward="observable")
+    for seed in range(3):
+        env.reset(seed=seed)
+        assert env.episodes.memory["information"][0] == 0
+        found = [env.step(np.array([0.2, 1, 0, 0], np.float32))[4] for _ in range(42)]
+        told = np.array([info["reward_information"] for info in found])
+        assert told[:38].all() and told[38] == 0 == found[38]["reward_improvement"] and told[39:].all()  # the 44th spectrum
+        assert np.abs(told).max() < 1
+
+
+def test_a_first_place_drawn_twice_hides_no_information(tmp_path, monkeypatch):
+    from probegym.envs import exploration, spectrum_exploration
+
+    for module in (exploration, spectrum_exploration):
+        monkeypatch.setattr(module, "first_places", lambda keys, pixels, count: np.tile([7, 7, 900, 1200, 1200], (len(keys), 1)))
+    env = make("train", reward="observable")
+    env.reset(seed=0)
+    assert env.step(np.array([0, 1, 0, 0], np.float32))[4]["reward_information"] != 0
 
 
 # ---- what is looked for may change ----
@@ -248,7 +380,7 @@ def test_places_without_a_scalar_are_left_out(tmp_path, scalarizer):
     env = make(written(tmp_path, "train", task={"scalarizers": [half]}))
     seen, _ = env.reset(seed=1)
     for _ in range(6):
-        seen, reward, _, _, info = env.step(np.array([0.5, 1, 0, 0], np.float32))
+        seen, reward, _, _, _ = env.step(np.array([0.5, 1, 0, 0], np.float32))
         assert all(np.isfinite(array).all() for array in seen.values()) and np.isfinite(reward)
     scalar = sought(env)
     assert np.isfinite(scalar).all() and (scalar == scalar.min()).sum() > 1000
@@ -263,6 +395,64 @@ def test_a_scalarizer_that_tells_nothing_ends_no_episode(tmp_path, scalarizer, v
         seen, reward, _, truncated, info = env.step(np.array([0.5, 1, 0, 0], np.float32))
         assert all(np.isfinite(array).all() for array in seen.values()) and np.isfinite(reward)
     assert truncated and info["regret"] == 0
+
+
+@pytest.mark.parametrize("value", [np.nan, 3.0])
+def test_nothing_is_found_where_all_places_are_alike(tmp_path, scalarizer, value):
+    dull = scalarizer("dull", "eels", lambda axis, spectra: np.full(spectra.shape[:-1], value))
+    env = make(written(tmp_path, "bare", task={"scalarizers": [dull]}))
+    for _, _, _, _, info in [(0, 0, 0, 0, env.reset(seed=1)[1]), env.step(3), env.step(4)]:
+        assert not info.get("is_success", False) and info["found"] == 0 and info["regret"] == 0
+
+
+def test_what_is_defined_at_few_places_is_found_there_alone(tmp_path, scalarizer):
+    few = scalarizer("few", "eels", lambda axis, spectra: np.where(spectra.sum(-1) >= np.sort(spectra.sum(-1))[-min(3, len(spectra))], spectra.sum(-1), np.nan))
+    env = make(written(tmp_path, "bare", task={"scalarizers": [few]}))
+    env.reset(seed=1)
+    best = np.argsort(sought(env))[::-1]
+    _, _, _, _, info = env.step(int(best[100]))
+    assert not info["is_success"] and info["found"] == 0
+    _, _, _, _, info = env.step(int(best[0]))
+    assert info["is_success"] and info["found"] == 0.5  # the one that is worth the least of the three is like those that are worth nothing
+
+
+def test_a_scalarizer_that_fails_stops_those_alone_who_ask_for_it(tmp_path, scalarizer):
+    def fails(axis, spectra):
+        raise ValueError("two\nlines")
+
+    scalarizer("failing", "eels", fails)
+    scalarizer("of one spectrum", "eels", lambda axis, spectra: spectra.max())
+    env = make()
+    env.reset(seed=1)
+    env.step(3)
+    for later in ("failing", "of one spectrum"):
+        with pytest.raises(ProbeGymError, match=later) as caught:
+            make(written(tmp_path, "bare", task={"scalarizers": [later]})).reset(seed=1)
+        assert "\n" not in str(caught.value)
+        with pytest.raises(ProbeGymError, match=later):  # at the start, not when its turn comes
+            make(written(tmp_path, "bare", task={"scalarizers": ["peak ratio", later], "switch_after": [8]})).reset(seed=1)
+
+
+def test_a_scalarizer_that_fails_later_leaves_nothing_half_written(tmp_path, scalarizer):
+    broken = []
+
+    def moody(axis, spectra):
+        if broken:
+            raise RuntimeError("boom")
+        return spectra.sum(-1)
+
+    scalarizer("moody", "eels", moody)
+    env = make(written(tmp_path, "bare", task={"scalarizers": ["moody"]}))
+    env.reset(seed=0)
+    env.step(10)
+    before = {name: array.copy() for name, array in env.episodes.memory.items()}
+    broken.append(True)
+    with pytest.raises(ProbeGymError, match=r"'moody' failed.*boom"):
+        env.step(20)
+    changed = [name for name, array in env.episodes.memory.items() if not np.array_equal(array, before[name])]
+    assert set(changed) <= {"at"}
+    broken.clear()
+    assert env.step(20)[4]["measurements"] == 8  # the one that was lost has cost its dose
 
 
 # ---- every world ----
@@ -301,6 +491,7 @@ MISTAKES = {
     "unknown scalarizer": ({"task": {"scalarizers": ["beauty"]}}, "beauty"),
     "scalarizer of other spectra": ({"task": {"scalarizers": ["loop area"]}}, "not made for"),
     "steering blindly": ({"task": {"action": "steer"}}, "surrogate"),
+    "even patch": ({"task": {"surrogate": {"patch": 4}}}, "odd"),
     "switch without a second": ({"task": {"switch_after": [10]}}, "switch_after"),
     "wrong channels": ({"task": {"spectrum": {"channels": 32}}}, "channels"),
     "wrong detector": ({"task": {"image": {"detector": "bf"}}}, "haadf"),

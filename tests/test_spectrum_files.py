@@ -19,9 +19,9 @@ def cube(shape=SHAPE, channels: int = CHANNELS) -> np.ndarray:
     return np.random.default_rng(0).normal(size=(*shape, channels))
 
 
-def write(path, values, order: str = "yxv", units=("m", "m", "V"), spectral=None, name: str = "scan/data", mode: str = "w"):
-    """A map in sidpy's layout; order: which axis of ``values`` is y, x and the spectrum. Rows are 2 nm apart, columns 1 nm."""
-    scales = {"y": np.arange(values.shape[order.index("y")]) * 2e-9, "x": np.arange(values.shape[order.index("x")]) * 1e-9}
+def write(path, values, order: str = "yxv", units=("m", "m", "V"), spectral=None, name: str = "scan/data", mode: str = "w", steps=(1e-9, 1e-9)):
+    """A map in sidpy's layout; order: which axis of ``values`` is y, x and the spectrum. steps: between rows and columns, in ``units``."""
+    scales = {kind: np.arange(values.shape[order.index(kind)]) * step for kind, step in zip("yx", steps, strict=True)}
     scales["v"] = TRIANGLE[: values.shape[order.index("v")]] if spectral is None else spectral
     with h5py.File(path, mode) as file:
         found = file.create_dataset(name, data=values)
@@ -109,15 +109,15 @@ def test_axes_are_found_by_their_units_and_names(path, order):
     found = spectrum_files.read(write(path, stored, order))
     assert found.image.shape == SHAPE
     np.testing.assert_array_equal(found.spectra, values.reshape(-1, CHANNELS).astype(np.float32))
-    np.testing.assert_allclose(found.extent, ((SHAPE[1] - 1) * 1e-9, (SHAPE[0] - 1) * 2e-9))
+    np.testing.assert_allclose(found.extent, ((SHAPE[1] - 1) * 1e-9, (SHAPE[0] - 1) * 1e-9))
 
 
 def test_units_are_converted(path):
     energies = np.linspace(500, 3500, CHANNELS)
-    found = spectrum_files.read(write(path, np.abs(cube()), units=("nm", "um", "meV"), spectral=energies))
+    found = spectrum_files.read(write(path, np.abs(cube()), units=("nm", "um", "meV"), spectral=energies, steps=(2.0, 2e-3)))
     assert found.kind == "eels"
     np.testing.assert_allclose(found.axis, energies / 1e3)
-    np.testing.assert_allclose(found.extent, (11e-9 * 1e-6, 16e-9 * 1e-9))
+    np.testing.assert_allclose(found.extent, (22e-9, 16e-9))
     np.testing.assert_allclose(found.image.ravel(), found.spectra.sum(-1), rtol=1e-5)
 
 
@@ -150,7 +150,7 @@ def test_spectra_with_holes_are_refused_or_left_out(path):
     values = cube()
     values[1, 2, 3], values[4, 5, 6], values[4, 6, :] = np.nan, np.inf, 1e300  # the last overflows single precision
     write(path, values)
-    assert "3 of 108 spectra" in refused(path, "NaN or infinity")
+    assert "3 of 108 spectra" in refused(path, "NaN or infinity: measure these again, or interpolate")
     found = spectrum_files.read(path, allow_missing=True)
     assert np.flatnonzero(~found.measurable).tolist() == [14, 53, 54]
     assert np.isfinite(found.spectra).all() and np.isfinite(found.image).all()
@@ -240,6 +240,11 @@ def test_uneven_positions(path):
     with h5py.File(path, "a") as file:
         file["scan/data_x"][3] *= 1.2
     refused(path, "even steps")
+
+
+@pytest.mark.parametrize(("steps", "units"), [((2e-9, 1e-9), ("m", "m", "V")), ((1.0, 1.0), ("nm", "um", "V")), ((1.02, 1.0), ("nm", "nm", "V"))])
+def test_pixels_that_are_not_square(path, steps, units):
+    refused(write(path, cube(), units=units, steps=steps), "square")
 
 
 def test_complex_data(path):

@@ -109,7 +109,8 @@ class SteeringPolicy(nn.Module):
 
     def worth(self, image, measured, value, mean, deviation, novelty, fit, budget) -> torch.Tensor:
         """What measuring each place promises, (b, places), in logarithms; maps are (b, 1, rows, columns)."""
-        seen, best = planes(image, measured, value, mean, deviation, novelty, fit, budget)
+        seen, _ = planes(image, measured, value, mean, deviation, novelty, fit, budget)
+        best = torch.where(measured > 0, mean, torch.full_like(mean, -20.0)).amax((2, 3), keepdim=True)  # the best measured one is luck of the noise
         odds, gain = self.judge(seen)
         promise = nn.functional.logsigmoid(odds) + torch.log(gain + 1e-3)
         spread = (deviation * (1 + (self.stretch - 1) * budget[:, :, None, None])).clamp_min(1e-4)

@@ -20,8 +20,7 @@ def first_places(keys: np.ndarray, pixels: int, count: int) -> np.ndarray:
     return (randomness.uniform(keys, 0, "first places", count) * pixels).astype(np.int64)
 
 
-@lru_cache(maxsize=48)
-def _surrogate(image: bytes, rows: int, columns: int, settings: Surrogate):
+def _built(image: bytes, rows: int, columns: int, settings: Surrogate):
     """The model of one image; it has no state, that is in the memory."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # linear_operator still scripts a function when it is imported
@@ -30,6 +29,12 @@ def _surrogate(image: bytes, rows: int, columns: int, settings: Surrogate):
     patches = patches_of(np.frombuffer(image, np.uint8).reshape(rows, columns), settings.patch)
     coordinates = np.indices((rows, columns)).reshape(2, -1).T
     return DeepKernel(patches, coordinates, DeepKernelSettings(embedding=settings.embedding, steps=settings.steps))
+
+
+@lru_cache
+def _models(room: int):
+    """Builds models and keeps as many as there is room for."""
+    return lru_cache(maxsize=room)(_built)
 
 
 def unlikeness(image: np.ndarray, place: int, side: int) -> np.ndarray:
@@ -50,6 +55,7 @@ class Exploration:
     def __init__(self, settings: Settings):
         self.settings = s = settings
         self.modelled = s.surrogate.embedding != "none"
+        self.room = 64  # for models
         rows, columns = np.indices((s.image.rows, s.image.columns)).reshape(2, -1)
         self.coordinates = np.stack([rows, columns], 1) / max(s.image.rows, s.image.columns)
 
@@ -57,6 +63,7 @@ class Exploration:
         """As at the start of an episode; maps are (lanes, pixels)."""
         s = self.settings
         n, channels = s.image.pixels, s.spectrum.channels
+        self.room = max(64, 1 << (lanes + 15).bit_length())  # one for each lane, and some that they had before
         blank = np.zeros(n, np.uint8)
         weights = self._model(blank).initial() if self.modelled else np.zeros(1)
         maps = {name: np.zeros((lanes, n)) for name in ("value", "mean", "deviation", "novelty")}
@@ -73,6 +80,9 @@ class Exploration:
             "fit": np.zeros((lanes, 2)),
             "at": np.zeros(lanes, np.int64),
             "count": np.zeros(lanes, np.int64),
+            "changed": np.zeros(lanes, bool),  # whether with the latest spectrum another scalarizer began to count
+            "ways": np.zeros((lanes, 5)),  # from place to place: how many, sums of length, seconds, length^2, length x seconds
+            "stood": np.full(lanes, -1),  # where the latest spectrum was taken
             "key": np.zeros(lanes, np.uint64),
             "target": np.zeros(lanes, np.int64),
         }  # fmt: skip
@@ -85,20 +95,26 @@ class Exploration:
         m["image"][where] = grey.reshape(len(image), -1)[where]
         m["novelty"][where] = 1.0
 
-    def add(self, m: Lanes, values: Lanes, where: np.ndarray) -> None:
+    def add(self, m: Lanes, values: Lanes, seconds: np.ndarray, where: np.ndarray) -> None:
         """Take one spectrum in, at each lane's ``at``; raises ProbeGymError when it is not of the task's length."""
         s, spectrum = self.settings, values["spectrum"]
         if spectrum.shape[1] != s.spectrum.channels:
             raise ProbeGymError(f"scenario, task.spectrum.channels is {s.spectrum.channels}, but the world's spectra have {spectrum.shape[1]}")
+        lanes, spectrum = np.nonzero(where)[0], spectrum.astype(np.float32)
+        found = [self._scalars(m, lane, values["axis"][lane], spectrum[lane]) for lane in lanes]  # first, because it may refuse
         m["axis"][where] = values["axis"][where]
         m["count"] += where
-        for lane in np.nonzero(where)[0]:
-            self._take(m, lane, spectrum[lane].astype(np.float32))
+        length = self._length(m["stood"], m["at"])
+        m["ways"] += np.stack([length**0, length, seconds, length**2, length * seconds], 1) * (where & (m["stood"] >= 0))[:, None]
+        m["stood"][where] = m["at"][where]
+        for lane, told in zip(lanes, found, strict=True):
+            self._take(m, lane, spectrum[lane])
+            self._value(m, lane, *told)
 
     def _take(self, m: Lanes, lane: int, spectrum: np.ndarray) -> None:
         place, visits, total = m["at"][lane], m["visits"][lane], m["total"][lane]
         m["latest"][lane] = spectrum / max(float(np.abs(spectrum).max()), 1e-30)
-        m["new_behaviour"][lane] = unlike(total[visits > 0], spectrum, self.settings.distinct)
+        m["new_behaviour"][lane] = not visits[place] and unlike(total[visits > 0], spectrum, self.settings.distinct)
         m["behaviours"][lane] += m["new_behaviour"][lane]
         if not visits[place]:
             m["order"][lane, place] = m["order"][lane].max() + 1
@@ -106,22 +122,30 @@ class Exploration:
                 m["novelty"][lane] = np.minimum(m["novelty"][lane], self._unlike(m["image"][lane], place))
         total[place] += spectrum
         visits[place] += 1
-        self._value(m, lane, place)
 
     def _model(self, image: np.ndarray):
         s = self.settings
-        return _surrogate(image.tobytes(), s.image.rows, s.image.columns, s.surrogate)
+        return _models(self.room)(image.tobytes(), s.image.rows, s.image.columns, s.surrogate)
 
     def _unlike(self, image: np.ndarray, place: int) -> np.ndarray:
         return unlikeness(image.reshape(self.settings.image.rows, -1), int(place), self.settings.surrogate.patch)
 
-    def _value(self, m: Lanes, lane: int, place: int) -> None:
-        """Scalar of the place just measured, or of all of them when from now on another scalarizer counts."""
-        target = int(np.searchsorted(self.settings.switch_after, m["count"][lane], side="right"))
-        changed = target != m["target"][lane]
+    def _scalars(self, m: Lanes, lane: int, axis: np.ndarray, spectrum: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
+        """What counts once this spectrum is in, the pixels to be valued, and their scalars; changes nothing.
+
+        The pixel is the one just measured, or they are all that ever were, when from now on another scalarizer counts.
+        """
+        from probegym.physics import scalarizers
+
+        target, here = int(np.searchsorted(self.settings.switch_after, m["count"][lane] + 1, side="right")), np.zeros(m["visits"].shape[1], bool)
+        here[m["at"][lane]] = True
+        pixels = np.nonzero((m["visits"][lane] > 0) | here if target != m["target"][lane] else here)[0]
+        total, visits = m["total"][lane, pixels] + here[pixels, None] * spectrum, m["visits"][lane, pixels] + here[pixels]
+        return target, pixels, scalarizers.named(self.settings.scalarizers[target])(axis, total / visits[:, None])
+
+    def _value(self, m: Lanes, lane: int, target: int, pixels: np.ndarray, value: np.ndarray) -> None:
+        m["changed"][lane] = changed = target != m["target"][lane]
         before = m["value"][lane, m["known"][lane]].max(initial=-np.inf)
-        pixels = np.nonzero(m["visits"][lane])[0] if changed else np.array([place])
-        value = self._scalar(target, m["axis"][lane], m["total"][lane, pixels] / m["visits"][lane, pixels, None])
         m["target"][lane] = target
         m["known"][lane, pixels] = np.isfinite(value)  # where the scalarizer is undefined, the surrogate learns nothing
         m["value"][lane, pixels] = np.where(np.isfinite(value), value, 0.0)
@@ -129,10 +153,21 @@ class Exploration:
         better = 0.0 if changed or not np.isfinite(before) else (known.max() - before) / max(float(known.std()), 1e-30)
         m["improvement"][lane] = max(0.0, better)
 
-    def _scalar(self, target: int, axis: np.ndarray, spectra: np.ndarray) -> np.ndarray:
-        from probegym.physics import scalarizers
+    def _length(self, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+        return np.linalg.norm(self.coordinates[end] - self.coordinates[start], axis=1)
 
-        return scalarizers.named(self.settings.scalarizers[target])(axis, spectra)
+    def seconds(self, m: Lanes, pixel: np.ndarray | None = None) -> np.ndarray:
+        """Time (lanes,) of a spectrum at a pixel, or next to the last one: a line through what those so far took, over their ways.
+
+        Their mean as long as all ways were equally long, 0 before there was any.
+        """
+        count, way, time, square, product = m["ways"].T
+        count = np.maximum(count, 1)
+        way, time = way / count, time / count
+        spread = square / count - way**2
+        slowness = np.where(spread > 1e-9, (product / count - way * time) / np.where(spread > 1e-9, spread, 1), 0)
+        shortest = 0 if self.settings.action == "locate" else 1 / max(self.settings.image.rows, self.settings.image.columns)
+        return time + slowness * ((shortest if pixel is None else self._length(m["stood"], pixel)) - way)
 
     # ---- learned ----
 
@@ -156,7 +191,8 @@ class Exploration:
             m["weights"][lane] = weights = model.fit(m["weights"][lane], index, value)
             m["mean"][lane], m["deviation"][lane] = model.predict(weights, index, value)
             m["fit"][lane] = trust(value, *model.leave_one_out(weights, index, value))
-        m["information"][where] = (uncertainty - self._uncertainty(m))[where] * (m["order"].max(1) > self.settings.first)[where]
+        counts = (m["count"] > self.settings.first) & ~m["changed"]  # not the opening, and of one scalarizer alone
+        m["information"][where] = ((uncertainty - self._uncertainty(m)) * counts)[where]
 
     def _uncertainty(self, m: Lanes) -> np.ndarray:
         return m["deviation"].mean(1) / self.standard(m)[1][:, 0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
 
@@ -47,6 +47,13 @@ class Surrogate(_Table):
     embedding: Literal["none", "coordinates", "dense", "convolution"] = "dense"
     patch: int = Field(9, ge=3, le=31)  # pixels, the side of the image patch around a place
     steps: int = Field(5, ge=0, le=200)
+
+    @field_validator("patch")
+    @classmethod
+    def _odd(cls, patch: int) -> int:
+        if patch % 2 == 0:
+            raise ValueError(f"must be odd, so that the place is in the middle: take {patch - 1} or {patch + 1}")
+        return patch
 
 
 class Settings(_Table):

@@ -1,7 +1,7 @@
 """Scalarizers: what an experiment makes of a spectrum, one number per spectrum, by name.
 
-A scalarizer takes the axis (channels,) and spectra (..., channels) and returns (...) float64. It never raises for the values:
-where its number is not defined (a spectrum that is not finite, a loop that never switches) it is NaN.
+A scalarizer takes the axis (channels,) and spectra (..., channels) and returns (...) float64. Where its number is not defined (a
+spectrum that is not finite, a loop that never switches, a band outside of the axis) it is NaN; the ones here never raise for values.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from probegym.errors import ProbeGymError
 
 KINDS = ("eels", "loop", "com")
+LARGEST = 1e70  # of a scalar: squares of larger ones, and products of those, are not finite
 Function = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -23,29 +24,48 @@ class Scalarizer:
 
     kind: str
     of: Function
+    name: str = "without a name"
 
     def __call__(self, axis, spectra) -> np.ndarray:
-        """Numbers of spectra (..., channels), float64 (...); NaN for a spectrum that holds one or is infinite."""
-        axis, spectra = np.asarray(axis, float), np.asarray(spectra, float)
+        """Numbers of spectra (..., channels), float64 (...); NaN for a spectrum that is not finite, and beyond LARGEST.
+
+        Raises ProbeGymError for spectra that do not go with the axis, and where the function fails or gives no such numbers.
+        """
+        axis, spectra = np.array(axis, float), np.asarray(spectra, float)  # a copy: the axis is shared
         if axis.ndim != 1 or not len(axis) or spectra.shape[-1:] != axis.shape:
             raise ProbeGymError(f"spectra of shape {spectra.shape} do not go with an axis of shape {axis.shape}: the last lengths must agree")
         with np.errstate(all="ignore"):
-            values = np.broadcast_to(np.asarray(self.of(axis, spectra), float), spectra.shape[:-1])
-            return np.where(np.isfinite(spectra.sum(-1)) & np.isfinite(values), values, np.nan)
+            try:
+                values = np.ma.asarray(self.of(axis, spectra))
+            except Exception as error:  # whatever a user's function may raise
+                told = " ".join(f"{type(error).__name__}: {error}".split())[:150]
+                raise ProbeGymError(f"scalarizer {self.name!r} failed on spectra of shape {spectra.shape} ({told}): mend its function") from error
+            if values.dtype.kind not in "fiub" or values.shape != spectra.shape[:-1]:
+                raise ProbeGymError(
+                    f"scalarizer {self.name!r} gave {values.dtype} of shape {values.shape} for spectra of shape {spectra.shape}: "
+                    f"it must return real numbers of shape {spectra.shape[:-1]}, one per spectrum, as spectra.max(-1) does"
+                )
+            values = values.astype(float).filled(np.nan)
+            return np.where(np.isfinite(spectra.sum(-1)) & (np.abs(values) <= LARGEST), values, np.nan)
 
 
 SCALARIZERS: dict[str, Scalarizer] = {}
 
 
 def register(name: str, kind: str, of: Function) -> Scalarizer:
-    """Make a scalarizer known by name. Raises ProbeGymError for a name that is taken, a kind that there is not, no function."""
+    """Make a scalarizer known by name; ``of`` takes many spectra (..., channels) at once and returns a number for each, (...).
+
+    It must not depend on the scale of the spectra: the twin judges places by spectra without noise, in the source's own unit
+    (probability per eV, for one), while agents see measured ones (counts). Scaling a spectrum may scale the number, no more.
+    Raises ProbeGymError for a name that is taken, a kind that there is not, no function.
+    """
+    if not isinstance(name, str) or not name or not callable(of):
+        raise ProbeGymError(f"scalarizer {name!r}: give a name and a function of (axis, spectra)")
     if name in SCALARIZERS:
         raise ProbeGymError(f"there is a scalarizer {name!r} already: choose another name")
     if kind not in KINDS:
         raise ProbeGymError(f"scalarizer {name!r}: kind must be one of {', '.join(KINDS)}, got {kind!r}")
-    if not name or not isinstance(name, str) or not callable(of):
-        raise ProbeGymError(f"scalarizer {name!r}: give a name and a function of (axis, spectra)")
-    SCALARIZERS[name] = Scalarizer(kind, of)
+    SCALARIZERS[name] = Scalarizer(kind, of, name)
     return SCALARIZERS[name]
 
 
@@ -70,6 +90,12 @@ def _band(axis: np.ndarray, band: tuple[float, float]) -> slice:
     return slice(int(start), max(int(stop), int(start) + 1))
 
 
+def _losses(axis: np.ndarray, spectra: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The channels of losses: a file may hold the zero-loss peak too, and a power law has no logarithm from 0 downward."""
+    first = int(np.searchsorted(axis, 1e-3 * abs(axis[-1]), side="right"))
+    return axis[first:], spectra[..., first:]
+
+
 def _tail(axis: np.ndarray, spectra: np.ndarray) -> np.ndarray:
     """Power law through the means of both ends: the zero-loss tail and what is under it, (..., channels)."""
     low, high = (max(2, round(share * len(axis))) for share in _REFERENCE)
@@ -84,8 +110,12 @@ def _tail(axis: np.ndarray, spectra: np.ndarray) -> np.ndarray:
 def _peak_ratio(axis: np.ndarray, spectra: np.ndarray) -> np.ndarray:
     """Loss in LOW_BAND over that in both bands and half of the tail there: long or strongly coupled structures against compact ones.
 
-    Losses are taken above the tail; with its half below the line, places without any plasmon are near 0 and not 0 / 0.
+    Losses are taken above the tail; with its half below the line, places without any plasmon are near 0 and not 0 / 0. NaN where
+    the axis does not hold both bands.
     """
+    axis, spectra = _losses(axis, spectra)
+    if not len(axis) or axis[0] > LOW_BAND[0] or axis[-1] < HIGH_BAND[1]:
+        return np.full(spectra.shape[:-1], np.nan)
     tail, bands = _tail(axis, spectra), (_band(axis, LOW_BAND), _band(axis, HIGH_BAND))
     below = [tail[..., band].sum(-1) for band in bands]
     low, high = (spectra[..., band].sum(-1) - under for band, under in zip(bands, below, strict=True))
@@ -97,6 +127,7 @@ def _peak(axis: np.ndarray, spectra: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
     The smoothing is a mean over five channels, 1 2 3 2 1.
     """
+    axis, spectra = _losses(axis, spectra)
     if len(axis) < 7:
         return np.full(spectra.shape[:-1], np.nan), np.full(spectra.shape[:-1], np.nan)
     above = spectra - _tail(axis, spectra)

@@ -170,6 +170,9 @@ def _oriented(axes: list[_Axis], where: str) -> tuple[str, np.ndarray, tuple[flo
                 f"{where}: positions along {axes[number].name} must ascend in even steps: interpolate the map to an even grid"
             )
     height, width = (float(np.ptp(axes[number].values)) * LENGTHS[axes[number].units] for number in places)
+    down, across = (extent / (len(axes[number].values) - 1) for extent, number in zip((height, width), places, strict=True))
+    if abs(down / across - 1) > 0.01:
+        raise ProbeGymError(f"{where}: pixels are {across:.4g} m by {down:.4g} m: interpolate the map to square ones, or mend the units of its axes")
     kind, unit = SPECTRAL[axes[spectral[0]].units]
     axis = axes[spectral[0]].values * unit
     steps = np.diff(axis)
@@ -185,8 +188,7 @@ def _measured(kind: str, axis: np.ndarray, cube: np.ndarray, where: str, allow_m
     measurable = np.isfinite(cube).all(-1)
     missing = int((~measurable).sum())
     if missing and not (allow_missing and missing <= measurable.size // 2):
-        mend = "measure them again" if allow_missing else "repair them, or read the file with allow_missing=True to leave those pixels out"
-        raise ProbeGymError(f"{where}: {missing} of {measurable.size} spectra hold NaN or infinity: {mend}")
+        raise ProbeGymError(f"{where}: {missing} of {measurable.size} spectra hold NaN or infinity: measure these again, or interpolate them")
     cube = np.where(measurable[..., None], cube, 0)
     image = structural_image(kind, axis, cube)
     image[~measurable] = np.median(image[measurable])

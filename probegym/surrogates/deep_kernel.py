@@ -31,6 +31,7 @@ from probegym.surrogates.threads import one_thread
 COMPONENTS = 24  # most principal components of a patch that the dense network sees
 JITTER = 1e-8  # of the amplitude, added to the noise, so that the factor exists whatever the optimiser tries
 FARTHEST = 6.0  # prior deviations that a weight counts at most: farther ones, which a line search tries, would overflow
+LARGEST = 1e150  # measured value: the squares of larger ones are not finite
 WHITENING = 0.02  # of the largest variance, added to each: components that are mostly noise stay small
 
 
@@ -145,13 +146,14 @@ class DeepKernel:
         x = self._inputs[index]
         if self.plain:
             return x
-        depth, places = len(self.settings.widths), len(x)
+        depth, places, pixels = len(self.settings.widths), len(x), x.shape[1]
         for layer in range(depth):
             if self._windows:  # a convolution: every window of the patch is one row
-                x = x.reshape(places, -1, x.shape[1] if layer else 1)[:, self._windows[layer]].flatten(2).flatten(0, 1)
+                x = x.reshape(places, pixels, x.shape[1] if layer else 1)[:, self._windows[layer]].flatten(2).flatten(0, 1)
+                pixels = len(self._windows[layer])
             x = silu(torch.addmm(values[f"bias {layer}"], x, values[f"weight {layer}"].T))
         if self._windows:
-            x = x.reshape(places, -1, x.shape[1]).mean(1)
+            x = x.reshape(places, pixels, x.shape[1]).mean(1)
         return self._skip[index] + x @ values[f"weight {depth}"].T
 
     def _kernel(self, values: dict[str, torch.Tensor]) -> Kernel:
@@ -268,6 +270,8 @@ class DeepKernel:
             raise ProbeGymError("the deep kernel's weights must be finite: start from initial()")
         if not np.isfinite(y).all():
             raise ProbeGymError(f"{(~np.isfinite(y)).sum()} of {len(y)} measured values are not finite: leave those pixels out")
+        if np.abs(y).max(initial=0) > LARGEST:
+            raise ProbeGymError(f"a measured value is {np.abs(y).max():g}, larger than {LARGEST:g}: take another unit, or logarithms")
         return torch.from_numpy(weights), torch.from_numpy(index.astype(np.int64)), y
 
 

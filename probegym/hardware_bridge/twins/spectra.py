@@ -56,6 +56,7 @@ class SpectraTwin:
         fitting = [name for name, one in scalarizers.SCALARIZERS.items() if one.kind == self.source.kind]
         self._scalars: Lanes = {name: np.zeros((lanes, pixels)) for name in fitting}
         self._sorted: Lanes = {name: np.zeros((lanes, pixels)) for name in fitting}
+        self._failed: Lanes = {name: np.zeros(lanes, bool) for name in fitting}
 
     # ---- world protocol ----
 
@@ -77,11 +78,20 @@ class SpectraTwin:
         self._judge(on)
 
     def _judge(self, lanes: np.ndarray) -> None:
-        """Every scalarizer at every place; what is undefined is worth the least. Who holds the last truth keeps it."""
+        """Every scalarizer at every place; what is undefined is worth the least. Who holds the last truth keeps it.
+
+        One that fails here may be none that the task needs: it is left out of the truth, and the task refuses if it does need it.
+        """
         self._scalars, self._sorted = ({name: array.copy() for name, array in maps.items()} for maps in (self._scalars, self._sorted))
         for name, scalars in self._scalars.items():
             for lane in lanes:
-                value = scalarizers.named(name)(self.source.axis, self.state["spectra"][lane])
+                try:
+                    value = scalarizers.named(name)(self.source.axis, self.state["spectra"][lane])
+                except ProbeGymError:
+                    value = np.full(scalars.shape[1:], np.nan)
+                    self._failed[name][lane] = True
+                else:
+                    self._failed[name][lane] = False
                 finite = np.isfinite(value)
                 scalars[lane] = np.where(finite, value, value[finite].min(initial=np.inf) if finite.any() else 0.0)
                 self._sorted[name][lane] = np.sort(scalars[lane])
@@ -98,8 +108,8 @@ class SpectraTwin:
         return readings
 
     def truth(self) -> Lanes:
-        told = {f"scalar {name}": values for name, values in self._scalars.items()}
-        return told | {f"sorted {name}": values for name, values in self._sorted.items()}
+        sound = [name for name, failed in self._failed.items() if not failed.any()]
+        return {f"scalar {name}": self._scalars[name] for name in sound} | {f"sorted {name}": self._sorted[name] for name in sound}
 
     def portrait(self, lane: int) -> Lanes:
         return {}
@@ -121,7 +131,7 @@ class SpectraTwin:
         if command.detector != source.image_detector:
             raise Refused(f"this instrument has no detector {command.detector!r} for images: use {source.image_detector!r}")
         if tuple(command.shape) != source.shape or abs(command.field_of_view / source.field_of_view - 1) > 1e-6:
-            raise Refused(f"this specimen is mapped with {source.shape[0]} x {source.shape[1]} pixels over {source.field_of_view:g} m")
+            raise Refused(f"this specimen is mapped with {source.shape[0]} x {source.shape[1]} pixels over {source.field_of_view:.9g} m")
         if command.dwell_time <= 0 or command.defocus[where].any():
             raise Refused("an image here needs a positive dwell_time and no defocus")
         image, pixels = s["image"], source.shape[0] * source.shape[1]
