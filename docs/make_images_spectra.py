@@ -77,6 +77,8 @@ def curves(folder: Path) -> plt.Figure:
     titles = WORLDS | {"rugged-doped": "more doped particles", "rugged-defects": "imprint, many defects", "rugged-switch": "target changes at 48"}
     worlds = [world for world in titles if any((folder / f"{kind}-{world}.npz").is_file() for kind in ("scripts", "policies"))]
     figure, axes = plt.subplots(-(-len(worlds) // 3), 3, figsize=(15.6, 4.2 * -(-len(worlds) // 3)), layout="constrained", squeeze=False)
+    for axis in axes.flat[len(worlds) :]:
+        axis.remove()
     for axis, world in zip(axes.flat, worlds, strict=False):
         found = {}
         for kind in ("scripts", "policies"):
