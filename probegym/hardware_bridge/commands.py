@@ -149,7 +149,12 @@ class AcquireSpectrum(Command):
 
 @dataclass(frozen=True, eq=False)
 class InspectLevels(Command):
-    """Ask which instruments can measure the sample, what each takes, and what the outlines of its objects are; free of cost."""
+    """Ask which instruments can measure the sample, what each takes, and what the outlines of its objects are; free of cost.
+
+    Readings, (lanes, ...) each: ``names`` (levels, 32) code points, zeros fill up; ``labels`` (rows, rows) of the objects from
+    1, 0 between them; ``view`` m; ``seconds`` (levels, levels) from the row's instrument to a map by the column's; ``psf`` and
+    ``side`` m, ``noise``, ``scatter``, ``offset`` (levels,); ``field`` (2,), share and length (m) of what the objects have in common; ``correlations``, NaN where they are not told.
+    """
 
 
 @dataclass(frozen=True, eq=False)
