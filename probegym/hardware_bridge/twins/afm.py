@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFlo
 
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Command, Lanes, LaneState, Readings, ScanLine, SetFeedback, TestFeedback
+from probegym.hardware_bridge.twins.lanes import refuse_outside
 from probegym.hardware_bridge.world import Refused
 from probegym.physics import randomness, surfaces, tapping, tips
 from probegym.scenarios import explain
@@ -153,10 +154,8 @@ class AfmTwin:
     def _begin(self, keys: np.ndarray, lanes: np.ndarray) -> None:
         s, c = self.state, self.config
         drawn = {name: getattr(c, name).sample(keys, name) for name in LIMITS}
-        for name, (low, high) in LIMITS.items():
-            if not ((drawn[name] >= low) & (drawn[name] <= high)).all():
-                worst = drawn[name][(drawn[name] < low) | (drawn[name] > high)][0]
-                raise ProbeGymError(f"scenario, world.{name}: must be from {low:g} to {high:g}, drawn was {worst:g}")
+        for name, limits in LIMITS.items():
+            refuse_outside(name, drawn[name], limits)
         for array in s.values():
             array[lanes] = 0
         s["key"][lanes] = s["surface_key"][lanes] = keys

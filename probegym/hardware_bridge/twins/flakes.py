@@ -8,7 +8,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from probegym.errors import ProbeGymError
-from probegym.hardware_bridge.commands import Command, InspectLevels, Lanes, LaneState, MeasureLevel, Readings
+from probegym.hardware_bridge.commands import InspectLevels, Lanes, MeasureLevel, Readings
+from probegym.hardware_bridge.twins.lanes import LaneTwin, refuse_outside
 from probegym.hardware_bridge.world import Refused
 from probegym.physics import flakes, randomness
 from probegym.physics.flakes import FLAKES
@@ -94,8 +95,10 @@ class FlakesConfig(BaseModel):
         return self
 
 
-class FlakesTwin:
+class FlakesTwin(LaneTwin):
     """Implements the world protocol; ``config`` is the ``world`` table of a scenario."""
+
+    noun = "these instruments have"
 
     def __init__(self, config: dict, lanes: int):
         try:
@@ -129,7 +132,7 @@ class FlakesTwin:
         drawn = self._drawn(keys)  # first, because it may refuse
         lanes, n = len(keys), len(c.levels)
         radius = np.stack([c.radius.sample(randomness.subkey(keys, f, "radius"), "radius") for f in range(FLAKES)], 1)
-        self._refuse("radius", radius.ravel())
+        refuse_outside("radius", radius, LIMITS["radius"])
         labels = flakes.outlines(keys, drawn["count"], radius, drawn["gap"], c.view, c.rows)
         centre, pixels = flakes.centroids(labels, self.pixel)
         length = drawn["length"] * drawn["error_length"]
@@ -157,38 +160,14 @@ class FlakesTwin:
         drawn["correlation"] = np.stack([r.sample(keys, f"correlation {i}") for i, r in enumerate(c.correlations)], 1)
         drawn["pace"] = np.stack([c.pace.sample(keys, f"pace {level.name}") for level in c.levels], 1)
         for name, values in drawn.items():
-            self._refuse(name, values.ravel())
+            refuse_outside(name, values, LIMITS[name])
         return drawn | {"count": np.floor(drawn["count"]).astype(int)}
-
-    @staticmethod
-    def _refuse(name: str, values: np.ndarray) -> None:
-        low, high = LIMITS[name]
-        outside = ~((values >= low) & (values <= high))
-        if outside.any():
-            raise ProbeGymError(f"scenario, world.{name}: must be from {low:g} to {high:g}, drawn was {values[outside][0]:g}")
-
-    def execute(self, command: Command, where: np.ndarray) -> Readings:
-        handler = self._handlers.get(type(command))
-        if handler is None:
-            raise Refused(f"these instruments have no {command.verb}")
-        readings = handler(command, where)
-        self.state["count"] += where
-        return readings
 
     def truth(self) -> Lanes:
         return {name: self.state[name].copy() for name in ("quantities", "correlations", "errors")}
 
     def portrait(self, lane: int) -> Lanes:
         return {"labels": self.state["labels"][lane].copy()}
-
-    def snapshot(self, lane: int) -> LaneState:
-        return LaneState.take(self.state, lane)
-
-    def restore(self, state: LaneState, lane: int) -> None:
-        state.put(self.state, lane)
-
-    def rekey(self, key: int, lane: int) -> None:
-        self.state["key"][lane] = np.uint64(key)
 
     # ---- commands ----
 

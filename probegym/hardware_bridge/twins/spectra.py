@@ -10,7 +10,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from probegym.errors import ProbeGymError
-from probegym.hardware_bridge.commands import AcquireImage, AcquireSpectrum, Command, Lanes, LaneState, Readings
+from probegym.hardware_bridge.commands import AcquireImage, AcquireSpectrum, Lanes, LaneState, Readings
+from probegym.hardware_bridge.twins.lanes import LaneTwin, refuse_outside
 from probegym.hardware_bridge.twins.spectra_sources import AnySource, Source
 from probegym.hardware_bridge.world import Refused
 from probegym.physics import randomness, scalarizers
@@ -30,8 +31,10 @@ class SpectraConfig(BaseModel):
     overhead: float = Field(0.0, ge=0, le=1e4)  # s, each spectrum
 
 
-class SpectraTwin:
+class SpectraTwin(LaneTwin):
     """Implements the world protocol; ``config`` is the ``world`` table of a scenario."""
+
+    noun = "this instrument has"
 
     def __init__(self, config: dict, lanes: int):
         try:
@@ -66,10 +69,7 @@ class SpectraTwin:
         drawn = {name: field.sample(keys, f"specimen {name}") for name, field in c.specimen.items()}
         drawn |= {"image_noise": c.image_noise.sample(keys, "image noise")}
         for name, values in drawn.items():  # first, because it may refuse
-            low, high = (self.source.fields | {"image_noise": (0.0, 100.0)})[name]
-            outside = ~((values >= low) & (values <= high))
-            if outside.any():
-                raise ProbeGymError(f"scenario, world.{name}: must be from {low:g} to {high:g}, drawn was {values[outside][0]:g}")
+            refuse_outside(name, values, (self.source.fields | {"image_noise": (0.0, 100.0)})[name])
         noise = drawn.pop("image_noise")
         maps = self.source.draw(keys, drawn)
         s["key"][on], s["count"][on], s["at"][on] = keys, 0, 0.0
@@ -96,33 +96,13 @@ class SpectraTwin:
                 scalars[lane] = np.where(finite, value, value[finite].min(initial=np.inf) if finite.any() else 0.0)
                 self._sorted[name][lane] = np.sort(scalars[lane])
 
-    def execute(self, command: Command, where: np.ndarray) -> Readings:
-        handler = self._handlers.get(type(command))
-        if handler is None:
-            raise Refused(f"this instrument has no {command.verb}")
-        for name, argument in command.arguments().items():
-            if argument.dtype.kind == "f" and not np.isfinite(argument[where] if argument.ndim else argument).all():
-                raise Refused(f"{command.verb}.{name} is not finite")
-        readings = handler(command, where)
-        self.state["count"] += where
-        return readings
-
     def truth(self) -> Lanes:
         sound = [name for name, failed in self._failed.items() if not failed.any()]
         return {f"scalar {name}": self._scalars[name] for name in sound} | {f"sorted {name}": self._sorted[name] for name in sound}
 
-    def portrait(self, lane: int) -> Lanes:
-        return {}
-
-    def snapshot(self, lane: int) -> LaneState:
-        return LaneState.take(self.state, lane)
-
     def restore(self, state: LaneState, lane: int) -> None:
-        state.put(self.state, lane)
+        super().restore(state, lane)
         self._judge(np.array([lane]))
-
-    def rekey(self, key: int, lane: int) -> None:
-        self.state["key"][lane] = np.uint64(key)
 
     # ---- commands ----
 

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from scipy.special import ndtri
 
 from probegym.errors import ProbeGymError
-from probegym.hardware_bridge.commands import AcquireTopograph, Command, DipTip, Lanes, LaneState, PulseBias, Readings
+from probegym.hardware_bridge.commands import AcquireTopograph, DipTip, Lanes, PulseBias, Readings
+from probegym.hardware_bridge.twins.lanes import LaneTwin, refuse_outside
 from probegym.hardware_bridge.world import Refused
 from probegym.physics import randomness, stm, stm_apex
 from probegym.physics.stm_surfaces import CELLS, FIELDS
@@ -123,8 +124,10 @@ class StmConfig(BaseModel):
         return self
 
 
-class StmTwin:
+class StmTwin(LaneTwin):
     """Implements the world protocol; ``config`` is the ``world`` table of a scenario."""
+
+    noun = "this STM has"
 
     def __init__(self, config: dict, lanes: int):
         try:
@@ -176,38 +179,12 @@ class StmTwin:
         drawn |= {name: getattr(c, name).sample(keys, name) for name in ("efficacy", "drift", *_NOISE)}
         drawn |= {"tip_change.rate": c.tip_change.rate.sample(keys, "tip change"), "error_rate": c.error_rate.sample(keys, "error rate")}
         for name, values in drawn.items():
-            low, high = LIMITS[name]
-            outside = where & ~((values >= low) & (values <= high))
-            if outside.any():
-                raise ProbeGymError(f"scenario, world.{name}: must be from {low:g} to {high:g}, drawn was {values[outside][0]:g}")
+            refuse_outside(name, values[where], LIMITS[name])
         return drawn
-
-    def execute(self, command: Command, where: np.ndarray) -> Readings:
-        handler = self._handlers.get(type(command))
-        if handler is None:
-            raise Refused(f"this STM has no {command.verb}")
-        for name, argument in command.arguments().items():
-            if argument.dtype.kind == "f" and not np.isfinite(argument[where] if argument.ndim else argument).all():
-                raise Refused(f"{command.verb}.{name} is not finite")
-        readings = handler(command, where)
-        self.state["count"] += where
-        return readings
 
     def truth(self) -> Lanes:
         judged = stm_apex.judged(self.state)
         return judged | {name: self.state[name].copy() for name in ("apex", "loose", "polarity")} | {"cost_to_go": self.outlook[judged["state"]]}
-
-    def portrait(self, lane: int) -> Lanes:
-        return {}
-
-    def snapshot(self, lane: int) -> LaneState:
-        return LaneState.take(self.state, lane)
-
-    def restore(self, state: LaneState, lane: int) -> None:
-        state.put(self.state, lane)
-
-    def rekey(self, key: int, lane: int) -> None:
-        self.state["key"][lane] = np.uint64(key)
 
     # ---- commands ----
 
