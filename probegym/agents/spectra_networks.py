@@ -95,13 +95,15 @@ def _log_improvement() -> torch.Tensor:
 class SteeringPolicy(nn.Module):
     """The judge and the choice of weights.
 
-    A place is worth the surrogate's expected improvement, of a deviation that is ``stretch`` times as large when the whole
-    budget is left and as it is at its end, times what the judge expects of it to a power: ``trust`` of the budget that is left.
+    A place is worth the surrogate's expected improvement by more than ``margin``, of a deviation that is ``stretch`` times as large
+    when the whole budget is left and as it is at its end, times what the judge expects of it to a power: ``trust`` of the budget
+    that is left.
     """
 
-    def __init__(self, judge: PlaceJudge, shape: tuple[int, int], candidates: int = 512, trust: float = 0.5, stretch: float = 1.0):
+    def __init__(self, judge: PlaceJudge, shape: tuple[int, int], candidates: int = 512,
+                 trust: float = 0.5, stretch: float = 1.0, margin: float = 0.1):  # fmt: skip
         super().__init__()
-        self.judge, self.trust, self.stretch = judge, trust, stretch
+        self.judge, self.trust, self.stretch, self.margin = judge, trust, stretch, margin
         self.register_buffer("improvement", _log_improvement())
         self.register_buffer("weightings", torch.from_numpy(weightings(candidates)))
         place = torch.stack(torch.meshgrid(*(torch.arange(n) for n in shape), indexing="ij")).float() / max(shape)
@@ -114,7 +116,7 @@ class SteeringPolicy(nn.Module):
         odds, gain = self.judge(seen)
         promise = nn.functional.logsigmoid(odds) + torch.log(gain + 1e-3)
         spread = (deviation * (1 + (self.stretch - 1) * budget[:, :, None, None])).clamp_min(1e-4)
-        u = ((mean - best) / spread).clamp(-8, 4)
+        u = ((mean - best - self.margin) / spread).clamp(-8, 4)
         log = torch.zeros_like(u)
         for coefficient in self.improvement:
             log = log * u + coefficient
