@@ -40,6 +40,8 @@ class ScopeEnv(gym.Env):
         self.observation_space = self.episodes.task.observation_space
         self.action_space = self.episodes.task.action_space
         self._on, self._over = np.ones(1, bool), False
+        if "desired_goal" in self.observation_space.spaces:  # who asks whether this is a goal environment looks for the method
+            self.compute_reward = self._compute_reward
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
         super().reset(seed=seed)
@@ -69,6 +71,13 @@ class ScopeEnv(gym.Env):
     def action_masks(self) -> np.ndarray:
         """(actions,) bool: which discrete actions make sense now, as sb3-contrib asks for them; raises ProbeGymError without any."""
         return self.episodes.task.masks(self.episodes.memory)[0]
+
+    def _compute_reward(self, achieved_goal, desired_goal, info) -> np.ndarray | float:
+        """Reward for other goals, as hindsight replay asks for it: of one step, or of n with a sequence of n infos."""
+        if isinstance(info, dict):
+            return float(self._compute_reward(np.asarray(achieved_goal)[None], np.asarray(desired_goal)[None], [info])[0])
+        told = {name: np.stack([one[name] for one in info]) for name in info[0]} if len(info) else {}
+        return self.episodes.task.goal_reward(np.asarray(achieved_goal), np.asarray(desired_goal), told)
 
     def snapshot(self) -> Snapshot:
         """Everything that decides the rest of the episode; survives pickling."""

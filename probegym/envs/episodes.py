@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
-from probegym.envs.task import Observation, Task, Transition
+from probegym.envs.task import Observation, Task, Transition, Where
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Command, Lanes, LaneState, Readings
 from probegym.hardware_bridge.world import Refused, World
@@ -65,6 +66,21 @@ def sample_actions(space: gym.Space, shape: tuple[int, ...], rng: np.random.Gene
     if isinstance(space, gym.spaces.Box):
         return rng.uniform(low, high, whole).astype(space.dtype)
     return rng.integers(low, high, whole, dtype=space.dtype, endpoint=True)
+
+
+class Dialogue:
+    """Commands one after the other; a generator among them is told the answer to each before it gives the next."""
+
+    def __init__(self, commands: Iterable[tuple[Command, Where | None]]):
+        self.commands, self.answer = iter(commands), None
+
+    def __iter__(self) -> Iterator[tuple[Command, Where | None]]:
+        return self
+
+    def __next__(self) -> tuple[Command, Where | None]:
+        if self.answer is None or not isinstance(self.commands, Generator):
+            return next(self.commands)
+        return self.commands.send(self.answer)
 
 
 class Episodes:
@@ -158,12 +174,13 @@ class Episodes:
 
     def _command(self, commands, where: np.ndarray) -> tuple[list[Readings], Lanes]:
         readings, spent = [], {name: np.zeros(self.lanes) for name in Readings.COSTS}
-        for command, lanes in commands:
+        for command, lanes in (dialogue := Dialogue(commands)):
             answer = self.world.execute(command, where if lanes is None else where & lanes)
             for name in Readings.COSTS:  # at once: a command that is refused later does not give back what this one has cost
                 spent[name] += getattr(answer, name)
                 self.ledger[name] += getattr(answer, name)
             readings.append(answer)
+            dialogue.answer = answer
         return readings, spent
 
     def _observe(self, readings: list[Readings], where: np.ndarray) -> None:

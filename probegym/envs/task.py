@@ -93,7 +93,10 @@ class Task(ABC):
 
     @abstractmethod
     def decode(self, action: np.ndarray, memory: Lanes, where: Where) -> Iterable[tuple[Command, Where | None]]:
-        """Commands of one step. May update the memory of the lanes in ``where``."""
+        """Commands of one step. May update the memory of the lanes in ``where``.
+
+        A generator may look at the answers: ``readings = yield command, lanes``; lanes that were not asked hold zeros.
+        """
 
     def masks(self, memory: Lanes) -> np.ndarray:
         """(lanes, actions) bool: which discrete actions make sense now; the others are carried out all the same."""
@@ -123,6 +126,13 @@ class Task(ABC):
     @abstractmethod
     def metrics(self, truth: Lanes, memory: Lanes) -> Lanes:
         """Extra scalars for ``info``, each (lanes,)."""
+
+    def goal_reward(self, achieved: np.ndarray, desired: np.ndarray, info: Lanes) -> np.ndarray:
+        """Reward (n,) of steps as they would have been paid for another goal; for tasks that show ``achieved_goal`` and ``desired_goal``.
+
+        achieved, desired: (n, ...) those of the observation after the step. info: (n, ...) what ``metrics`` told of it.
+        """
+        raise ProbeGymError("this environment has no goals to be exchanged: choose another one for hindsight replay")
 
     @abstractmethod
     def oracle(self, truth: Lanes, memory: Lanes) -> np.ndarray:

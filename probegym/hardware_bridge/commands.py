@@ -169,6 +169,90 @@ class MeasureLevel(Command):
 
 
 @dataclass(frozen=True, eq=False)
+class LocateAtoms(Command):
+    """Scan a STEM image and have the atom finder read it. detector: name; shape: (rows, columns); field_of_view: width in m.
+
+    centre: (lanes, 2) m, x and y on the sample; dwell_time: s per pixel; species: symbol of the atoms to find, at most ``count``;
+    image: whether the image itself is wanted. Readings: ``position`` (lanes, count, 2) m, an atom keeps its index; ``found``
+    (lanes, count) bool; ``neighbours`` (lanes, count, 3, 2) m, vectors to the three nearest lattice sites; ``folds``
+    (lanes, count), bonds of the atom, 0 where it was not found; and ``image`` (lanes, rows, columns) if asked for.
+    """
+
+    detector: str
+    shape: tuple[int, int]
+    field_of_view: float
+    centre: np.ndarray
+    dwell_time: float
+    species: str
+    count: int
+    image: bool
+
+
+@dataclass(frozen=True, eq=False)
+class PlaceProbe(Command):
+    """Park the beam at a place of the sample, then blank it. position: (lanes, 2) m; dwell_time: (lanes,) s. Irreversible."""
+
+    position: np.ndarray
+    dwell_time: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class LocateAdatoms(Command):
+    """Scan a constant-current STM image and have the adatom finder read it. shape: (rows, columns); field_of_view: width in m.
+
+    speed: m/s along a line; centre: (lanes, 2) m; bias: V at the sample; current: set point in A; at most ``count`` adatoms;
+    image: whether the image itself is wanted. Readings: ``position`` (lanes, count, 2) m, an adatom keeps its index; ``found``
+    (lanes, count) bool; and ``height`` (lanes, rows, columns) in m if asked for.
+    """
+
+    shape: tuple[int, int]
+    field_of_view: float
+    speed: float
+    centre: np.ndarray
+    bias: float
+    current: float
+    count: int
+    image: bool
+
+
+@dataclass(frozen=True, eq=False)
+class DragTip(Command):
+    """Approach to the set point at ``start``, drag the tip at constant height in a straight line to ``end``, retract. Irreversible.
+
+    start, end: (lanes, 2) m; bias: (lanes,) V; current: (lanes,) A, the set point; speed: m/s. Readings: ``trace``
+    (lanes, samples) A, the current along the way.
+    """
+
+    start: np.ndarray
+    end: np.ndarray
+    bias: np.ndarray
+    current: np.ndarray
+    speed: float
+    samples: int
+
+
+@dataclass(frozen=True, eq=False)
+class SetConditions(Command):
+    """Bring the sample to a temperature and a field. temperature: (lanes,) K; field: (lanes,) eV, energy of an atom's state in it."""
+
+    temperature: np.ndarray
+    field: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class ClassifyAtoms(Command):
+    """Scan a region of a lattice atom by atom and classify each. detector: name; shape: (rows, columns) of atoms.
+
+    centre: (lanes, 2) m; dwell_time: (lanes,) s per atom. Readings: ``labels`` (lanes, rows, columns) int8, +1 or -1.
+    """
+
+    detector: str
+    shape: tuple[int, int]
+    centre: np.ndarray
+    dwell_time: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Readings:
     """What came back: values by name, each (lanes, ...), and what it cost. Lanes not asked hold zeros.
 
