@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from probegym.agents import bundle, checkpoints
+from probegym.agents import checkpoints
 from probegym.agents.base import Agent
 from probegym.agents.distil import LAST_TRAINING_SEED, Progress
 from probegym.agents.evaluate import evaluate
-from probegym.agents.export import SELECTION_SEED, commit, to_onnx
+from probegym.agents.export import SELECTION_SEED, ship
 from probegym.agents.stm_networks import ApexReader, ConditionerPolicy, varied
 from probegym.envs.episodes import Episodes
 from probegym.envs.task import Observation
@@ -216,25 +216,10 @@ class Trainer:
         chosen, tried = self.choose(episodes, report)
         policy = self.policy(**chosen)
         observation, _ = self.envs.reset(seed=SELECTION_SEED)
-        shown = {name: torch.from_numpy(observation[name][:4]) for name in SEEN}
-        inputs = shown | {"belief": policy.start.repeat(4, 1)}
-        model = to_onnx(policy, inputs, ["action", "belief_next"])
-        with torch.no_grad():
-            action = policy(*inputs.values())[0]
-        spec = {
-            "environment": self.config.env_id,
-            "scenario": self.config.scenario,
-            "observations": {name: {"shape": list(v.shape[1:]), "dtype": str(observation[name].dtype)} for name, v in shown.items()},
-            "action": self.envs.episodes.task.action_units,
-            "memory": {"belief": policy.start.tolist()},
-            "constants": chosen,
-            "selection": {"rule": f"most doubt within {NEARLY} of the least cost with success >= {WANTED_SUCCESS} on the training scenario, {episodes} episodes, seeds from {SELECTION_SEED}",
-                          "tried": tried},
-            "training_commit": commit(),
-            "command": command,
-            "golden": [bundle.golden_pair({name: v.numpy() for name, v in inputs.items()}, action.numpy())],
-        }  # fmt: skip
-        return bundle.write(folder, model, spec)
+        shown = {name: observation[name][:4] for name in SEEN}
+        rule = f"most doubt within {NEARLY} of the least cost with success >= {WANTED_SUCCESS} on the training scenario, {episodes} episodes, seeds from {SELECTION_SEED}"
+        return ship(folder, policy, self.config, self.envs.episodes.task, shown, {"belief": policy.start.repeat(4, 1)}, command,
+                    constants=chosen, selection={"rule": rule, "tried": tried})  # fmt: skip
 
 
 def conditioner(env_id: str, scenario: str, updates: int, seed: int, folder: Path) -> Trainer:

@@ -6,6 +6,7 @@ import io
 import subprocess
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from probegym import __version__
 from probegym.agents import bundle, distil
 from probegym.agents.distil import Student, Trainer
 from probegym.agents.evaluate import Progress, evaluate
+from probegym.envs.task import Observation, Task
 
 THRESHOLDS = (0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.035)  # rad^2
 SELECTION_SEED = 9_100_000  # of the training scenario, away from those of training and of evaluation
@@ -60,32 +62,41 @@ def to_onnx(module: torch.nn.Module, inputs: dict[str, torch.Tensor], outputs: l
     return stream.getvalue()
 
 
-def export(trainer: Trainer, folder: Path, threshold: float, selection: dict[str, dict[str, float]], command: str) -> Path:
-    """Write the bundle; returns its folder. Raises ProbeGymError when it cannot be written."""
-    policy, n = trainer.policy(threshold=threshold), len(trainer.names)
-    observation, _ = trainer.envs.reset(seed=SELECTION_SEED)
-    frames, budget = torch.from_numpy(observation[trainer.frames][:2]), torch.from_numpy(observation["budget"][:2])
-    mean, variance = torch.zeros(2, n), policy.prior.repeat(2, 1)
-    names = [trainer.frames, "budget", "mean", "variance"]
-    outputs = ["action", "mean_next", "variance_next"]
-    inputs = dict(zip(names, (frames, budget, mean, variance), strict=True))
-    model = to_onnx(policy, inputs, outputs)
+def ship(folder: Path, policy: torch.nn.Module, config: Any, task: Task, observation: Observation, memory: dict[str, torch.Tensor],
+         command: str, **more: Any) -> Path:  # fmt: skip
+    """Write the bundle of a trained policy; returns its folder. Raises ProbeGymError when it cannot be written.
+
+    config: of the training, with env_id and scenario. observation: (n, ...) what the policy is shown, in the order of its arguments.
+    memory: (n, ...) what follows them, as at the start of an episode; the policy returns its action, then the memory for the next step.
+    more: further entries of policy.json, such as how constants were chosen.
+    """
+    inputs = {name: torch.from_numpy(v) for name, v in observation.items()} | memory
+    policy.eval()
     with torch.no_grad():
-        action = policy(*inputs.values())[0]
+        out = policy(*inputs.values())
+    action = out[0] if memory else out
     spec = {
-        "environment": trainer.config.env_id,
-        "scenario": trainer.config.scenario,
-        "observations": {k: {"shape": list(v.shape[1:]), "dtype": str(v.dtype)} for k, v in observation.items() if k in (trainer.frames, "budget")},
-        "action": trainer.envs.episodes.task.action_units,
-        "memory": {"mean": [0.0] * n, "variance": policy.prior.tolist()},
-        "threshold_rad2": threshold,
-        "selection": {"rule": f"the lowest threshold with success >= {WANTED_SUCCESS} and a median of at most {LOOKS} looks on the training scenario, "
-                              f"seeds from {SELECTION_SEED}", "success": selection},
+        "environment": config.env_id,
+        "scenario": config.scenario,
+        "observations": {name: {"shape": list(v.shape[1:]), "dtype": str(v.dtype)} for name, v in observation.items()},
+        "action": task.action_units,
+        "memory": {name: v[0].tolist() for name, v in memory.items()},
+        **more,
         "training_commit": commit(),
         "command": command,
         "golden": [bundle.golden_pair({name: v.numpy() for name, v in inputs.items()}, action.numpy())],
-    }  # fmt: skip
-    return bundle.write(folder, model, spec)
+    }
+    return bundle.write(folder, to_onnx(policy, inputs, ["action", *(f"{name}_next" for name in memory)]), spec)
+
+
+def export(trainer: Trainer, folder: Path, threshold: float, rates: dict[str, dict[str, float]], command: str) -> Path:
+    """Write the bundle of a student with its threshold; returns its folder. Raises ProbeGymError when it cannot be written."""
+    policy, observation = trainer.policy(threshold=threshold), trainer.envs.reset(seed=SELECTION_SEED)[0]
+    shown = {name: observation[name][:2] for name in (trainer.frames, "budget")}
+    memory = {"mean": torch.zeros(2, len(trainer.names)), "variance": policy.prior.repeat(2, 1)}
+    rule = f"the lowest threshold with success >= {WANTED_SUCCESS} and a median of at most {LOOKS} looks on the training scenario, seeds from {SELECTION_SEED}"
+    selection = {"rule": rule, "success": rates}
+    return ship(folder, policy, trainer.config, trainer.envs.episodes.task, shown, memory, command, threshold_rad2=threshold, selection=selection)
 
 
 class Tuner(Trainer):

@@ -21,12 +21,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from probegym.agents import bundle, checkpoints
+from probegym.agents import checkpoints
 from probegym.agents.afm_networks import FEATURES, SETTINGS, Critic, FeedbackPolicy
 from probegym.agents.base import Agent
 from probegym.agents.distil import LAST_TRAINING_SEED, Progress
 from probegym.agents.evaluate import evaluate
-from probegym.agents.export import SELECTION_SEED, commit, to_onnx
+from probegym.agents.export import SELECTION_SEED, ship
 from probegym.envs.afm_settings import NAMES
 from probegym.envs.episodes import Episodes
 from probegym.envs.task import Observation
@@ -302,28 +302,13 @@ class Trainer:
     def finish(self, folder: Path, command: str, episodes: int, report: Callable[[int, int], None] = lambda *_: None) -> Path:
         """Choose the candidate on MORE times ``episodes`` and write the bundle; returns its folder."""
         policy, tried = self.choose(MORE * episodes, report)
-        policy.eval()
-        observation, _ = self.envs.reset(seed=SELECTION_SEED)
+        self.envs.reset(seed=SELECTION_SEED)
         observation = self.envs.step(np.zeros(self.envs.action_space.shape, np.float32))[0]
-        shown = {name: torch.from_numpy(observation[name][:2]) for name in SEEN}
-        inputs = shown | {"memory": torch.zeros(2, policy.hidden)}
-        model = to_onnx(policy, inputs, ["action", "memory_next"])
-        with torch.no_grad():
-            action = policy(*inputs.values())[0]
-        spec = {
-            "environment": self.config.env_id,
-            "scenario": self.config.scenario,
-            "observations": {name: {"shape": list(v.shape[1:]), "dtype": str(observation[name].dtype)} for name, v in shown.items()},
-            "action": self.envs.episodes.task.action_units,
-            "memory": {"memory": [0.0] * policy.hidden},
-            "selection": {"rule": f"highest mean return, {MORE * episodes} episodes of the training scenario, seeds from {SELECTION_SEED}",
-                          "tried": tried},
-            "curve": {"columns": ["update", *FIGURES], "rows": [[float(f"{v:.4g}") for v in row] for row in _thinned(self.curve)]},
-            "training_commit": commit(),
-            "command": command,
-            "golden": [bundle.golden_pair({name: v.numpy() for name, v in inputs.items()}, action.numpy())],
-        }  # fmt: skip
-        return bundle.write(folder, model, spec)
+        shown = {name: observation[name][:2] for name in SEEN}
+        rule = f"highest mean return, {MORE * episodes} episodes of the training scenario, seeds from {SELECTION_SEED}"
+        curve = {"columns": ["update", *FIGURES], "rows": [[float(f"{v:.4g}") for v in row] for row in _thinned(self.curve)]}
+        return ship(folder, policy, self.config, self.envs.episodes.task, shown, {"memory": torch.zeros(2, policy.hidden)}, command,
+                    selection={"rule": rule, "tried": tried}, curve=curve)  # fmt: skip
 
 
 def _thinned(curve: list[list[float]]) -> list[list[float]]:

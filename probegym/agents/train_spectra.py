@@ -19,11 +19,11 @@ import torch
 from torch import nn
 
 from probegym import scenarios
-from probegym.agents import bundle, checkpoints
+from probegym.agents import checkpoints
 from probegym.agents.base import Agent
 from probegym.agents.distil import LAST_TRAINING_SEED, Progress
 from probegym.agents.evaluate import evaluate
-from probegym.agents.export import SELECTION_SEED, commit, to_onnx
+from probegym.agents.export import SELECTION_SEED, ship
 from probegym.agents.spectra_networks import SEEN, PlaceJudge, SteeringPolicy, loss, planes
 from probegym.envs.episodes import Episodes
 from probegym.envs.task import Observation
@@ -242,25 +242,10 @@ class Trainer:
         chosen, tried = self.choose(episodes, report)
         policy, envs = self.policy(**chosen), self.envs[0]
         observation, _ = envs.reset(seed=SELECTION_SEED)
-        shown = {name: torch.from_numpy(observation[name][:2]) for name in SEEN}
-        places = self.shape[0] * self.shape[1]
-        inputs = shown | {"before": torch.zeros(len(shown["budget"]), places)}
-        model = to_onnx(policy, inputs, ["action", "before_next"])
-        with torch.no_grad():
-            action = policy(*inputs.values())[0]
-        spec = {
-            "environment": self.config.env_id,
-            "scenario": self.config.scenario,
-            "observations": {name: {"shape": list(v.shape[1:]), "dtype": str(observation[name].dtype)} for name, v in shown.items()},
-            "action": envs.episodes.task.action_units,
-            "memory": {"before": [0.0] * places},
-            "constants": chosen,
-            "selection": {"rule": f"least mean final regret on {', '.join(self.names)}, {episodes} episodes in all, seeds from {SELECTION_SEED}", "tried": tried},
-            "training_commit": commit(),
-            "command": command,
-            "golden": [bundle.golden_pair({name: v.numpy() for name, v in inputs.items()}, action.numpy())],
-        }  # fmt: skip
-        return bundle.write(folder, model, spec)
+        shown = {name: observation[name][:2] for name in SEEN}
+        memory = {"before": torch.zeros(len(shown["budget"]), self.shape[0] * self.shape[1])}
+        rule = f"least mean final regret on {', '.join(self.names)}, {episodes} episodes in all, seeds from {SELECTION_SEED}"
+        return ship(folder, policy, self.config, envs.episodes.task, shown, memory, command, constants=chosen, selection={"rule": rule, "tried": tried})
 
 
 def steerer(env_id: str, scenario: str, updates: int, seed: int, folder: Path) -> Trainer:
