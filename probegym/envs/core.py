@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -40,8 +41,6 @@ class ScopeEnv(gym.Env):
         self.observation_space = self.episodes.task.observation_space
         self.action_space = self.episodes.task.action_space
         self._on, self._over = np.ones(1, bool), False
-        if "desired_goal" in self.observation_space.spaces:  # who asks whether this is a goal environment looks for the method
-            self.compute_reward = self._compute_reward
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
         super().reset(seed=seed)
@@ -72,10 +71,19 @@ class ScopeEnv(gym.Env):
         """(actions,) bool: which discrete actions make sense now, as sb3-contrib asks for them; raises ProbeGymError without any."""
         return self.episodes.task.masks(self.episodes.memory)[0]
 
-    def _compute_reward(self, achieved_goal, desired_goal, info) -> np.ndarray | float:
-        """Reward for other goals, as hindsight replay asks for it: of one step, or of n with a sequence of n infos."""
+    @property
+    def compute_reward(self) -> Callable:
+        """(achieved_goal, desired_goal, info) -> reward for other goals, as hindsight replay asks for it; of one step, or of n with n infos.
+
+        Not there where an observation shows no goals: who asks whether this is a goal environment looks for the name.
+        """
+        if "desired_goal" not in self.observation_space.spaces:
+            raise AttributeError("this environment has no goals to be exchanged")
+        return self._goal_reward
+
+    def _goal_reward(self, achieved_goal, desired_goal, info) -> np.ndarray | float:
         if isinstance(info, dict):
-            return float(self._compute_reward(np.asarray(achieved_goal)[None], np.asarray(desired_goal)[None], [info])[0])
+            return float(self._goal_reward(np.asarray(achieved_goal)[None], np.asarray(desired_goal)[None], [info])[0])
         told = {name: np.stack([one[name] for one in info]) for name in info[0]} if len(info) else {}
         return self.episodes.task.goal_reward(np.asarray(achieved_goal), np.asarray(desired_goal), told)
 

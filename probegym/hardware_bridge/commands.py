@@ -233,10 +233,14 @@ class DragTip(Command):
 
 @dataclass(frozen=True, eq=False)
 class SetConditions(Command):
-    """Bring the sample to a temperature and a field. temperature: (lanes,) K; field: (lanes,) eV, energy of an atom's state in it."""
+    """Bring the sample to a temperature and a field and hold it there.
+
+    temperature: (lanes,) K; field: (lanes,) eV, energy of an atom's state in it; hold: (lanes,) s.
+    """
 
     temperature: np.ndarray
     field: np.ndarray
+    hold: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
