@@ -46,6 +46,12 @@ def anything(actions: np.ndarray) -> np.ndarray:
     return actions
 
 
+def gentle(actions: np.ndarray) -> np.ndarray:
+    """AdatomManipulation drags that go less than a tenth of the way."""
+    actions[..., 2:4] *= 0.1
+    return actions
+
+
 def unchanged(actions: np.ndarray) -> np.ndarray:
     """AfmTuning ends an episode only with a crash; random settings of a few lines lead to none on these seeds."""
     return 0.3 * actions
@@ -69,6 +75,7 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case("train", anything, 12, ("deviation", "budget"), ("privileged", "observable"), ("torch",), 16),
         Case("bare", anything, 12, ("budget",), ("privileged", "observable")),
     ),
+    "probegym/IsingInference-v0": (Case("train", anything, 5, ("budget", "overlap", "order", "misfit"), ("privileged", "observable")),),
     "probegym/TipConditioning-v0": (Case("train", undeclared_tip, 5, ("verdict", "area", "budget"), ("privileged", "observable")),),
 }
 

@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import probegym
-from probegym.agents import baselines_afm, baselines_levels, baselines_spectra, baselines_stem, baselines_stm, bundle
+from probegym.agents import (
+    assembly,
+    baselines_adatoms,
+    baselines_afm,
+    baselines_ising,
+    baselines_levels,
+    baselines_spectra,
+    baselines_stem,
+    baselines_stm,
+    bundle,
+)  # fmt: skip
 from probegym.agents.base import Agent, OracleAgent, RandomAgent, Script
 from probegym.agents.bundle import BundlePolicy
 from probegym.envs.task import Task
@@ -51,6 +61,17 @@ BASELINES: dict[str | None, dict[str, Callable[[], Agent | Script]]] = {
         "curiosity": baselines_spectra.Curiosity,
         "fixed-weights": baselines_spectra.FixedWeights,
         "weights-schedule": baselines_spectra.WeightsSchedule,
+    },
+    "adatom_manipulation": {
+        "fixed-drag": baselines_adatoms.FixedDrag,
+        "grid-table": baselines_adatoms.GridTable,
+        "builder": assembly.Builder,
+    },
+    "ising_inference": {
+        "uniform-sweep": baselines_ising.UniformSweep,
+        "maximum-fisher": baselines_ising.MaximumFisher,
+        "maximum-fisher-doubting": baselines_ising.MaximumFisherDoubting,
+        "thompson": baselines_ising.Thompson,
     },
 }
 """Family of environments -> its baselines by name; those of None work in every one."""

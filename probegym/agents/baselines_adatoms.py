@@ -1,0 +1,88 @@
+"""Practitioners' procedures for dragging adatoms. They see what a policy sees: where the atoms and their goals are.
+
+All drag the atom that is farthest from its goal. Numbers were found on training seeds by benchmarks/adatom_scripts.py.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+
+from probegym.agents.base import Agent
+from probegym.envs.adatom_manipulation import AdatomManipulationTask
+from probegym.envs.episodes import Episodes
+from probegym.envs.task import Observation
+from probegym.errors import ProbeGymError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a drag is made: bias in V, conductance in S; the tip starts ``behind`` m behind the atom and ends ``beyond`` m beyond the goal."""
+
+    bias: float
+    conductance: float
+    behind: float = 0.0
+    beyond: float = 0.0
+
+
+def to_goals(observation: Observation, task: AdatomManipulationTask) -> tuple[np.ndarray, np.ndarray]:
+    """The atom to drag next (lanes,), and the way to its goal (lanes, 2) m; raises ProbeGymError where no places are shown."""
+    if "achieved_goal" not in observation:
+        raise ProbeGymError("this agent needs places and goals, the scenario shows an image: use another scenario")
+    achieved, desired = (observation[name] for name in ("achieved_goal", "desired_goal"))
+    order, apart = task.goals.assigned(achieved, desired)
+    lanes, which = np.arange(len(order)), apart.argmax(1)
+    chosen = order[lanes, which]
+    atoms, goals = (v.astype(float).reshape(len(v), -1, 2) for v in (achieved, desired))
+    return chosen, (goals[lanes, which] - atoms[lanes, chosen]) * task.settings.unit
+
+
+class Dragger(Agent):
+    """Drags straight at the goal, as a recipe for its distance says."""
+
+    def begin(self, lanes: int, seed: int) -> None:
+        pass
+
+    @abstractmethod
+    def recipe(self, distance: np.ndarray) -> list[Recipe]:
+        """One a lane, for distances (lanes,) m."""
+
+    def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
+        task = episodes.task
+        chosen, way = to_goals(observation, task)
+        distance = np.hypot(*way.T)
+        ahead = way / np.maximum(distance, 1e-15)[:, None]
+        numbers = np.array([(r.behind, r.beyond, r.bias, r.conductance) for r in self.recipe(distance)])
+        behind, beyond, bias, conductance = numbers.T[..., None]
+        return task.action(-behind * ahead, way + beyond * ahead, bias, conductance, chosen)
+
+
+FIXED = Recipe(10e-3, 4.5e-6)
+
+
+class FixedDrag(Dragger):
+    """The same bias, conductance and ways for every drag."""
+
+    def __init__(self, recipe: Recipe = FIXED):
+        self.fixed = recipe
+
+    def recipe(self, distance: np.ndarray) -> list[Recipe]:
+        return [self.fixed] * len(distance)
+
+
+EDGES = (0.5e-9, 1.0e-9, 1.5e-9)  # m, between the rows of the table
+TABLE = (FIXED,) * (len(EDGES) + 1)
+
+
+class GridTable(Dragger):
+    """The best of a grid of recipes for each range of distances, the nearest first."""
+
+    def __init__(self, table: tuple[Recipe, ...] = TABLE, edges: tuple[float, ...] = EDGES):
+        if len(table) != len(edges) + 1:
+            raise ProbeGymError(f"{len(edges)} edges part {len(edges) + 1} ranges, the table has {len(table)} recipes")
+        self.table, self.edges = table, edges
+
+    def recipe(self, distance: np.ndarray) -> list[Recipe]:
+        return [self.table[row] for row in np.searchsorted(self.edges, distance)]

@@ -1,0 +1,91 @@
+"""Exact results for the Ising model on the square lattice, J = k_B = 1: Onsager's, small tori by enumeration, strips by transfer matrix.
+
+Onsager (1944), 10.1103/PhysRev.65.117; Yang (1952), 10.1103/PhysRev.85.808 (magnetisation); axial interface tension and correlation
+length after Onsager and Fisher & Ferdinand (1967), 10.1103/PhysRevLett.19.169.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from scipy.special import ellipk
+
+from probegym.errors import ProbeGymError
+
+CRITICAL_TEMPERATURE = 2 / np.log(1 + np.sqrt(2))
+MOST_SPINS = 20
+
+
+def magnetisation(temperature) -> np.ndarray:
+    """Spontaneous magnetisation of the infinite lattice, 0 above the critical temperature."""
+    t = np.asarray(temperature, float)
+    return np.maximum(1 - np.sinh(2 / t) ** -4, 0) ** 0.125
+
+
+def energy(temperature) -> np.ndarray:
+    """Energy per site of the infinite lattice; - sqrt(2) at the critical temperature."""
+    k = 1 / np.asarray(temperature, float)
+    kappa = 2 * np.sinh(2 * k) / np.cosh(2 * k) ** 2
+    factor = 2 * np.tanh(2 * k) ** 2 - 1
+    with np.errstate(invalid="ignore"):
+        second = np.where(np.abs(factor) < 1e-12, 0.0, 2 / np.pi * factor * ellipk(np.minimum(kappa**2, 1 - 1e-16)))
+    return -(1 + second) / np.tanh(2 * k)
+
+
+def interface_tension(temperature) -> np.ndarray:
+    """Tension of an interface along an axis, per bond: 2 - T ln coth(1/T) below the critical temperature."""
+    t = np.asarray(temperature, float)
+    return 2 + t * np.log(np.tanh(1 / t))
+
+
+def correlation_length(temperature) -> np.ndarray:
+    """Along an axis, in sites, above the critical temperature."""
+    k = 1 / np.asarray(temperature, float)
+    return 1 / (-np.log(np.tanh(k)) - 2 * k)
+
+
+@lru_cache(maxsize=4)
+def all_states(rows: int, columns: int) -> np.ndarray:
+    """Every configuration of a small lattice, (2^n, rows, columns) int8; raises ProbeGymError for more than MOST_SPINS spins."""
+    n = rows * columns
+    if n > MOST_SPINS:
+        raise ProbeGymError(f"{rows} x {columns} are {n} spins, enumeration goes up to {MOST_SPINS}: use the transfer matrix")
+    return (2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1) - 1).astype(np.int8).reshape(-1, rows, columns)
+
+
+def weights(rows: int, columns: int, coupling: float, field: float = 0.0, diagonal: float = 0.0) -> np.ndarray:
+    """Boltzmann probabilities (2^n,) of all states of a torus; K, B and K2 as in physics/ising.py."""
+    s = all_states(rows, columns).astype(float)
+    near = (s * (np.roll(s, 1, 1) + np.roll(s, 1, 2))).sum((1, 2))
+    across = (s * (np.roll(s, (1, 1), (1, 2)) + np.roll(s, (1, -1), (1, 2)))).sum((1, 2))
+    exponent = coupling * near + diagonal * across + field * s.sum((1, 2))
+    p = np.exp(exponent - exponent.max())
+    return p / p.sum()
+
+
+def small_torus(rows: int, columns: int, temperature: float) -> tuple[float, float, float]:
+    """Energy, mean |m| and specific heat per site of a torus without field."""
+    p, s = weights(rows, columns, 1 / temperature), all_states(rows, columns).astype(float)
+    n = rows * columns
+    e = -(s * (np.roll(s, 1, 1) + np.roll(s, 1, 2))).sum((1, 2))
+    mean = p @ e
+    return float(mean / n), float(p @ np.abs(s.mean((1, 2)))), float((p @ (e - mean) ** 2) / temperature**2 / n)
+
+
+def log_partition(rows: int, columns: int, coupling: float, field: float = 0.0) -> float:
+    """Logarithm of the partition function of a rows x columns torus by the transfer matrix of one row; columns up to 12."""
+    if not 3 <= columns <= 12:
+        raise ProbeGymError(f"the transfer matrix has 2^columns rows: give 3 to 12 columns, got {columns}")
+    s = (2 * ((np.arange(2**columns)[:, None] >> np.arange(columns)) & 1) - 1).astype(float)
+    own = coupling * (s * np.roll(s, 1, 1)).sum(1) + field * s.sum(1)
+    matrix = np.exp(coupling * (s @ s.T) + 0.5 * (own[:, None] + own))
+    values = np.linalg.eigvalsh(matrix)
+    largest = values[-1]
+    return float(rows * np.log(largest) + np.log(((values / largest) ** rows).sum()))
+
+
+def torus_energy(rows: int, columns: int, temperature: float, step: float = 1e-4) -> float:
+    """Energy per site of a torus, by the derivative of its partition function."""
+    k = 1 / temperature
+    return -(log_partition(rows, columns, k + step) - log_partition(rows, columns, k - step)) / (2 * step * rows * columns)
