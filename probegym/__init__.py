@@ -15,6 +15,7 @@ ENVIRONMENTS = {
     "probegym/TipConditioning-v0": "probegym.envs.tip_conditioning:TipConditioning",
     "probegym/LevelSelection-v0": "probegym.envs.level_selection:LevelSelection",
     "probegym/SpectrumExploration-v0": "probegym.envs.spectrum_exploration:SpectrumExploration",
+    "probegym/BeamManipulation-v0": "probegym.envs.beam_manipulation:BeamManipulation",
     "probegym/AdatomManipulation-v0": "probegym.envs.adatom_manipulation:AdatomManipulation",
     "probegym/IsingInference-v0": "probegym.envs.ising_inference:IsingInference",
 }

@@ -46,9 +46,11 @@ def anything(actions: np.ndarray) -> np.ndarray:
     return actions
 
 
-def gentle(actions: np.ndarray) -> np.ndarray:
-    """AdatomManipulation drags that go less than a tenth of the way."""
-    actions[..., 2:4] *= 0.1
+def short_ways(actions: np.ndarray) -> np.ndarray:
+    """AdatomManipulation drags that move atoms by a site or two, so that they neither reach their goals nor leave the limits."""
+    actions[..., -6:-4] = 0.0
+    actions[..., -4:-2] = np.copysign(0.04 + 0.02 * np.abs(actions[..., -4:-2]), actions[..., -4:-2])
+    actions[..., -1] = 1.0
     return actions
 
 
@@ -74,6 +76,17 @@ CASES: dict[str, tuple[Case, ...]] = {
     "probegym/SpectrumExploration-v0": (
         Case("train", anything, 12, ("deviation", "budget"), ("privileged", "observable"), ("torch",), 16),
         Case("bare", anything, 12, ("budget",), ("privileged", "observable")),
+    ),
+    "probegym/BeamManipulation-v0": (
+        Case("train", anything, 6, ("budget", "drift", "correction"), ("privileged", "observable")),
+        Case("both", anything, 6, ("budget",), ("privileged", "observable")),
+        Case("pattern-2", anything, 6, ("budget",), ("privileged", "observable")),
+    ),
+    "probegym/AdatomManipulation-v0": (
+        Case("train", short_ways, 4, ("achieved_goal",), ("privileged", "observable")),
+        Case("trace", short_ways, 4, ("achieved_goal",), ("privileged", "observable")),
+        Case("image", short_ways, 4, (), ("privileged", "observable")),
+        Case("assembly-2", short_ways, 4, (), ("privileged", "observable")),
     ),
     "probegym/IsingInference-v0": (Case("train", anything, 5, ("budget", "overlap", "order", "misfit"), ("privileged", "observable")),),
     "probegym/TipConditioning-v0": (Case("train", undeclared_tip, 5, ("verdict", "area", "budget"), ("privileged", "observable")),),

@@ -95,7 +95,7 @@ def test_excitations_lower_the_threshold():
 
 @pytest.mark.parametrize("table", [[(0.7, 1.0), (0.4, 1.0)], [(-0.1, 1.0)], [(0.1, 7.0)]])
 def test_impossible_excitations_are_refused(table):
-    with pytest.raises(ValueError, match="probabilities|leaves nothing"):
+    with pytest.raises(ValueError, match=r"probabilities|leaves nothing"):
         knock_on.assisted_cross_section(60e3, 16, MASSES["S"], 6.9, 2e5, table)
 
 

@@ -66,7 +66,7 @@ def test_native_returns_what_its_spaces_promise(subject, mode):
 
 
 def test_lane_equals_single_environment(subject):
-    actions = subject.actions(6, lanes=LANES)
+    actions = subject.actions(4, lanes=LANES)
     batch = vector_rollout(subject.batch(LANES), actions, 7)
     for lane in range(LANES):
         single = rollout(subject.bare(), actions[:, lane], 7 + lane)

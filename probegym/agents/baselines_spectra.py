@@ -70,7 +70,7 @@ class EvenGrid(Explorer):
 class BrightPixels(Explorer):
     """The brightest places of the image (sign: of brightness), none within ``radius`` pixels of a measured one."""
 
-    def __init__(self, radius: float = 2.0, sign: int = 1):
+    def __init__(self, radius: float = 3.0, sign: int = 1):
         self.radius, self.sign = radius, sign
 
     def score(self, seen: Observation, lane: int) -> np.ndarray:
@@ -86,7 +86,7 @@ class CoordinatesEI(Explorer):
     What is to be improved on is the best expected value of a measured place: the best measured one is the luck of the noise.
     """
 
-    def __init__(self, xi: float = 0.0, steps: int = 6):
+    def __init__(self, xi: float = 0.2, steps: int = 6):
         self.xi, self.steps = xi, steps
 
     def begin(self, lanes: int, seed: int) -> None:
@@ -120,7 +120,7 @@ class DeepKernelExplorer(Explorer):
 class DeepKernelEI(DeepKernelExplorer):
     """Expected improvement by more than ``xi`` on the best expected value of a measured place."""
 
-    def __init__(self, xi: float = 0.0):
+    def __init__(self, xi: float = 0.1):
         self.xi = xi
 
     def score(self, seen: Observation, lane: int) -> np.ndarray:
@@ -135,7 +135,7 @@ class DeepKernelEI(DeepKernelExplorer):
 class DeepKernelUCB(DeepKernelExplorer):
     """Mean plus sqrt(``beta``) standard deviations."""
 
-    def __init__(self, beta: float = 1.0):
+    def __init__(self, beta: float = 4.0):
         self.beta = beta
 
     def score(self, seen: Observation, lane: int) -> np.ndarray:
@@ -147,7 +147,7 @@ class DeepKernelUCB(DeepKernelExplorer):
 class Curiosity(DeepKernelExplorer):
     """The place the surrogate knows least about, plus ``novelty`` times how unlike measured ones its surroundings look."""
 
-    def __init__(self, novelty: float = 0.0):
+    def __init__(self, novelty: float = 0.5):
         self.novelty = novelty
 
     def score(self, seen: Observation, lane: int) -> np.ndarray:
@@ -157,7 +157,7 @@ class Curiosity(DeepKernelExplorer):
 class WeightsSchedule(Agent):
     """Weights of the acquisition function, (4,) each, that go over linearly from ``first`` to ``last`` as the budget is used."""
 
-    def __init__(self, first: tuple[float, ...] = (0.5, 1.0, 0.0, 0.0), last: tuple[float, ...] = (1.0, 0.1, 0.0, 0.0)):
+    def __init__(self, first: tuple[float, ...] = (0.0, 1.0, 0.5, 0.0), last: tuple[float, ...] = (1.0, 0.3, 0.0, 0.0)):
         self.first, self.last = np.array(first, np.float32), np.array(last, np.float32)
 
     def begin(self, lanes: int, seed: int) -> None:
@@ -173,5 +173,5 @@ class WeightsSchedule(Agent):
 class FixedWeights(WeightsSchedule):
     """The same weights of the acquisition function all the time."""
 
-    def __init__(self, weights: tuple[float, ...] = (1.0, 0.5, 0.0, 0.0)):
+    def __init__(self, weights: tuple[float, ...] = (0.5, 1.0, 0.0, 0.0)):
         super().__init__(weights, weights)

@@ -13,6 +13,7 @@ from probegym.agents import (
     assembly,
     baselines_adatoms,
     baselines_afm,
+    baselines_beam,
     baselines_ising,
     baselines_levels,
     baselines_spectra,
@@ -61,6 +62,12 @@ BASELINES: dict[str | None, dict[str, Callable[[], Agent | Script]]] = {
         "curiosity": baselines_spectra.Curiosity,
         "fixed-weights": baselines_spectra.FixedWeights,
         "weights-schedule": baselines_spectra.WeightsSchedule,
+    },
+    "beam_manipulation": {
+        "random-nearby": baselines_beam.RandomNearby,
+        "greedy-published": baselines_beam.published,
+        "greedy-bond": baselines_beam.GreedyBond,
+        "bayesian-greedy": baselines_beam.BayesianGreedy,
     },
     "adatom_manipulation": {
         "fixed-drag": baselines_adatoms.FixedDrag,
@@ -141,7 +148,7 @@ class Distillation:
 DISTILLATIONS: dict[str, Distillation] = {
     "afm_tuning": Distillation("probegym.agents.train_afm:tuner", 9600),
     "level_selection": Distillation("probegym.agents.train_levels:chooser", 160),
-    "spectrum_exploration": Distillation("probegym.agents.train_spectra:steerer", 2400),
+    "spectrum_exploration": Distillation("probegym.agents.train_spectra:steerer", 800),
     "stem_tuning": Distillation("probegym.agents.export:tuner", 6000),
     "tip_conditioning": Distillation("probegym.agents.conditioning:conditioner", 10_000),
 }

@@ -33,7 +33,7 @@ ROUND = 80  # gradient steps
 KEPT = 24  # steps of each episode that are learned from
 ROUNDS_KEPT = 20
 FIXED = ((1, 0.1, 0, 0), (1, 0.3, 0, 0), (1, 0.6, 0, 0), (1, 1, 0, 0), (0.5, 1, 0, 0), (1, 0.5, 0.5, 0), (1, 0.3, 0, 0.5), (1, 0.3, 0, -0.3))
-GRID = tuple({"trust": t, "stretch": s, "margin": m} for t in (0.0, 0.5, 1.0, 2.0) for s, m in ((1.0, 0.1), (1.0, 0.2), (1.5, 0.0), (1.5, 0.1)))
+GRID = tuple({"trust": t, "stretch": s, "margin": m} for t in (0.0, 1.0, 3.0) for s, m in ((1.0, 0.1), (1.5, 0.1), (2.0, 0.0)))
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Steering:
 
     env_id: str = "probegym/SpectrumExploration-v0"
     scenario: str = "train"
-    updates: int = 2400
+    updates: int = 800
     batch: int = 32
     lanes: int = 3
     learning_rate: float = 2e-3

@@ -34,7 +34,7 @@ class AdatomManipulationTask(Task):
             raise ProbeGymError(f"scenario, task.{explain(error)}") from error
         self.goals, self.notes = Goals(s.unit, s.lattice, s.atoms), Notes(s)
         far = self.notes.farthest
-        boxes = {"observation": spaces.Box(-far, far, (self.notes.told,), np.float32)}
+        boxes = {"observation": spaces.Box(-self.notes.highest, self.notes.highest, (self.notes.told,), np.float32)}
         if s.shown == "image":
             boxes["image"] = spaces.Box(0, 255, (2, s.image.pixels, s.image.pixels), np.uint8)
         else:
@@ -124,7 +124,7 @@ class AdatomManipulationTask(Task):
         if readings[0].measurements.any():  # a drag, and not the opening
             start, end, bias, conductance = self.drag(m["action"], before)
             m["path"][where], m["current"][where] = np.stack([start, end], 1)[where], readings[0].values["trace"][where]
-            notes.remember(m, before, looked, bias * conductance, where)
+            notes.remember(m, looked, bias * conductance, where)
             notes.place(m, where)
         else:
             notes.begin(m, where)
@@ -200,25 +200,23 @@ class AdatomManipulation(ScopeEnv):
     |---|---|---|
     | `achieved_goal` | (2,) | where the atom was found |
     | `desired_goal` | (2,) | where it should be; both together are the state of Chen et al. |
-    | `observation` | (2 + 9 n,) | where the atom was found, and the last n drags, the latest first: action (6), whether an image followed (1), current trace if the scenario shows it (64, log10 of the share of the set point), displacement of the atom (2) |
+    | `observation` | (2 + 9 n,) | where the atom was found, and of the last n drags, the latest first: action (6); whether an image followed; in `trace` scenarios 64 points of the current, log10 of the share of the set point; where the atom came to rest from the end of the tip's way, in lattice constants (2) |
 
     n is 4, in `chen` 0. In the `image` scenarios there are `image` (2, 64, 64) uint8, the topograph and a disc where the goal is, and
     `observation` without places. Assembly scenarios show all atoms, an anchor atom last, and as many goals, which follow the anchor.
 
     ## Rewards
-    +1 at the goal, -1 elsewhere (`reward_goal`), and the decrease of the distance in lattice constants of 0.288 nm (`reward_progress`):
-    the published reward. It goes by what images show, so `privileged` and `observable` are the same, and `compute_reward(achieved_goal,
-    desired_goal, info)` gives it for any other goal, as hindsight replay needs it. `info` has `distance` (as found) and `error` (hidden truth), in m, `drags`,
-    `images`, `time` (s), `damage` (crashes, atoms picked up or stuck together) and `measurements` (drags).
+    As published: +1 at the goal, -1 elsewhere (`reward_goal`), and the decrease of the distance in lattice constants of 0.288 nm (`reward_progress`).
+    Images alone decide, so `privileged` and `observable` are the same, and `compute_reward(achieved_goal, desired_goal, info)` gives it for
+    any goal. `info`: `distance` (as found) and `error` (truth) in m, `drags`, `images`, `time` (s), `damage` (crashes, atoms picked up or stuck together).
 
     ## Starting State
     Atom, lattice, barrier, tip, noise and drift are drawn anew. The goal lies 0.288 to 2 nm away in any direction, 1 nm inside the limits.
 
     ## Episode End
 
-    1. Termination, a success: the atom was found within 0.1663 nm of its goal, which is near enough for one hollow site at most places.
-    2. Termination: the atom is lost, outside the limits, or more than 3 nm from its start.
-    3. Truncation: the scenario's drags (5) are made.
+    1. Termination, a success: the atom was found within 0.1663 nm of its goal; nearly every place has a hollow site as near.
+    2. Termination: the atom is lost, outside the limits, or more than 3 nm from its start. Truncation: the scenario's drags (5) are made.
 
     ## Arguments
 

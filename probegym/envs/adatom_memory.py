@@ -14,6 +14,8 @@ from probegym.envs.adatom_settings import Settings
 from probegym.envs.task import Observation
 from probegym.hardware_bridge.commands import Lanes, Readings
 
+MISSED = 10.0  # lattice constants between tip and atom that a record tells apart
+
 
 class Notes:
     """Of one scenario's settings."""
@@ -23,6 +25,7 @@ class Notes:
         self.places = s.shown == "goals"
         self.farthest = 2 * s.limits / s.unit + 1  # of anything from anything else, in the unit that is shown
         self.record = s.components + 1 + s.trace + 2 * self.places
+        self.highest = max(self.farthest, MISSED)
         self.told = self.record * s.remembered + 2 * s.adatoms * self.places
 
     def memory(self, lanes: int) -> Lanes:
@@ -90,10 +93,10 @@ class Notes:
         shown = np.clip((position - origin) / self.settings.unit, -self.farthest, self.farthest)
         return shown.reshape(len(shown), -1).astype(np.float32)
 
-    def remember(self, m: Lanes, before: np.ndarray, looked: np.ndarray, setpoint: np.ndarray, where: np.ndarray) -> None:
-        """Note the last drag down: its action, whether an image was taken, the trace and the way of the atom.
+    def remember(self, m: Lanes, looked: np.ndarray, setpoint: np.ndarray, where: np.ndarray) -> None:
+        """Note the last drag down: its action, whether an image was taken, the trace, and how far from the tip's end the atom came to rest.
 
-        before: where it was, (lanes, 2) m; setpoint: (lanes,) A.
+        looked: (lanes,) bool; setpoint: (lanes,) A.
         """
         s = self.settings
         m["drags"] += where
@@ -102,10 +105,10 @@ class Notes:
         columns = [m["action"], looked[:, None]]
         if s.trace:
             each = s.drag.samples // s.trace
-            mean = m["current"][:, : each * s.trace].reshape(len(before), s.trace, each).mean(2) / setpoint[:, None]
+            mean = m["current"][:, : each * s.trace].reshape(len(looked), s.trace, each).mean(2) / setpoint[:, None]
             columns.append(np.log10(np.clip(mean, 1e-3, 1e3)))
         if self.places:
-            columns.append(np.clip((self.chosen(m) - before) / s.unit, -self.farthest, self.farthest))
+            columns.append(np.clip((self.chosen(m) - m["path"][:, 1]) / s.lattice, -MISSED, MISSED))
         new = np.concatenate(columns, 1).astype(np.float32)[:, None]
         m["records"][where] = np.concatenate([new, m["records"][:, :-1]], 1)[where]
 

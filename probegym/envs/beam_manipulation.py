@@ -21,7 +21,6 @@ from probegym.scenarios import explain
 
 FAR = 100.0  # bonds; observations saturate there
 FIRST_LOOKS = 10  # images in which all atoms must be found once before an episode can start
-STEADY = 20  # images after which the drift is followed with constant gain
 
 
 class BeamManipulationTask(Task):
@@ -68,7 +67,7 @@ class BeamManipulationTask(Task):
         n, pixels = self.settings.atoms, self.settings.frame.pixels
         shapes: dict[str, tuple[int, ...]] = {
             "axis": (n, 2), "at": (n, 2), "located": (n, 2), "goals": (n, 2), "goal": (n, 2), "bonds": (n, 3), "folds": (n,),
-            "anchor": (2,), "shift": (2,), "velocity": (2,), "centre": (2,), "tried": (2,), "place": (2,), "outcome": (5,), "anchored": (), "elapsed": (),
+            "anchor": (2,), "shift": (2,), "velocity": (2,), "variances": (3,), "centre": (2,), "tried": (2,), "place": (2,), "outcome": (5,), "anchored": (), "elapsed": (),
             "dwelt": (), "treated": (), "missing": (), "images": (), "left": (), "left_before": (), "moves": (), "dwells": (),
         }  # fmt: skip
         flags = {"found": np.zeros((lanes, n), bool), "reached": np.zeros(lanes, bool), "key": np.zeros(lanes, np.uint64)}
@@ -109,6 +108,7 @@ class BeamManipulationTask(Task):
         goals = beam_lattice.goals(u, axis[:, 0], at, located[:, 0] / BOND, half / BOND, radius / BOND)
         m["anchor"][on], m["anchored"][on] = located[:, 0], m["elapsed"][on] - 0.5 * taken.time[on]
         m["at"][on], m["goals"][on], m["axis"][on] = BOND * at, BOND * goals, axis
+        m["variances"][on] = s.tracker.finder_error**2, 0.0, s.tracker.drift**2
         m["located"][on], m["found"][on], m["folds"][on] = located, True, taken.values["folds"][on]
         self._aim(m, taken, on)
         m["left_before"][on] = m["left"][on]
@@ -140,7 +140,7 @@ class BeamManipulationTask(Task):
             m["image"][on] = grey_levels(taken.values["image"][on])[0]
 
     def _follow(self, m: Lanes, taken: Readings, on: np.ndarray, passed: np.ndarray) -> None:
-        """From the places in the new image: which atom went where, and how the sample drifts (growing-memory g-h filter)."""
+        """From the places in the new image: which atom went where, and how the sample drifts (Kalman filter)."""
         found = taken.values["found"] & on[:, None]
         expected = m["shift"] + m["velocity"] * passed[:, None]
         apart = (taken.values["position"] - (m["anchor"] + expected)[:, None] - m["at"]) / BOND
@@ -150,10 +150,10 @@ class BeamManipulationTask(Task):
         hop = beam_lattice.site(count, m["axis"])
         telling = found & ~between
         error = ((apart - hop) * telling[..., None]).sum(1) * (BOND / np.maximum(telling.sum(1), 1))[:, None]
-        k = np.minimum(m["images"] + 1, STEADY)
-        g, h = 2 * (2 * k + 1) / ((k + 1) * (k + 2)), 6 / ((k + 1) * (k + 2)) / np.maximum(passed, 1e-9)
-        m["shift"][on] = (expected + g[:, None] * error)[on]
-        m["velocity"][on] += (h[:, None] * error)[on]
+        gain, variances = self._gain(m["variances"], passed, telling.sum(1))
+        m["shift"][on] = (expected + gain[:, :1] * error)[on]
+        m["velocity"][on] += (gain[:, 1:] * error)[on]
+        m["variances"][on] = variances[on]
         m["images"] += on
         lane = np.arange(len(on))
         of = m["treated"].astype(int)
@@ -166,6 +166,14 @@ class BeamManipulationTask(Task):
         m["located"] = np.where(found[..., None], taken.values["position"], m["located"] + on[:, None, None] * (m["velocity"] * passed[:, None])[:, None])
         m["found"][on], m["missing"][on] = found[on], np.where(found.all(1), 0, m["missing"] + 1)[on]
         m["folds"] = np.where(found, taken.values["folds"], m["folds"])
+
+    def _gain(self, variances: np.ndarray, passed: np.ndarray, atoms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Kalman gains (lanes, 2) for shift and velocity, and the new variances (lanes, 3) of shift, both, velocity."""
+        t = self.settings.tracker
+        shift, both, velocity = variances.T
+        shift, both = shift + 2 * passed * both + passed**2 * velocity, both + passed * velocity
+        gain = np.stack([shift, both], 1) * ((atoms > 0) / (shift + t.finder_error**2 / np.maximum(atoms, 1)))[:, None]
+        return gain, np.stack([shift * (1 - gain[:, 0]), both * (1 - gain[:, 0]), velocity - gain[:, 1] * both], 1)
 
     def _aim(self, m: Lanes, taken: Readings, on: np.ndarray) -> None:
         """Which atom goes to which goal (least bonds in all), the bond that points to it, and where the next image is taken."""

@@ -37,6 +37,15 @@ class Dwell(BaseModel):
         return self
 
 
+class Tracker(BaseModel):
+    """What the filter that follows the drift takes for granted; standard deviations per axis."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    finder_error: float = Field(8e-12, gt=0, le=1e-9)  # m
+    drift: float = Field(4e-12, gt=0, le=1e-8)  # m/s, at the start
+
+
 class Prices(BaseModel):
     """Weights of the reward's terms."""
 
@@ -60,6 +69,7 @@ class Settings(BaseModel):
     reach: float = Field(2 * BOND, ge=0.5 * BOND, le=5 * BOND)  # m, of either component of the beam's place
     goal_distance: float = Field(50e-10, ge=2 * BOND, le=100e-10)  # m, farthest; goals lie in the first image
     tolerance: float = Field(0.71e-10, gt=0, lt=BOND)  # m, |Si - goal| below this is success
+    tracker: Tracker = Tracker()
     patience: int = Field(10, ge=1, le=1000)  # images in a row without one of the atoms, after which it is given up
     prices: Prices = Prices()
 

@@ -10,8 +10,8 @@ from probegym.hardware_bridge.commands import Lanes
 from probegym.surrogates import spins
 
 BOLTZMANN = 8.617333262e-5  # eV/K
-MOVED = (5.0, 0.3)  # an image counts with weight 5 (0.3 - overlap with the atoms before), from 0 to 1: one of atoms that did not move
-# tells of the conditions before (docs/ising_inference.md shows how the bias grows with the overlap)
+MOVED = (10.0, 0.15)
+"""An image counts with weight 10 (0.15 + noise - overlap with the state before the anneal), from 0 to 1: atoms that did not move tell of what was before."""
 RELAXED = 30.0  # updates a site after which an image counts as a new one
 KNOWN = 1e9  # precision of phi, were the classifier known
 
@@ -43,6 +43,7 @@ class SpinBelief:
             "mean": mean, "mean_before": mean.copy(), "covariance": square, "covariance_before": square.copy(),
             "information": np.zeros((lanes, 3, 3)), "scores": np.zeros((lanes, self.blocks, 3)), "sites": np.zeros((lanes, self.blocks)),
             "labels": np.zeros((lanes, self.settings.rows, self.settings.rows), np.int8), "fresh": np.zeros((lanes, 4), bool),
+            "previous": np.zeros((lanes, 4), bool), "moved": np.full((lanes, len(self.settings.temperatures), len(self.settings.holds)), -1.0),
             "overlap": np.zeros(lanes), "misfit": np.zeros(lanes), "order": np.zeros(lanes), "trust": np.ones(lanes), "separations": np.ones((lanes, 4)),
         }  # fmt: skip
 
@@ -59,7 +60,7 @@ class SpinBelief:
 
     def anneal(self, m: Lanes, where: Where) -> None:
         """Forget which quarters show the lattice as it is; the labels stay, to be compared with the next ones."""
-        m["fresh"][where], m["trust"][where] = False, 1.0
+        m["previous"][where], m["fresh"][where] = m["fresh"][where], False
 
     def learn(self, m: Lanes, where: Where, labels: np.ndarray, region: np.ndarray, beta: np.ndarray, applied: np.ndarray, x: np.ndarray) -> None:
         """Learn from an image of one size, labels (lanes, rows, columns); the other arguments (lanes,), as spins.fit has them."""
@@ -71,11 +72,17 @@ class SpinBelief:
         y, z = top[:, None] + np.arange(labels.shape[1]), left[:, None] + np.arange(labels.shape[2])
         at = (on[:, None, None], y[:, :, None], z[:, None, :])
         quarter = (region == 0)[:, None] | (np.arange(4) == region[:, None] - 1)
-        first = ~(m["fresh"][on] & quarter).any(1)  # image of these atoms since the last anneal: have they moved?
-        before = spins.mislabelled(np.where(quarter, m["separations"][on], np.inf).min(1), m["mean"][on, 2])[0]
-        overlap = spins.overlap(m["labels"][at], labels, before, spins.mislabelled(x, m["mean"][on, 2])[0])
-        m["overlap"][on] = overlap
-        m["trust"][on] = np.where(first, np.clip(MOVED[0] * (MOVED[1] - overlap), 0, 1), m["trust"][on])
+        x_before = np.where(m["previous"][on] & quarter, m["separations"][on], np.inf).min(1)
+        error_before, error = (spins.mislabelled(np.minimum(v, 9.0), m["mean"][on, 2])[0] for v in (x_before, x))
+        known = np.repeat(np.repeat(m["previous"][on].reshape(-1, 2, 2), self.size[1], 1), self.size[1], 2)[np.arange(len(on))[:, None, None], *at[1:]]
+        m["overlap"][on], noise = spins.overlap(m["labels"][at] * known, labels, error_before, error)
+        first = ~m["fresh"][on].any(1)  # image since the last anneal: have its atoms moved?
+        compared = (m["previous"][on] & quarter).any(1)
+        moved = np.where(compared, np.clip(MOVED[0] * (MOVED[1] + noise - m["overlap"][on]), 0, 1), self._presumed(m, on))
+        m["trust"][on] = np.where(first, moved, m["trust"][on])
+        t, _, hold = m["chosen"][on, :3].T
+        noted = first & compared
+        m["moved"][on[noted], t[noted], hold[noted] - 1] = moved[noted]
         found = m["trust"][on, None, None] * spins.cells(labels, top, left, self.blocks)
         mean, information, score, misfit = spins.fit(m["mean"][on], self.prior + m["information"][on], found.sum(1), beta, applied, x)
         m["mean"][on], m["misfit"][on] = mean, misfit
@@ -87,6 +94,13 @@ class SpinBelief:
         m["labels"][at] = labels
         m["fresh"][on] |= quarter
         m["separations"][on] = np.where(quarter, x[:, None], m["separations"][on])
+
+    def _presumed(self, m: Lanes, on: np.ndarray) -> np.ndarray:
+        """Weight of images whose atoms were not seen before the anneal: 1 after the first one, and where something no hotter and no longer was seen to move."""
+        t, hold = m["annealed"][on, 0], m["chosen"][on, 2] - 1
+        temperatures, holds = m["moved"].shape[1:]
+        within = (np.arange(temperatures)[None, :, None] <= t[:, None, None]) & (np.arange(holds) <= hold[:, None, None])
+        return np.where((m["images"][on] == 0) | ((m["moved"][on] >= 0.5) & within).any((1, 2)), 1.0, 0.0)
 
     # ---- what would be learned ----
 

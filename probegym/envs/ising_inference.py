@@ -27,7 +27,7 @@ class IsingInferenceTask(Task):
     family = "ising_inference"
     twin = "probegym.hardware_bridge.twins.ising:IsingTwin"
     measured = "images"
-    decides = ("chosen", "annealed", "fresh")
+    decides = ("chosen", "annealed", "fresh", "previous")
 
     def __init__(self, settings: dict):
         try:
@@ -38,14 +38,14 @@ class IsingInferenceTask(Task):
         self.cycle_seconds, self.image_seconds = s.seconds()
         t, f, h, d = (len(v) for v in (s.temperatures, s.fields, s.holds, s.dwells))
         self.action_space = spaces.MultiDiscrete([t, f, h + 1, d, 5])
-        high, wide = HIGHEST, {"mean": (3,), "deviation": (3,), "misfit": (1,)}
+        wide = {"mean": (3,), "deviation": (3,), "misfit": (1,)}
         own = {"gain": (t, f, d, 2), "promise": (t, f, d, 2), "again": (d, 5), "again_promise": (d, 5)}
         shares = {"anneal_price": (t, h), "image_price": (d, 2), "fresh": (4,), "budget": (1,)}
         boxes = {"labels": spaces.Box(0, 255, (1, s.rows, s.rows), np.uint8)}
-        boxes |= {name: spaces.Box(-high, high, shape, np.float32) for name, shape in wide.items()}
-        boxes |= {name: spaces.Box(0, high, shape, np.float32) for name, shape in own.items()}
-        boxes |= {name: spaces.Box(0, 1, shape, np.float32) for name, shape in shares.items()}
-        self.observation_space = spaces.Dict(boxes | {name: spaces.Box(-1, 1, (1,), np.float32) for name in ("overlap", "order")} | {"moved": spaces.Box(-1, 1, (t, h), np.float32)})
+        signed = {"overlap": (1,), "order": (1,), "moved": (t, h)}
+        for low, high, shapes in ((-HIGHEST, HIGHEST, wide), (0, HIGHEST, own), (0, 1, shares), (-1, 1, signed)):
+            boxes |= {name: spaces.Box(low, high, shape, np.float32) for name, shape in shapes.items()}
+        self.observation_space = spaces.Dict(boxes)
         time = Term("time", -s.price, ising_rewards.hours)
         learned, error = Term("information", 0.5, ising_rewards.information), Term("error", 0.5, ising_rewards.error, True)
         self.rewards = {"privileged": [error, learned, time], "observable": [Term("information", 1.0, ising_rewards.information), time]}
@@ -58,24 +58,24 @@ class IsingInferenceTask(Task):
     def memory(self, lanes: int) -> Lanes:
         s = self.settings
         first = np.array([s.first[0], s.first[1], s.first[2] + 1, s.first[3], 0])
-        return self.belief.memory(lanes) | {"chosen": np.tile(first, (lanes, 1)), "annealed": np.zeros((lanes, 2), np.int64), "images": np.zeros(lanes), "left": np.ones(lanes),
-                                             "moved": np.full((lanes, len(s.temperatures), len(s.holds)), -1.0)}  # fmt: skip
+        chosen = {"chosen": np.tile(first, (lanes, 1)), "annealed": np.zeros((lanes, 2), np.int64)}
+        return self.belief.memory(lanes) | chosen | {"images": np.zeros(lanes), "left": np.ones(lanes)}
 
     # ---- what is done ----
 
     def opening(self, memory: Lanes) -> Iterable[tuple[Command, Where | None]]:
-        return self.decode(memory["chosen"], memory, np.ones(len(memory["chosen"]), bool))
+        return self.decode(memory["chosen"], memory, memory["images"] == 0)
 
     def decode(self, action: np.ndarray, memory: Lanes, where: Where) -> Iterable[tuple[Command, Where | None]]:
         s, m = self.settings, memory
-        temperature, _, hold, dwell, region = action.T
+        temperature, field, hold, dwell, region = action.T
         m["chosen"][where] = action[where]
         heated = where & (hold > 0)
         m["annealed"][heated] = action[heated, :2]
         self.belief.anneal(m, heated)
-        lanes, field = len(action), np.array(s.fields)[action[:, 1]]
-        yield SetConditions(np.array(s.temperatures)[temperature], field, np.array(s.holds)[np.maximum(hold - 1, 0)]), heated
-        yield SetConditions(np.full(lanes, s.cold), np.zeros(lanes), np.zeros(lanes)), heated
+        nothing = np.zeros(len(action))
+        yield SetConditions(np.array(s.temperatures)[temperature], np.array(s.fields)[field], np.array(s.holds)[np.maximum(hold - 1, 0)]), heated
+        yield SetConditions(nothing + s.cold, nothing, nothing), heated
         seconds, centre = np.array(s.dwells)[dwell], self.belief.centre(region)
         for rows, meant in ((s.rows, region == 0), (s.rows // 2, region > 0)):
             yield ClassifyAtoms(s.detector, (rows, rows), centre, seconds), where & meant
@@ -90,13 +90,12 @@ class IsingInferenceTask(Task):
         return {"time": self.prices(action), "measurements": np.ones(len(action))}
 
     def least(self, memory: Lanes) -> Lanes:
-        lanes = np.ones(len(memory["chosen"]))
-        return {"time": lanes * self.image_seconds.min(), "measurements": lanes}
+        return {"time": np.full(len(memory["left"]), self.image_seconds.min()), "measurements": np.ones(len(memory["left"]))}
 
     # ---- what is seen ----
 
     def encode(self, readings: list[Readings], memory: Lanes, left: np.ndarray, where: Where) -> Observation:
-        s, m = self.settings, memory
+        m = memory
         for name in ("mean", "covariance"):
             m[f"{name}_before"][where] = m[name][where]
         beta, applied = self.belief.conditions(m)
@@ -105,19 +104,15 @@ class IsingInferenceTask(Task):
             seen = where & (reading.measurements > 0)
             self.belief.learn(m, seen, reading.values["labels"], m["chosen"][:, 4], beta, applied, x)
             m["images"] += seen
-        heated = np.nonzero(where & (m["chosen"][:, 2] > 0))[0]
-        m["moved"][heated, m["chosen"][heated, 0], m["chosen"][heated, 2] - 1] = m["trust"][heated]
         m["left"][where] = left[where]
-        prior = self.belief
-        gain, promise = prior.gains(m)
-        again, again_promise = prior.gains_again(m, beta, applied)
+        prior, (gain, promise), (again, again_promise) = self.belief, self.belief.gains(m), self.belief.gains_again(m, beta, applied)
         deviation = np.sqrt(np.diagonal(m["covariance"], axis1=1, axis2=2))
         limit, lanes = self.seconds_available, np.ones((len(left), 1, 1))
         shown = {
             "labels": GREY[m["labels"] + 1][:, None], "mean": (m["mean"] - prior.mean) / prior.deviation, "deviation": np.log(deviation / prior.deviation),
             "misfit": np.log1p(m["misfit"])[:, None], "gain": gain, "promise": promise, "again": again, "again_promise": again_promise,
-            "anneal_price": lanes * self.cycle_seconds / limit, "image_price": lanes * self.image_seconds / limit, "moved": m["moved"],
-            "fresh": m["fresh"], "overlap": m["overlap"][:, None], "order": m["order"][:, None], "budget": left[:, None],
+            "anneal_price": lanes * self.cycle_seconds / limit, "image_price": lanes * self.image_seconds / limit, "moved": m["moved"], "fresh": m["fresh"],
+            "overlap": m["overlap"][:, None], "order": m["order"][:, None], "budget": left[:, None],
         }  # fmt: skip
         boxes = self.observation_space.spaces
         return {name: np.clip(shown[name], box.low, box.high).astype(box.dtype) for name, box in boxes.items()}
@@ -131,17 +126,17 @@ class IsingInferenceTask(Task):
 
     def ends(self, truth: Lanes, memory: Lanes) -> tuple[np.ndarray, np.ndarray]:
         m = memory
-        believed = np.sqrt(m["covariance"][:, 0, 0]) / np.maximum(np.abs(m["mean"][:, 0]), 1e-6)
-        error = ising_rewards.relative_error(m["mean"], truth["coupling"]) if truth else believed
+        error = np.sqrt(m["covariance"][:, 0, 0]) / np.maximum(np.abs(m["mean"][:, 0]), 1e-6)  # as believed
+        error = ising_rewards.relative_error(m["mean"], truth["coupling"]) if truth else error
         return np.zeros(len(error), bool), error <= self.settings.goal
 
     def metrics(self, truth: Lanes, memory: Lanes) -> Lanes:
         m = memory
         own = {"images": m["images"].copy(), "coupling_deviation": 1e3 * np.sqrt(m["covariance"][:, 0, 0])}
-        if not truth:
-            return own
-        own |= {"error": ising_rewards.relative_error(m["mean"], truth["coupling"]), "field_error": 1e3 * np.abs(m["mean"][:, 1] - truth["field"])}
-        return own | {"surprise": (m["mean"][:, 0] - truth["coupling"]) ** 2 / m["covariance"][:, 0, 0]}
+        if truth:
+            own |= {"error": ising_rewards.relative_error(m["mean"], truth["coupling"]), "field_error": 1e3 * np.abs(m["mean"][:, 1] - truth["field"])}
+            own |= {"surprise": (m["mean"][:, 0] - truth["coupling"]) ** 2 / m["covariance"][:, 0, 0]}
+        return own
 
     def oracle(self, truth: Lanes, memory: Lanes) -> np.ndarray:
         """Most information on J for its time at the true J, h and classifier, held as long as the true relaxation asks for."""
@@ -235,9 +230,8 @@ class IsingInference(ScopeEnv):
     >>> env = gymnasium.make("probegym/IsingInference-v0", scenario="train", render_mode="rgb_array")
 
     ## Physics and assumptions
-    Ising model on a torus, heat-bath dynamics at an Arrhenius rate (physics/ising.py, exact on 4 x 4); quenches are fast against the
-    dynamics. Expected gains assume equilibrium and a torus of 4 x 4, and overlook what images of a lattice that has hardly moved
-    repeat; the belief itself does not. All numbers of the sample are design parameters (docs/ising_inference.md).
+    Ising model on a torus, heat-bath dynamics at an Arrhenius rate (physics/ising.py); quenches are fast against it. Expected gains assume
+    equilibrium; the belief does not. All numbers of the sample are design parameters (docs/ising_inference.md).
 
     ## Vectorized environment
     `make_vec(..., num_envs=64)` is native; lane i equals `make(...).reset(seed=seed + i)`.

@@ -18,7 +18,7 @@ from probegym.physics.beam_rates import current_density, gaussian_variance, radi
 from probegym.physics.graphene import SITE_AREA
 from probegym.physics.threads import in_tiles
 
-STRENGTHS = (6.85e-24, 3.31e-23)
+STRENGTHS = (6.87e-24, 3.38e-23)
 """Detector cross-sections of C and Si, m^2."""
 WIDTHS = (0.1e-10, 0.1e-10)
 """Standard deviations of their scattering potentials, m."""

@@ -35,6 +35,7 @@ def draw_mixture(keys, more: float, along, across, variance, max_rate) -> np.nda
 
     keys: (lanes,) uint64. 1 + Poisson(more) Gaussians of equal weight, as normalised densities, whose places and variances
     ``along``, ``across``, ``variance`` (distributions with ``sample``) say; scaled such that the largest rate is ``max_rate`` (lanes,).
+    Raises ValueError for a variance that is not above 0.
     """
     keys = np.asarray(keys, np.uint64).reshape(-1)
     steps = np.arange(GAUSSIANS - 1)
@@ -43,6 +44,8 @@ def draw_mixture(keys, more: float, along, across, variance, max_rate) -> np.nda
     drawn = [[field.sample(randomness.subkey(keys, g, "gaussian"), name) for g in range(GAUSSIANS)]
              for name, field in (("along", along), ("across", across), ("variance", variance))]  # fmt: skip
     x, y, variance = (np.stack(field, 1) for field in drawn)
+    if not (variance > 0).all():
+        raise ValueError(f"a Gaussian needs a variance above 0, drawn was {variance.min():g}")
     height = np.where(np.arange(GAUSSIANS) < count[:, None], 1 / variance, 0.0)
     height = height * (np.asarray(max_rate) / _peak(height, x, y, variance))[:, None]
     return np.stack([height, x, y, variance], -1) * (height > 0)[..., None]
@@ -116,7 +119,7 @@ def current_density(energy: float, semiangle_cutoff: float, names: tuple[str, ..
     """|psi|^2 in 1/m^2 of aberrated probes, (lanes, PIXELS, PIXELS) float32, axes x, y, the optical axis at index PIXELS // 2.
 
     energy: eV. semiangle_cutoff: rad. coefficients: (lanes, names) m. source_size, focal_spread: standard deviations in m. The
-    integral over the periodic CELL is 1; what lies outside the table is left out. Times I / e it is electrons per m^2 and s.
+    integral over the plane is 1; what lies outside the table is left out. Times I / e it is electrons per m^2 and s.
     """
     coefficients = np.asarray(coefficients, float).reshape(-1, len(names))
     gpts, lam = round(CELL / PIXEL), wavelength(energy)
@@ -138,7 +141,7 @@ def current_density(energy: float, semiangle_cutoff: float, names: tuple[str, ..
             total += share * np.abs(scipy.fft.ifft2(wave)) ** 2
         if source_size:
             total = scipy.fft.irfft2(scipy.fft.rfft2(total) * blur, total.shape)
-        total = np.fft.fftshift(total) / (total.sum() * PIXEL**2)
+        total = np.fft.fftshift(total) * (gpts / CELL) ** 2 * gpts**2 / weight.sum()
         edge = (gpts - PIXELS) // 2
         tables[lane] = total[edge : edge + PIXELS, edge : edge + PIXELS]
     return tables

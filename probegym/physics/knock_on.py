@@ -59,10 +59,10 @@ def vibrating_cross_section(energy: float, number: int, mass: float, threshold, 
     threshold: eV, and square_velocity: of shapes that broadcast. Susi et al. 2016.
     """
     threshold, square = np.broadcast_arrays(np.asarray(threshold, float), np.asarray(square_velocity, float))
-    deviations, weights = _gaussian_nodes()
+    deviations, weights = (nodes.reshape(-1, *[1] * threshold.ndim) for nodes in _gaussian_nodes())
     total = np.zeros(threshold.shape)
-    for deviation, weight in zip(deviations, weights, strict=True):
-        total += weight * cross_section(energy, number, largest_transfer(energy, mass, deviation * np.sqrt(square)), threshold)
+    for share in weights * cross_section(energy, number, largest_transfer(energy, mass, deviations * np.sqrt(square)), threshold):
+        total += share  # one after the other: the sum must not depend on how many are computed at once
     return total
 
 

@@ -10,6 +10,7 @@ in the eight sheets that each blow is tried on and spreads the thresholds (Chiri
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,7 +21,7 @@ from scipy import constants
 from probegym.errors import ProbeGymError
 from probegym.physics import dynamics, tersoff
 
-TABLE = Path(__file__).parent / "data" / "knock-on-outcomes.npz"
+TABLE = Path(__file__).parent / "data" / "knock_on_outcomes.csv"
 ANGSTROM, EV = 1e-10, constants.e
 
 OUTCOMES = ("none", "open", "bridge", "inversion", "carbon ejected", "silicon ejected", "other")
@@ -31,10 +32,10 @@ TARGETS = ("carbon", "neighbour-exit", "neighbour-entrance", "silicon-exit", "si
 """What is struck: C of a pure sheet, C next to Si, Si; Si stands out of the sheet where the beam leaves or where it enters."""
 
 BOND = 1.47525 * ANGSTROM  # of graphene with this potential
-REPEATS = (4, 6)  # 96 atoms
+REPEATS = (5, 8)  # 160 atoms
 SNAPSHOTS = 8
 TEMPERATURE = 300.0
-RIM = 5.5 * ANGSTROM  # further from the struck atom there is friction
+RIM = 8.5 * ANGSTROM  # further from the struck atom there is friction
 RIM_FRICTION = 5e12  # 1/s
 TIME_STEP, STEPS = 0.3e-15, 2500
 REACHES = {0: 1.95 * ANGSTROM, 1: 2.3 * ANGSTROM, 2: 2.9 * ANGSTROM}  # bonds, by the number of Si: between first and second neighbours
@@ -133,7 +134,7 @@ def classify(sheet: Sheet, positions: np.ndarray) -> np.ndarray:
         order[[sheet.silicon, partner]] = partner, sheet.silicon
         around = (before[partner] | before[sheet.silicon]) & (np.arange(len(order)) != partner) & (np.arange(len(order)) != sheet.silicon)
         cases["inversion"] = (after[:, order][:, :, order] == before).all((1, 2))
-        cases["bridge"] = after[:, sheet.silicon][:, around].all(1)
+        cases["bridge"] = after[:, sheet.silicon][:, around].all(1) & ~lost.any(1)
         cases["silicon ejected"] = alone & lost[:, sheet.silicon]
     cases["carbon ejected"] = alone & (lost & (sheet.species == 0)).any(1)
     cases["open"] = ~lost.any(1) & (np.hypot(*np.moveaxis(shift, -1, 0)) < BOND / 2).all(1)
@@ -192,7 +193,21 @@ def load(target: str) -> Outcomes:
     """The table of one of TARGETS."""
     if target not in TARGETS:
         raise ProbeGymError(f"no outcomes for {target!r}: one of {', '.join(TARGETS)}")
-    with np.load(TABLE) as table:
-        counts = table[f"{target}/counts"].astype(float)
-        grid = (table[f"{target}/{axis}"] for axis in ("energy", "polar", "azimuth"))
-        return Outcomes(*grid, counts / counts.sum(-1, keepdims=True))
+    with TABLE.open(encoding="utf-8", newline="") as file:
+        rows = np.array([list(row.values())[1:] for row in csv.DictReader(file) if row["target"] == target], float)
+    energy, polar, azimuth = (np.unique(rows[:, column]) for column in range(3))
+    rows = rows[np.lexsort(rows[:, 2::-1].T)].reshape(len(energy), len(polar), len(azimuth), 3 + len(OUTCOMES))
+    counts = rows[..., 3:]
+    return Outcomes(energy, np.radians(polar), np.radians(azimuth), counts / counts.sum(-1, keepdims=True))
+
+
+def save(path: Path, tables: dict[str, Outcomes]) -> None:
+    """Write a table as ``load`` reads it: a line for a target, an energy (eV) and a direction (degrees), with counts."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        lines = csv.writer(file, lineterminator="\n")
+        lines.writerow(("target", "energy", "polar", "azimuth", *OUTCOMES))
+        for target, table in tables.items():
+            for (e, p, a), _ in np.ndenumerate(table.share[..., 0]):
+                angles = np.degrees([table.polar[p], table.azimuth[a]])
+                counts = np.rint(SNAPSHOTS * table.share[e, p, a]).astype(int)
+                lines.writerow((target, f"{table.energy[e]:g}", *(f"{angle:g}" for angle in angles), *counts))

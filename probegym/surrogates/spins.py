@@ -85,18 +85,20 @@ def cells(labels: np.ndarray, top: np.ndarray, left: np.ndarray, blocks: int) ->
     return np.bincount((CELLS * block + kind).ravel(), minlength=lanes * blocks * CELLS).reshape(lanes, blocks, CELLS)
 
 
-def overlap(before: np.ndarray, now: np.ndarray, error_before: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """Correlation (lanes,) of the true spins in two images of the same atoms, freed from wrong labels; 0 where some were not seen before.
+def overlap(before: np.ndarray, now: np.ndarray, error_before: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Correlation (lanes,) of the true spins in two images, freed from wrong labels, and its noise (lanes,); 0 where no atom was seen twice.
 
-    before, now: (lanes, rows, columns) labels, 0 not seen. error_before, error: (lanes,) chances of a wrong label. A lattice that has
-    not moved gives 1, one that has forgotten its past 0.
+    before, now: (lanes, rows, columns) labels, 0 in ``before`` not seen. error_before, error: (lanes,) chances of a wrong label. A
+    lattice that has not moved gives 1, one that has forgotten its past 0.
     """
     a, b = (v.reshape(len(v), -1).astype(float) for v in (before, now))
-    clear = 1 - 2 * np.stack([error_before, error])
-    means = np.stack([a.mean(1), b.mean(1)]) / clear
-    together = (a * b).mean(1) / clear.prod(0) - means.prod(0)
+    atoms = np.maximum((a != 0).sum(1), 1)
+    clear = np.maximum(1 - 2 * np.stack([error_before, error]), 0.05)
+    means = np.stack([a.sum(1), (b * (a != 0)).sum(1)]) / atoms / clear
     spread = np.sqrt(np.maximum(1 - means**2, 0.02).prod(0))
-    return np.where((a != 0).all(1), np.clip(together / spread, -1, 1), 0.0)
+    together = (a * b).sum(1) / atoms / clear.prod(0) - means.prod(0)
+    seen = (a != 0).any(1)
+    return np.where(seen, np.clip(together / spread, -1, 1), 0.0), np.where(seen, np.minimum(1 / (np.sqrt(atoms) * clear.prod(0) * spread), 1), 1.0)
 
 
 def _model(theta: np.ndarray, shares: np.ndarray, beta: np.ndarray, applied: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -190,7 +188,7 @@ class AdatomTwin(LaneTwin):
         if a.sites is not None:
             points = np.broadcast_to(np.array(a.sites, float), (len(on), n, 2))
             out[on] = adatoms.nearest_sites(points, *lattice)
-            if adatoms.touching(adatoms.site_positions(out[on], *lattice), spacing[on]).any():
+            if (adatoms.touching(points, spacing[on]) | adatoms.touching(adatoms.site_positions(out[on], *lattice), spacing[on])).any():
                 raise ProbeGymError(f"scenario, world.adatoms: sites overlap, place adatoms more than {adatoms.DIMER:g} spacings apart")
             return out
         u = randomness.uniform(keys[on], 0, "adatoms", 2 * (1 + CANDIDATES * (n - 1))).reshape(len(on), -1, 2)
@@ -302,7 +300,7 @@ class AdatomTwin(LaneTwin):
         self._refuse_drag(command, where)
         self._change_tip(where & (s["drags"] == s["change_after"]))
         on = np.nonzero(where)[0]
-        length = np.hypot(*(command.end - command.start).T)
+        seconds = np.where(where, np.hypot(*(command.end - command.start).T) / command.speed, 0.0)
         slip = self._rest("misplacement")[:, None] * randomness.normal(s["key"], s["count"], "misplacement", 2)
         noise = np.stack([self._rest("current_noise"), self._rest("preamplifier")], 1)
         sites, status, trace, told = adatoms.drag(
@@ -316,7 +314,6 @@ class AdatomTwin(LaneTwin):
         damage, peak, crashed = np.zeros(self.lanes), np.zeros(self.lanes), np.zeros(self.lanes, bool)
         damage[on] = told["picked_up"] + told["stuck"] + told["crashed"]
         peak[on], crashed[on] = told["conductance"] * np.abs(command.bias[on]), told["crashed"] > 0
-        seconds = length / command.speed
         driven = randomness.uniform(s["key"], s["count"], "driven change", 1)[:, 0] < -np.expm1(-((peak / c.tip_change.current) ** 4))
         s["time"] += where * (seconds + c.approach_time)
         s["drags"] += where

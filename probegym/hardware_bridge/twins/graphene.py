@@ -154,7 +154,10 @@ class GrapheneTwin(LaneTwin):
         elif c.rates.kind == "mixture":
             if c.rates.max_rate is None:
                 most = Distribution(uniform=(0.01, 1.0)).sample(keys, "rates.max_rate")
-            mixture = beam_rates.draw_mixture(keys, c.rates.more, c.rates.along, c.rates.across, c.rates.variance, most)
+            try:
+                mixture = beam_rates.draw_mixture(keys, c.rates.more, c.rates.along, c.rates.across, c.rates.variance, most)
+            except ValueError as error:
+                raise ProbeGymError(f"scenario, world.rates.variance: {error}") from error
             for name, column in (("along", 1), ("across", 2), ("variance", 3)):
                 refuse_outside(f"rates.{name}", mixture[..., column][mixture[..., 0] > 0], LIMITS[f"rates.{name}"])
         return mixture, np.stack([columns[name] for name in RATES], 1), columns["inversion"] + self._integral(mixture, columns["simple"])

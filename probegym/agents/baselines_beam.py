@@ -1,0 +1,109 @@
+"""Rules for moving atoms with the beam, from fixed places to one that learns the rates on the way.
+
+All see what a policy sees. With several atoms they treat the one with the longest way to its goal.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from probegym.agents.base import Agent
+from probegym.envs.beam_settings import BOND
+from probegym.envs.episodes import Episodes
+from probegym.envs.task import Observation
+
+PUBLISHED_DWELL = 1.5  # s
+
+
+def as_action(episodes: Episodes, place: np.ndarray, dwell: np.ndarray, treated: np.ndarray) -> np.ndarray:
+    """Actions (lanes, ...) that put the beam at ``place`` (lanes, 2) bonds for ``dwell`` (lanes,) s; a place out of reach is the nearest within."""
+    s = episodes.task.settings
+    d = s.dwell
+    span = np.log(d.longest / d.shortest)
+    share = np.log(np.clip(dwell, d.shortest, d.longest) / d.shortest) / span if span else np.ones(len(dwell))
+    action = np.column_stack([np.clip(place * BOND / s.reach, -1, 1), d.blank + (1 - d.blank) * np.maximum(share, 1e-6)])
+    if s.atoms > 1:
+        action = np.concatenate([action, np.where(np.arange(s.atoms) == treated[:, None], 1.0, -1.0)], 1)
+    return action.astype(np.float32)
+
+
+def farthest(observation: Observation) -> np.ndarray:
+    """(lanes,) which atom has the longest way, of those that are seen."""
+    return (np.abs(observation["bonds"]).sum(2) * (0.01 + observation["found"])).argmax(1)
+
+
+def lead(observation: Observation, treated: np.ndarray, dwell: np.ndarray) -> np.ndarray:
+    """(lanes, 2) bonds from where the atom was located to where it will be in the middle of the dwell."""
+    lane = np.arange(len(treated))
+    seconds = 0.5 * (observation["clock"][:, 0] + dwell)  # an atom is located in the middle of its image
+    return observation["correction"][lane, treated] + observation["drift"][lane, treated] * seconds[:, None]
+
+
+class RandomNearby(Agent):
+    """The beam anywhere within a bond length along either axis (Schwarzer et al. 2023), for 1.5 s."""
+
+    def begin(self, lanes: int, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+
+    def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
+        lanes = len(observation["budget"])
+        place = self.rng.uniform(-1, 1, (lanes, 2))
+        return as_action(episodes, place, np.full(lanes, PUBLISHED_DWELL), self.rng.integers(episodes.task.settings.atoms, size=lanes))
+
+
+class FixedGreedy(Agent):
+    """The beam on the way to the neighbour nearest the goal. place: bonds along and across; dwell: s; leads: whether drift is made up for."""
+
+    def __init__(self, place: tuple[float, float] = (0.85, 0.0), dwell: float = 3.0, leads: bool = True):
+        self.place, self.dwell, self.leads = np.array(place), dwell, leads
+
+    def begin(self, lanes: int, seed: int) -> None:
+        pass
+
+    def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
+        lanes, s = len(observation["budget"]), episodes.task.settings
+        dwell, treated = np.full(lanes, self.dwell), farthest(observation)
+        aim = np.tile(self.place, (lanes, 1)) if s.axes == "lattice" else turned(self.place, observation["axis"][np.arange(lanes), treated])
+        aim = aim + lead(observation, treated, np.clip(dwell, s.dwell.shortest, s.dwell.longest)) if self.leads else aim
+        return as_action(episodes, aim, dwell, treated)
+
+
+def turned(place: np.ndarray, axis: np.ndarray) -> np.ndarray:
+    """A place (2,) given along and across a bond, in the axes in which the bond points along ``axis`` (lanes, 2)."""
+    return np.column_stack([place[0] * axis[:, 0] - place[1] * axis[:, 1], place[0] * axis[:, 1] + place[1] * axis[:, 0]])
+
+
+def greedy_published() -> FixedGreedy:
+    """On the neighbour itself, 1.42 A away, for 1.5 s, where it was located: the greedy agent of putting-dune (Schwarzer et al. 2023)."""
+    return FixedGreedy((1.0, 0.0), PUBLISHED_DWELL, leads=False)
+
+
+def greedy_tuned() -> FixedGreedy:
+    """The fixed place and dwell that took the least time on training seeds (benchmarks/beam_policies.py --tune)."""
+    return FixedGreedy((1.0, 0.0), 3.0)
+
+
+class BayesianGreedy(Agent):
+    """Learns the rates on the fly and takes the place and dwell that bring the atom nearer the goal fastest, on average over what may be.
+
+    Knows the distribution of the rate lobes of training, and the drift; see beam_networks.RateBelief. One atom only.
+    """
+
+    def begin(self, lanes: int, seed: int) -> None:
+        import torch
+
+        from probegym.agents.beam_networks import BayesianMover
+
+        with torch.no_grad():
+            self.mover = BayesianMover().eval()
+            self.tables = self.mover.belief.tables()
+            self.memory = self.mover.memory(lanes)
+
+    def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
+        import torch
+
+        from probegym.agents.beam_networks import SEEN
+
+        with torch.no_grad():
+            action, *self.memory = self.mover(*(torch.from_numpy(observation[name]) for name in SEEN), *self.memory, tables=self.tables)
+        return action.numpy()
