@@ -57,14 +57,18 @@ def agreement() -> dict:
         box = atoms.cell.diagonal() * atoms.pbc * ANGSTROM
         energy, forces = dynamics.evaluate(potential, atoms.positions[None] * ANGSTROM, potential.species(atoms.symbols), box)
         atoms.calc = Tersoff(potential.for_ase())
-        rows.append((name, *compared(atoms, energy[0] / EV, forces[0] * ANGSTROM / EV), taken(lambda atoms=atoms: forget(atoms).get_forces())))
+        rows.append(
+            (name, *compared(atoms, energy[0] / EV, forces[0] * ANGSTROM / EV), taken(lambda atoms=atoms: forget(atoms).get_forces()))
+        )
     grid = np.stack(np.meshgrid(*[np.arange(6.0)] * 3), -1).reshape(-1, 3) * 1.1
     atoms = Atoms("Ar216", positions=grid + np.random.default_rng(1).normal(0, 0.05, grid.shape), cell=[6.6] * 3, pbc=True)
     for name, onset in (("Lennard-Jones, cut and shifted", None), ("Lennard-Jones, switched off", 2.0)):
         energy, forces = dynamics.evaluate(lennard_jones.LennardJones(cutoff=3.0, onset=onset), atoms.positions[None], 0, 6.6)
         atoms.calc = LennardJones(rc=3.0, ro=onset, smooth=onset is not None)
         rows.append((name, *compared(atoms, energy[0], forces[0]), taken(lambda: forget(atoms).get_forces())))
-    table("Against ASE (eV and Angstrom, or reduced units)", ("potential", "energy differs", "force differs", "largest force", "ASE ms"), rows)
+    table(
+        "Against ASE (eV and Angstrom, or reduced units)", ("potential", "energy differs", "force differs", "largest force", "ASE ms"), rows
+    )
     return {"force_error": {row[0]: row[2] for row in rows}}
 
 
@@ -95,15 +99,23 @@ def speed(seconds: float) -> dict:
     rows, thermal = [], 300 * constants.k
     for name, (make, silicon) in POTENTIALS.items():
         potential, atoms = make(), sheet(silicon, 0.0)
-        species, box, masses = potential.species(atoms.symbols), atoms.cell.diagonal() * atoms.pbc * ANGSTROM, atoms.get_masses() * constants.atomic_mass
+        species, box, masses = (
+            potential.species(atoms.symbols),
+            atoms.cell.diagonal() * atoms.pbc * ANGSTROM,
+            atoms.get_masses() * constants.atomic_mass,
+        )
         for what, lanes, friction in (("Verlet", 1, 0.0), ("Langevin", 1, 1e12), ("Verlet, 8 lanes", 8, 0.0)):
-            x = np.repeat(dynamics.relax(potential, atoms.positions[None] * ANGSTROM, species, box, 0.05 * EV / ANGSTROM).positions, lanes, 0)
+            x = np.repeat(
+                dynamics.relax(potential, atoms.positions[None] * ANGSTROM, species, box, 0.05 * EV / ANGSTROM).positions, lanes, 0
+            )
             keys = np.arange(lanes, dtype=np.uint64)
             v = dynamics.thermal_velocities(np.tile(masses, (lanes, 1)), 2 * thermal, keys)
             done, rates, spent = dynamics.run(potential, x, v, masses, species, box, FEMTOSECOND / 2, 500), [], 0.0
             while spent < seconds or len(rates) < 3:
                 started = time.process_time()
-                done = dynamics.run(potential, done.positions, done.velocities, masses, species, box, FEMTOSECOND / 2, 1000, friction, thermal, keys)
+                done = dynamics.run(
+                    potential, done.positions, done.velocities, masses, species, box, FEMTOSECOND / 2, 1000, friction, thermal, keys
+                )
                 rates.append(1000 * lanes / (time.process_time() - started))
                 spent += 1000 * lanes / rates[-1]
             rows.append((f"{name}: {what}", max(rates), float(np.median(rates)), 1e6 / max(rates)))
@@ -122,9 +134,13 @@ def statistics() -> dict:
         v = dynamics.thermal_velocities(np.ones((1, atoms)), 2 * thermal, keys)
         done = dynamics.run(potential, x, v, 1.0, 0, side, 0.002, 10_000, every=10)
         total = (done.kinetic + done.potential)[0] / atoms
-        rows.append((f"Verlet, kT = {thermal}", "energy an atom, last less first 1,000 of 10,000 steps", total[-100:].mean() - total[:100].mean()))
+        rows.append(
+            (f"Verlet, kT = {thermal}", "energy an atom, last less first 1,000 of 10,000 steps", total[-100:].mean() - total[:100].mean())
+        )
         settled = dynamics.run(potential, x, v, 1.0, 0, side, 0.004, 2000, 2.0, thermal, keys)
-        done = dynamics.run(potential, settled.positions, settled.velocities, 1.0, 0, side, 0.004, 20_000, 2.0, thermal, keys, 2000, every=20)
+        done = dynamics.run(
+            potential, settled.positions, settled.velocities, 1.0, 0, side, 0.004, 20_000, 2.0, thermal, keys, 2000, every=20
+        )
         rows.append((f"Langevin, kT = {thermal}", "kinetic energy over 3/2 kT, less 1", done.kinetic.mean() / (1.5 * thermal * atoms) - 1))
     table("256 Lennard-Jones atoms", ("dynamics", "what", "value"), rows)
     return {"statistics": {row[0]: row[2] for row in rows}}

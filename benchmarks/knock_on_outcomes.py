@@ -2,9 +2,10 @@
 
 Prints how many of eight blows to sheets at 300 K end in each outcome, by recoil energy and direction, and the energies at
 which half of them do; writes the table that the library reads. With --reference the same blows are first followed by
-ASE's velocity Verlet and Tersoff calculator, atom for atom, and their outcomes compared.
+ASE's velocity Verlet and Tersoff calculator, atom for atom, and their outcomes compared. With --anneal sheets that end as a
+bridge are heated to 2,500 K to see what becomes of it.
 
-    python benchmarks/knock_on_outcomes.py [--targets ...] [--write FILE] [--show] [--reference N]
+    python benchmarks/knock_on_outcomes.py [--targets ...] [--write FILE] [--show] [--reference N] [--anneal PS]
 """
 
 from __future__ import annotations
@@ -35,7 +36,11 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="write the table there (csv)")
     parser.add_argument("--show", action="store_true", help="print the table that ships instead of computing it")
     parser.add_argument("--reference", type=int, default=0, metavar="N", help="compare N blows with ASE's dynamics (minutes each)")
+    parser.add_argument("--anneal", type=int, default=0, metavar="PS", help="heat bridges for so many ps")
     asked = parser.parse_args()
+    if asked.anneal:
+        anneal(asked.anneal)
+        return
     if asked.reference:
         reference(asked.reference)
         return
@@ -99,16 +104,31 @@ def reference(count: int) -> None:
         atoms.set_velocities(v[0] / far * 1e-15 / units.fs)
         atoms.calc = Tersoff(sheet.potential.for_ase())
         VelocityVerlet(atoms, 0.3 * units.fs).run(700)
-        ends = [outcomes.OUTCOMES[int(end)] for end in relaxed(sheet, np.stack([ours[0], atoms.positions * far]))]
+        both = outcomes.relaxed(sheet, np.stack([ours[0], atoms.positions * far]))
+        ends = [OUTCOMES[end] for end in outcomes.classify(sheet, both)]
         rows.append((f"{energy:g} eV", snapshot, *ends, float(np.abs(ours[0] / far - atoms.positions).max())))
-    table("C next to Si struck, 0.21 ps without friction, then relaxed", ("energy", "sheet", "fast form", "ASE", "largest distance A"), rows)
+    table(
+        "C next to Si struck, 0.21 ps without friction, then relaxed", ("energy", "sheet", "fast form", "ASE", "largest distance A"), rows
+    )
     json_line("knock_on_reference", same=sum(row[2] == row[3] for row in rows), of=len(rows))
 
 
-def relaxed(sheet: outcomes.Sheet, positions: np.ndarray) -> np.ndarray:
-    """Outcomes of positions after relaxation."""
-    force = 0.05 * outcomes.EV / outcomes.ANGSTROM
-    return outcomes.classify(sheet, outcomes.dynamics.relax(sheet.potential, positions, sheet.species, sheet.box, force, steps=800).positions)
+def anneal(picoseconds: int) -> None:
+    """What becomes of bridges at 2,500 K: back to where they came from, inverted, or still there."""
+    sheet, kT, rows = outcomes.sheet("neighbour-exit"), 2500 * constants.k, []
+    ends = outcomes.aftermath(sheet, np.repeat([16.0, 17.0, 18.0], SNAPSHOTS), 0.0, 0.0, np.tile(np.arange(SNAPSHOTS), 3))
+    x = ends[outcomes.classify(sheet, ends) == OUTCOMES.index("bridge")]
+    x = np.repeat(x, -(-2 * SNAPSHOTS // len(x)), 0)[: 2 * SNAPSHOTS]
+    keys = np.arange(len(x), dtype=np.uint64)
+    v = outcomes.dynamics.thermal_velocities(np.tile(sheet.masses, (len(x), 1)), kT, keys)
+    for done in range(picoseconds):
+        arguments = (sheet.masses, sheet.species, sheet.box, 0.4e-15, 2500, 1e12, kT, keys, 2500 * done)
+        end = outcomes.dynamics.run(sheet.potential, x, v, *arguments)
+        x, v = end.positions, end.velocities
+        now = outcomes.classify(sheet, outcomes.relaxed(sheet, x))
+        rows.append((f"{done + 1} ps", *(int((now == index).sum()) for index in range(len(OUTCOMES)))))
+    table(f"{len(x)} bridges at 2,500 K", ("after", *OUTCOMES), rows)
+    json_line("knock_on_anneal", ends=dict(zip(OUTCOMES, rows[-1][1:], strict=True)))
 
 
 if __name__ == "__main__":

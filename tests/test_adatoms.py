@@ -336,7 +336,7 @@ def test_an_adatom_dragged_to_another_sticks():
     after, status, _, out, *_ = drag(6e-6, (0, 0), 5 * SILVER * ROW, sites=((0, 0, FCC), (5, 0, FCC)))
     assert status[0].tolist() == [adatoms.STUCK] * 2 and out["stuck"][0] == 1
     apart = np.hypot(*np.diff(adatoms.site_positions(after, *lattice())[0], axis=0)[0])
-    assert adatoms.hop_length(SILVER) * 0.99 < apart < adatoms.DIMER * SILVER
+    assert apart == pytest.approx(SILVER, rel=1e-6)
     assert adatoms.touching(adatoms.site_positions(after, *lattice()), np.array([SILVER]))[0]
 
 

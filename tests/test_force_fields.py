@@ -190,8 +190,12 @@ def test_hot_graphene_conserves_energy_while_neighbours_change():
     atoms = rattled(np.random.default_rng(6), 2, by=0.0)
     masses = atoms.get_masses() * DALTON
     v = dynamics.thermal_velocities(masses[None], 3000 * constants.k, [4])
-    settled = dynamics.run(potential, atoms.positions[None] * ANGSTROM, v, masses, potential.species(atoms.symbols), box_of(atoms), 2e-16, 2000)
-    done = dynamics.run(potential, settled.positions, settled.velocities, masses, potential.species(atoms.symbols), box_of(atoms), 2e-16, 10_000, every=50)
+    settled = dynamics.run(
+        potential, atoms.positions[None] * ANGSTROM, v, masses, potential.species(atoms.symbols), box_of(atoms), 2e-16, 2000
+    )
+    done = dynamics.run(
+        potential, settled.positions, settled.velocities, masses, potential.species(atoms.symbols), box_of(atoms), 2e-16, 10_000, every=50
+    )
     total = (done.kinetic + done.potential)[0] / EV / len(atoms)
     assert np.ptp(total) < 1e-3 and np.ptp(done.kinetic) / EV / len(atoms) > 0.01
 
@@ -258,7 +262,15 @@ def test_relaxation_finds_the_crystal():
     ({"steps": 0}, "one step"),
 ])  # fmt: skip
 def test_what_makes_no_sense_is_refused(change, message):
-    sound = {"positions": np.array([[[0.0, 0, 0], [1.1, 0, 0]]]), "velocities": 0.0, "masses": 1.0, "species": 0, "box": 0.0, "time_step": 0.002, "steps": 5}
+    sound = {
+        "positions": np.array([[[0.0, 0, 0], [1.1, 0, 0]]]),
+        "velocities": 0.0,
+        "masses": 1.0,
+        "species": 0,
+        "box": 0.0,
+        "time_step": 0.002,
+        "steps": 5,
+    }
     dynamics.run(SMOOTH, **sound)
     with pytest.raises(ProbeGymError, match=message):
         dynamics.run(SMOOTH, **sound | change)

@@ -37,7 +37,13 @@ def test_ases_dynamics_comes_to_the_same_end(energy, outcome):
     x, v = knock_on_outcomes.blow(sheet, energy, 0.1, 1.0, 3)
     ours = dynamics.run(sheet.potential, x, v, sheet.masses, sheet.species, sheet.box, fs * 1e-15, steps).positions
     symbols = np.array(sheet.potential.elements)[sheet.species]
-    atoms = Atoms(symbols, positions=x[0] / ANGSTROM, cell=[*sheet.box[:2] / ANGSTROM, 100], pbc=(1, 1, 0), masses=sheet.masses / constants.atomic_mass)
+    atoms = Atoms(
+        symbols,
+        positions=x[0] / ANGSTROM,
+        cell=[*sheet.box[:2] / ANGSTROM, 100],
+        pbc=(1, 1, 0),
+        masses=sheet.masses / constants.atomic_mass,
+    )
     atoms.set_velocities(v[0] / ANGSTROM * 1e-15 / units.fs)
     atoms.calc = Tersoff(sheet.potential.for_ase())
     VelocityVerlet(atoms, fs * units.fs).run(steps)
@@ -53,7 +59,9 @@ def test_a_blow_has_its_energy_and_direction():
     momentum = sheet.masses[sheet.struck] * v[:, sheet.struck]
     energy = (momentum**2).sum(1) / (2 * sheet.masses[sheet.struck]) / knock_on_outcomes.EV
     assert energy == pytest.approx([16.0, 4.0]) and np.allclose(momentum[0, :2], 0)
-    assert np.array_equal(x[0], sheet.positions[2]) and np.array_equal(np.delete(v[0], sheet.struck, 0), np.delete(sheet.velocities[2], sheet.struck, 0))
+    assert np.array_equal(x[0], sheet.positions[2]) and np.array_equal(
+        np.delete(v[0], sheet.struck, 0), np.delete(sheet.velocities[2], sheet.struck, 0)
+    )
     to_silicon = sheet.rest[sheet.silicon] - sheet.rest[sheet.struck]
     lateral = momentum[1, :2] @ to_silicon[:2] / np.linalg.norm(to_silicon[:2]) / np.linalg.norm(momentum[1])
     assert lateral == pytest.approx(np.sin(0.3)) and momentum[1, 2] / np.linalg.norm(momentum[1]) == pytest.approx(np.cos(0.3))
@@ -139,7 +147,11 @@ def test_a_threshold_is_where_the_chance_is_reached():
 def test_directions_fold_by_the_symmetry_of_the_site():
     neighbour, carbon = knock_on_outcomes.load("neighbour-exit"), knock_on_outcomes.load("carbon")
     at = (18.5, neighbour.polar[-1])
-    assert neighbour.probability("none", *at, 0.7) == neighbour.probability("none", *at, -0.7) == pytest.approx(neighbour.probability("none", *at, 2 * np.pi + 0.7))
+    assert (
+        neighbour.probability("none", *at, 0.7)
+        == neighbour.probability("none", *at, -0.7)
+        == pytest.approx(neighbour.probability("none", *at, 2 * np.pi + 0.7))
+    )
     assert carbon.probability("none", 23.5, 0.3, 0.2) == pytest.approx(carbon.probability("none", 23.5, 0.3, 0.2 + 2 * np.pi / 3))
 
 

@@ -11,6 +11,7 @@ from probegym.agents.base import Agent
 from probegym.envs.beam_settings import BOND
 from probegym.envs.episodes import Episodes
 from probegym.envs.task import Observation
+from probegym.errors import ProbeGymError
 
 PUBLISHED_DWELL = 1.5  # s
 
@@ -86,24 +87,35 @@ def greedy_tuned() -> FixedGreedy:
 class BayesianGreedy(Agent):
     """Learns the rates on the fly and takes the place and dwell that bring the atom nearer the goal fastest, on average over what may be.
 
-    Knows the distribution of the rate lobes of training, and the drift; see beam_networks.RateBelief. One atom only.
+    Knows the distribution of the rate lobes of training, and the drift. curiosity: bonds that a nat of information about the lobe is
+    worth besides. One atom, in the axes of the lattice. See beam_networks.Mover.
     """
+
+    def __init__(self, curiosity: float = 0.0):
+        self.curiosity = curiosity
 
     def begin(self, lanes: int, seed: int) -> None:
         import torch
 
-        from probegym.agents.beam_networks import BayesianMover
+        from probegym.agents import beam_networks
 
+        self.mover = beam_networks.Mover(beam_networks.prior(), self.curiosity).eval()
         with torch.no_grad():
-            self.mover = BayesianMover().eval()
-            self.tables = self.mover.belief.tables()
-            self.memory = self.mover.memory(lanes)
+            self.tables, self.memory = self.mover.belief.tables(), self.mover.memory(lanes)
 
     def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
         import torch
 
         from probegym.agents.beam_networks import SEEN
 
+        s = episodes.task.settings
+        if s.atoms > 1 or s.axes != "lattice":
+            raise ProbeGymError(f"scenario {episodes.scenario.name!r} is not for one atom in the axes of the lattice: use another agent")
         with torch.no_grad():
             action, *self.memory = self.mover(*(torch.from_numpy(observation[name]) for name in SEEN), *self.memory, tables=self.tables)
         return action.numpy()
+
+
+def bayesian_curious() -> BayesianGreedy:
+    """The same with the worth of information that took the least time on training seeds (benchmarks/beam_policies.py --tune)."""
+    return BayesianGreedy(4.0)

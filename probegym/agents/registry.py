@@ -65,8 +65,8 @@ BASELINES: dict[str | None, dict[str, Callable[[], Agent | Script]]] = {
     },
     "beam_manipulation": {
         "random-nearby": baselines_beam.RandomNearby,
-        "greedy-published": baselines_beam.published,
-        "greedy-bond": baselines_beam.GreedyBond,
+        "greedy-published": baselines_beam.greedy_published,
+        "greedy-tuned": baselines_beam.greedy_tuned,
         "bayesian-greedy": baselines_beam.BayesianGreedy,
     },
     "adatom_manipulation": {

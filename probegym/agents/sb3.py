@@ -21,18 +21,16 @@ from gymnasium.vector import AutoresetMode
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.type_aliases import DictReplayBufferSamples
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
-from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 from torch import nn
 
+from probegym.agents import goals
 from probegym.agents.export import ship
 from probegym.envs.core import ScopeVectorEnv
 from probegym.errors import ProbeGymError
 
 ALGORITHMS = {"ppo": PPO, "sac": SAC}
 LANES = 16
-GOAL_METHODS = ("goal_reward", "goal_reached")
 
 
 class ScopeVecEnv(VecEnv):
@@ -77,7 +75,7 @@ class ScopeVecEnv(VecEnv):
         raise ProbeGymError(f"lanes share one environment: give {attr_name} to gym.make_vec instead")
 
     def env_method(self, method_name: str, *method_args, indices=None, **method_kwargs) -> list[Any]:
-        if method_name not in GOAL_METHODS:
+        if method_name not in goals.METHODS:
             raise ProbeGymError(f"lanes share one environment: call envs.{method_name} instead")
         return [getattr(self.envs.episodes.task, method_name)(*method_args, **method_kwargs)]  # the same for all lanes
 
@@ -89,26 +87,6 @@ def _lane(info: dict[str, np.ndarray], lane: int) -> dict[str, Any]:
     """One lane's entries of a vector info, as Python scalars."""
     mine = {name: value for name, value in info.items() if not name.startswith(("_", "final_")) and info.get(f"_{name}", [False])[lane]}
     return {name: value[lane].item() if value[lane].ndim == 0 else value[lane].copy() for name, value in mine.items()}
-
-
-class GoalReplay(HerReplayBuffer):
-    """Hindsight replay (Andrychowicz et al. 2017, arXiv:1707.01495) for tasks whose reward goes by the goals achieved before and after a step.
-
-    A step that would have reached the other goal ends its episode; one that ended because it reached its own does not.
-    """
-
-    def _get_virtual_samples(self, batch_indices: np.ndarray, env_indices: np.ndarray, env=None) -> DictReplayBufferSamples:
-        here = (batch_indices, env_indices)
-        before, after = ({name: array[here] for name, array in kept.items()} for kept in (self.observations, self.next_observations))
-        achieved, own = after["achieved_goal"], before["desired_goal"]
-        goal = self._sample_goals(*here)
-        before["desired_goal"] = after["desired_goal"] = goal
-        (reward,) = self.env.env_method("goal_reward", achieved, goal, {"achieved_before": before["achieved_goal"]})
-        reached, reached_own = (self.env.env_method("goal_reached", achieved, of)[0] for of in (goal, own))
-        ended = reached | ((self.dones[here] * (1 - self.timeouts[here]) > 0) & ~reached_own)
-        seen, then = ({name: self.to_torch(array) for name, array in part.items()} for part in (before, after))
-        column = [self.to_torch(array.astype(np.float32).reshape(-1, 1)) for array in (ended, reward)]
-        return DictReplayBufferSamples(seen, self.to_torch(self.actions[here]), then, *column)
 
 
 @dataclass(frozen=True)
@@ -141,7 +119,6 @@ def build(training: Training, folder: Path) -> BaseAlgorithm:
     if training.algorithm not in ALGORITHMS:
         raise ProbeGymError(f"unknown algorithm {training.algorithm!r}: use one of {', '.join(ALGORITHMS)}")
     envs = gym.make_vec(training.env_id, num_envs=LANES, scenario=training.scenario, autoreset_mode="SameStep")
-    goals = "achieved_goal" in envs.single_observation_space.spaces
     if training.algorithm == "sac" and not isinstance(envs.single_action_space, gym.spaces.Box):
         raise ProbeGymError(f"sac needs continuous actions, {training.env_id} has {envs.single_action_space}: use ppo")
     shared = {"seed": training.seed, "tensorboard_log": str(folder / "tensorboard"), "device": "auto"}
@@ -151,9 +128,8 @@ def build(training: Training, folder: Path) -> BaseAlgorithm:
     else:
         kept = int(np.clip(training.steps, 1000, 50_000))
         own = {"buffer_size": kept, "learning_starts": min(1000, training.steps // 2), "gradient_steps": 4}
-        if goals:  # as Chen et al. (2022), 10.1038/s41467-022-35149-w, but for their emphasis on recent experience
-            kept = int(np.clip(training.steps, 1000, 400_000))
-            own |= {"buffer_size": kept, "gamma": 0.9, "replay_buffer_class": GoalReplay, "replay_buffer_kwargs": {"n_sampled_goal": 3}}
+        if "achieved_goal" in envs.single_observation_space.spaces:
+            own |= goals.options(training.steps, envs.single_action_space.shape[0])
     return ALGORITHMS[training.algorithm]("MultiInputPolicy", VecMonitor(ScopeVecEnv(envs)), **shared, **own)
 
 

@@ -19,6 +19,9 @@ from probegym.hardware_bridge.commands import Command, DragTip, Lanes, LocateAda
 from probegym.scenarios import explain
 
 
+STRETCHES = 64  # of a trace, whose means are compared
+
+
 class AdatomManipulationTask(Task):
     """Decode, encode and ends of AdatomManipulation; see :class:`AdatomManipulation` for its page."""
 
@@ -108,10 +111,11 @@ class AdatomManipulationTask(Task):
             return np.ones(len(trace), bool)
         from probegym.physics import randomness
 
-        steps = np.diff(trace, axis=1)
-        mean = (trace[:, -1] - trace[:, 0]) / steps.shape[1]
-        deviation = np.sqrt(np.maximum(np.einsum("ij,ij->i", steps, steps) / steps.shape[1] - mean**2, 0))
-        jumped = np.maximum(steps.max(1), -steps.min(1)) > look.jump * deviation
+        each = trace.shape[1] // STRETCHES
+        noise = np.diff(trace, axis=1)
+        deviation = np.sqrt(np.einsum("ij,ij->i", noise, noise) / (noise.shape[1] * each))  # of the difference of two means
+        means = trace[:, : each * STRETCHES].reshape(len(trace), STRETCHES, each).mean(2)
+        jumped = np.abs(np.diff(means, axis=1)).max(1) > look.jump * deviation
         chance = randomness.uniform(memory["key"], memory["drags"].astype(np.int64), "look", 1)[:, 0] < look.chance
         return jumped | chance | (memory["drags"] + 1 >= self.limits["measurements"])
 

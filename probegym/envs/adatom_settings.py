@@ -46,7 +46,7 @@ class Drag(_Table):
 class Look(_Table):
     """When an image is taken after a drag: always, or when the trace says that the atom moved, and now and then by chance.
 
-    jump: so many standard deviations must a step of the trace have. chance: of an image all the same.
+    jump: so many standard deviations must the means of neighbouring stretches of the trace differ by. chance: of an image all the same.
     """
 
     always: bool = False

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from itertools import permutations
 
 import numpy as np
 from gymnasium import spaces
 from pydantic import ValidationError
 
-from probegym.envs import beam_lattice, beam_oracle, beam_rewards, pictures_beam
+from probegym.envs import beam_lattice, beam_oracle, beam_rewards, beam_tracking, pictures_beam
 from probegym.envs.beam_settings import BOND, Settings
 from probegym.envs.core import ScopeEnv, ScopeVectorEnv
 from probegym.envs.frames import grey_levels
@@ -37,7 +36,6 @@ class BeamManipulationTask(Task):
             raise ProbeGymError(f"scenario, task.{explain(error)}") from error
         n, pixels = s.atoms, s.frame.pixels
         self.shows_image, self.shows_state = s.observe != "state", s.observe != "image"
-        self.orders = np.array(list(permutations(range(n))))
         far = {"goal": (n, 2), "bonds": (n, 3), "drift": (n, 2), "correction": (n, 2)}
         one = {"axis": (n, 2), "found": (n,), "four_fold": (n,), "outcome": (5,), "treated": (n,)}
         boxes = {name: spaces.Box(-FAR, FAR, shape, np.float32) for name, shape in far.items()}
@@ -64,15 +62,9 @@ class BeamManipulationTask(Task):
         return {"place": f"{s.axes} axes", "reach": s.reach, "blank": s.dwell.blank, "atoms": s.atoms}
 
     def memory(self, lanes: int) -> Lanes:
-        n, pixels = self.settings.atoms, self.settings.frame.pixels
-        shapes: dict[str, tuple[int, ...]] = {
-            "axis": (n, 2), "at": (n, 2), "located": (n, 2), "goals": (n, 2), "goal": (n, 2), "bonds": (n, 3), "folds": (n,),
-            "anchor": (2,), "shift": (2,), "velocity": (2,), "variances": (3,), "centre": (2,), "tried": (2,), "place": (2,), "outcome": (5,), "anchored": (), "elapsed": (),
-            "dwelt": (), "treated": (), "missing": (), "images": (), "left": (), "left_before": (), "moves": (), "dwells": (),
-        }  # fmt: skip
-        flags = {"found": np.zeros((lanes, n), bool), "reached": np.zeros(lanes, bool), "key": np.zeros(lanes, np.uint64)}
+        pixels = self.settings.frame.pixels
         image = {"image": np.zeros((lanes, pixels, pixels), np.uint8)} if self.shows_image else {}
-        return {name: np.zeros((lanes, *shape)) for name, shape in shapes.items()} | flags | image
+        return beam_tracking.memory(lanes, self.settings.atoms) | image
 
     # ---- a step ----
 
@@ -89,29 +81,10 @@ class BeamManipulationTask(Task):
             self._keep_image(m, taken, on)
             wanting = on & ~taken.values["found"].all(1)
             if (begun := on & ~wanting).any():
-                self._begin(m, taken, begun)
+                beam_tracking.begin(self.settings, m, taken, begun)
             if not wanting.any():
                 return
         raise ProbeGymError(f"the atom finder has not seen {self.settings.atoms} Si in {FIRST_LOOKS} images: move to another place of the sample")
-
-    def _begin(self, m: Lanes, taken: Readings, on: np.ndarray) -> None:
-        """Lay goals out on the lattice around the first atom."""
-        from probegym.physics import randomness
-
-        s, located = self.settings, taken.values["position"][on]
-        towards = taken.values["neighbours"][on]
-        axis = towards[:, :, 0] / np.hypot(*np.moveaxis(towards[:, :, 0], -1, 0))[..., None]
-        relative = (located - located[:, :1]) / BOND
-        at = beam_lattice.site(beam_lattice.steps(relative, axis[:, :1]), axis[:, :1])
-        u = randomness.uniform(m["key"][on], 0, "goals", s.atoms)
-        half, radius = 0.5 * s.frame.field_of_view, min(s.goal_distance, 1.5 * s.frame.field_of_view)
-        goals = beam_lattice.goals(u, axis[:, 0], at, located[:, 0] / BOND, half / BOND, radius / BOND)
-        m["anchor"][on], m["anchored"][on] = located[:, 0], m["elapsed"][on] - 0.5 * taken.time[on]
-        m["at"][on], m["goals"][on], m["axis"][on] = BOND * at, BOND * goals, axis
-        m["variances"][on] = s.tracker.finder_error**2, 0.0, s.tracker.drift**2
-        m["located"][on], m["found"][on], m["folds"][on] = located, True, taken.values["folds"][on]
-        self._aim(m, taken, on)
-        m["left_before"][on] = m["left"][on]
 
     def _dwell(self, action: np.ndarray) -> np.ndarray:
         d = self.settings.dwell
@@ -132,71 +105,12 @@ class BeamManipulationTask(Task):
         for name, value in {"tried": tried, "place": place, "dwelt": dwell, "treated": treated, "elapsed": m["elapsed"] + passed, "dwells": m["dwells"] + (dwell > 0)}.items():
             m[name][on] = value[on]
         self._keep_image(m, taken, on)
-        self._follow(m, taken, on, passed)
-        self._aim(m, taken, on)
+        beam_tracking.follow(self.settings, m, taken, on, passed)
+        beam_tracking.aim(self.settings, m, taken, on)
 
     def _keep_image(self, m: Lanes, taken: Readings, on: np.ndarray) -> None:
         if self.shows_image:
             m["image"][on] = grey_levels(taken.values["image"][on])[0]
-
-    def _follow(self, m: Lanes, taken: Readings, on: np.ndarray, passed: np.ndarray) -> None:
-        """From the places in the new image: which atom went where, and how the sample drifts (Kalman filter)."""
-        found = taken.values["found"] & on[:, None]
-        expected = m["shift"] + m["velocity"] * passed[:, None]
-        apart = (taken.values["position"] - (m["anchor"] + expected)[:, None] - m["at"]) / BOND
-        count = beam_lattice.steps(apart, m["axis"])
-        between = (taken.values["folds"] == 4) & (np.hypot(apart[..., 0], apart[..., 1]) < 0.8)  # a fourfold Si leans to its vacancy
-        count[~found | between] = 0
-        hop = beam_lattice.site(count, m["axis"])
-        telling = found & ~between
-        error = ((apart - hop) * telling[..., None]).sum(1) * (BOND / np.maximum(telling.sum(1), 1))[:, None]
-        gain, variances = self._gain(m["variances"], passed, telling.sum(1))
-        m["shift"][on] = (expected + gain[:, :1] * error)[on]
-        m["velocity"][on] += (gain[:, 1:] * error)[on]
-        m["variances"][on] = variances[on]
-        m["images"] += on
-        lane = np.arange(len(on))
-        of = m["treated"].astype(int)
-        kinds = np.concatenate([np.zeros((1, 3)), np.eye(3)])
-        outcome = (count[lane, of][:, None] == kinds).all(2)
-        outcome = np.concatenate([outcome, ~outcome.any(1, keepdims=True)], 1) & found[lane, of][:, None]
-        m["outcome"][on] = outcome[on]
-        m["moves"] += (count != 0).any(2).sum(1)
-        m["at"] += BOND * hop
-        m["located"] = np.where(found[..., None], taken.values["position"], m["located"] + on[:, None, None] * (m["velocity"] * passed[:, None])[:, None])
-        m["found"][on], m["missing"][on] = found[on], np.where(found.all(1), 0, m["missing"] + 1)[on]
-        m["folds"] = np.where(found, taken.values["folds"], m["folds"])
-
-    def _gain(self, variances: np.ndarray, passed: np.ndarray, atoms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Kalman gains (lanes, 2) for shift and velocity, and the new variances (lanes, 3) of shift, both, velocity."""
-        t = self.settings.tracker
-        shift, both, velocity = variances.T
-        shift, both = shift + 2 * passed * both + passed**2 * velocity, both + passed * velocity
-        gain = np.stack([shift, both], 1) * ((atoms > 0) / (shift + t.finder_error**2 / np.maximum(atoms, 1)))[:, None]
-        return gain, np.stack([shift * (1 - gain[:, 0]), both * (1 - gain[:, 0]), velocity - gain[:, 1] * both], 1)
-
-    def _aim(self, m: Lanes, taken: Readings, on: np.ndarray) -> None:
-        """Which atom goes to which goal (least bonds in all), the bond that points to it, and where the next image is taken."""
-        s, lane, known = self.settings, np.arange(len(on)), m["found"] & on[:, None]
-        apart = (m["goals"][:, None] - m["at"][:, :, None]) / BOND
-        towards = taken.values["neighbours"] / BOND
-        axis = np.where(known[..., None], towards[:, :, 0], m["axis"])
-        bonds = beam_lattice.steps(apart, axis[:, :, None])
-        total = np.abs(bonds).sum(3)
-        order = self.orders[sum(total[:, i, self.orders[:, i]] for i in range(s.atoms)).argmin(1)]
-        each = np.arange(s.atoms)
-        goal = apart[lane[:, None], each, order]
-        directions = beam_lattice.bonds(axis)
-        nearest = (directions * goal[:, :, None]).sum(3).argmax(2)
-        m["axis"][on] = directions[lane[:, None], each, nearest][on]
-        turn = (nearest[..., None] + np.arange(3)) % 3
-        m["bonds"][on] = np.take_along_axis(bonds[lane[:, None], each, order], turn, 2)[on]
-        m["goal"][on] = goal[on]
-        m["left_before"][on] = m["left"][on]
-        m["left"][on] = np.abs(m["bonds"]).sum((1, 2))[on]
-        m["reached"][on] = m["left"][on] == 0
-        outside = np.abs(m["located"] - m["centre"][:, None]).max((1, 2)) > 0.5 * s.frame.follow * s.frame.field_of_view
-        m["centre"] = np.where((on & outside)[:, None], m["located"].mean(1), m["centre"])
 
     # ---- what is seen ----
 
@@ -218,17 +132,8 @@ class BeamManipulationTask(Task):
                      "treated": (m["treated"][:, None] == np.arange(s.atoms)) & (m["images"] > 0)[:, None]}  # fmt: skip
         observation = {name: seen[name].astype(np.float32) for name in self.observation_space.keys() - {"image"}}
         if self.shows_image:
-            observation["image"] = np.stack([m["image"], self._goal_map(m)], 1)
+            observation["image"] = np.stack([m["image"], beam_tracking.goal_map(s, m)], 1)
         return observation
-
-    def _goal_map(self, m: Lanes) -> np.ndarray:
-        """(lanes, rows, columns) uint8 with a spot of one bond length at every goal; those outside the field show at its edge."""
-        f = self.settings.frame
-        goals = m["goals"] + (m["anchor"] + m["shift"] - m["centre"])[:, None]
-        x = (np.arange(f.pixels) - 0.5 * (f.pixels - 1)) * f.field_of_view / f.pixels
-        inside = np.clip(goals, x[0], x[-1])
-        spots = np.exp(-0.5 * ((x - inside[..., None]) / (0.5 * BOND)) ** 2).astype(np.float32)  # (lanes, goals, x and y, pixels)
-        return (255 * (spots[:, :, 1, :, None] * spots[:, :, 0, None, :]).max(1)).astype(np.uint8)
 
     def foreseen(self, action: np.ndarray, memory: Lanes) -> Lanes:
         return {"time": self._dwell(action) + self.settings.frame.duration}
@@ -259,7 +164,92 @@ class BeamManipulationTask(Task):
 
 
 class BeamManipulation(ScopeEnv):
-    """Move silicon atoms through graphene with the electron beam."""
+    """Move silicon atoms through graphene with the electron beam, to a goal site or to a pattern of them.
+
+    ## Description
+    An electron that hits a carbon atom next to a silicon dopant can make the two swap places. How often each neighbour swaps depends
+    on where the beam stands, and in most scenarios nobody knows how: the rates are drawn anew every episode. A step parks the beam
+    for a dwell, or keeps it blanked, then takes an image in which an atom finder reads where the silicon is. The sample drifts, the
+    beam misses its place, the finder errs, dirt comes and carbon atoms go. Fewest microscope-seconds win.
+
+    ## Action Space
+    `Box(-1, 1, (3,))`, with n > 1 atoms `(3 + n,)`
+
+    | Num | Meaning |
+    |---|---|
+    | 0, 1 | place of the beam relative to the atom as last located, in units of two bonds (2.84 A) |
+    | 2 | below -0.9: no dwell; above: from the shortest to the longest dwell, logarithmic |
+    | 3 ... | n > 1: the atom with the highest number is treated |
+
+    `axes: lattice` (the default): x points along the bond towards the neighbour nearest the goal, y to its left. The three bonds are
+    equal and the lattice looks the same from every site, so what is learned at one site, for one goal, holds for all. Mirror images
+    are not equal: random rates have a hand. `axes: image`: x along the rows of the image, y down its columns.
+
+    ## Observation Space
+    For n atoms; lengths in bonds (1.42 A), vectors in the axes of the action, bonds counted from the one nearest the goal counterclockwise.
+
+    | Key | Shape | Meaning |
+    |---|---|---|
+    | `goal` | (n, 2) | from the atom to its goal |
+    | `bonds` | (n, 3) | the same in bonds along each of the three directions; positive: that neighbour is nearer the goal |
+    | `axis` | (n, 2) | direction of the bond nearest the goal in the image |
+    | `found`, `four_fold` | (n,) | whether the finder saw it in the last image; whether it sits beside a vacancy |
+    | `drift` | (n, 2) | of the sample, bonds per second, as followed so far |
+    | `correction` | (n, 2) | the atom's site as followed, less its place as located |
+    | `treated` | (n,) | one-hot: the atom that was treated last; zeros at first |
+    | `outcome` | (5,) | one-hot, in the axes of that step: stayed, went along bond 0, 1, 2, went elsewhere; zeros: not seen |
+    | `tried` | (2,) | the first two numbers of the last action |
+    | `dwelt` | (1,) | seconds of the last dwell |
+    | `clock` | (3,) | seconds of an image, of the shortest and of the longest dwell |
+    | `budget` | (1,) | share of the tightest budget that is left |
+    | `image` | (2, 64, 64) | uint8, with `observe: image` or `both`: the image, and the goals as spots |
+
+    `observe: state` leaves `image` out, `observe: image` everything above `tried`. Several atoms are assigned to the goals such that
+    the fewest bonds are left in all, anew after each image.
+
+    ## Rewards
+    `privileged` (default): 0.02 x bond lengths nearer to the goals, 0.9967^t at the goal after t seconds (Schwarzer et al. 2023), -1 for
+    an episode that ends without it, -0.2 for every event of damage. `observable`: 0.02 x bonds nearer and the same worth of the
+    goal, as located. Terms are in `info` as `reward_<term>`, costs as `time` (s), `dose` (e/A^2), `damage` (vacancies made, Si lost,
+    contamination) and `measurements` (images), and `bonds_left`, `moves`, `dwells`, `distance` (m, true, summed over goals).
+
+    ## Starting State
+    Si on a random site near the middle of the first field, 2 x 2 nm; goals on random sites in it, at most 5 nm away. Rates, drift,
+    misplacement, orientation and all else are drawn anew. The field follows when an atom leaves its central half.
+
+    ## Episode End
+
+    1. Termination: all goals are occupied, as located. Success if each has an atom within 0.71 A.
+    2. Termination, a failure: an atom has not been seen in 10 images in a row.
+    3. Truncation: the next step would not fit into the budget (600 s, 300 images).
+
+    ## Arguments
+
+    | Parameter | Type | Default | Description |
+    |---|---|---|---|
+    | `scenario` | str | `"train"` | a name from `probegym show BeamManipulation`, or `file.yaml:name` |
+    | `reward` | str | `"privileged"` | or `"observable"` |
+    | `budget` | int | None | fewer images than the scenario allows |
+    | `world` | object or path | None | None: the twin; a path: a recording; or an object with the world protocol |
+
+    >>> env = gymnasium.make("probegym/BeamManipulation-v0", scenario="published", render_mode="rgb_array")
+
+    ## Physics and assumptions
+    Exponential waiting times with the rates of all processes at every site, redrawn after each event (Gillespie). Rates of the
+    swap: the published human prior, random mixtures of Gaussians, or cross-sections times the current density of an aberrated
+    probe (physics/beam_rates.py, knock_on.py). Conversion to four bonds, ejection, healing and contamination beside it
+    (physics/graphene.py). Drift, misplacement and the finder's errors are design parameters.
+
+    ## Vectorized environment
+    `make_vec(..., num_envs=1024)` is native; lane i equals `make(...).reset(seed=seed + i)`.
+
+    ## Sources
+    Schwarzer, Farebrother et al. (2023), 10.48550/arXiv.2311.17894, and putting-dune, 10.5281/zenodo.10626248 (task, rates, greedy rule).
+    Susi et al. (2014), 10.1103/PhysRevLett.113.115501 (bond inversion). Tripathi et al. (2018), 10.1021/acs.nanolett.8b02406 (by hand).
+
+    ## Version History
+    * v0: first release.
+    """
 
     task_type = BeamManipulationTask
 

@@ -122,8 +122,6 @@ class IsingInferenceTask(Task):
         """Of an episode; two hours where nothing limits them."""
         return self.limits.get("time", 7200.0)
 
-    # ---- the end ----
-
     def ends(self, truth: Lanes, memory: Lanes) -> tuple[np.ndarray, np.ndarray]:
         m = memory
         error = np.sqrt(m["covariance"][:, 0, 0]) / np.maximum(np.abs(m["mean"][:, 0]), 1e-6)  # as believed

@@ -42,7 +42,7 @@ FIELDS = (
 """Columns of what a kernel is told of a lane, in the order of kernels/adatoms.c, in Angstrom and eV."""
 
 FREE, STUCK, GONE = 0, 1, 2
-TOLD = ("height", "conductance", "hops", "picked_up", "stuck", "crashed")
+TOLD = ("height", "conductance", "hops", "picked_up", "stuck", "crashed", "first_hop")
 
 
 def hop_length(spacing) -> np.ndarray:
@@ -165,7 +165,8 @@ def drag(
     m. bias: (lanes,) V; current: (lanes,) A, the set point. speed: m/s. noise: (lanes, 2) relative, and A rms. pickup: (lanes,)
     conductance (S) at which 63 % of the adatoms go to the tip. onset: (lanes,) V above which electrons excite hops, ``efficiency`` a
     piece at twice that (Braun et al. 2003, AIP Conf. Proc. 696, 109: above 70 mV for Au on Ag(111)). trace: (lanes, samples)
-    float32 A at equal distances, (lanes, 0) for samples = 0. told: TOLD, (lanes,) each, height in m, conductance in S.
+    float32 A at equal distances, (lanes, 0) for samples = 0. told: TOLD, (lanes,) each, height in m, largest
+    conductance in S, way of the tip to the first hop in m, negative if there is none.
     """
     lanes, n = status.shape
     if n > MOST_ADATOMS or samples > MOST_SAMPLES:
@@ -185,7 +186,7 @@ def drag(
         kernel(part.stop - part.start, n, samples, native.pointer(numbers), *map(native.pointer, arrays), told_to, native.pointer(out[part]))
 
     in_tiles(tile, lanes, threads)
-    out *= np.array([1 / ANGSTROM, CONDUCTANCE_QUANTUM, 1, 1, 1, 1])
+    out *= np.array([1 / ANGSTROM, CONDUCTANCE_QUANTUM, 1, 1, 1, 1, 1 / ANGSTROM])
     return sites, status, trace, dict(zip(TOLD, out.T, strict=True))
 
 

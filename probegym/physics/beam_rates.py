@@ -27,6 +27,7 @@ LOBE_AXIS = np.linspace(-LOBE_REACH, LOBE_REACH, LOBE_SIDE)  # bonds
 
 PIXELS, PIXEL, CELL = 96, 0.08e-10, 20.48e-10
 """Side of a table of |psi|^2, m of its pixels, and the side of the periodic cell in which the probe is computed."""
+GPTS = round(CELL / PIXEL)
 TABLE_REACH = 3.7e-10  # m from the axis, within every table
 
 
@@ -121,30 +122,39 @@ def current_density(energy: float, semiangle_cutoff: float, names: tuple[str, ..
     energy: eV. semiangle_cutoff: rad. coefficients: (lanes, names) m. source_size, focal_spread: standard deviations in m. The
     integral over the plane is 1; what lies outside the table is left out. Times I / e it is electrons per m^2 and s.
     """
-    coefficients = np.asarray(coefficients, float).reshape(-1, len(names))
-    gpts, lam = round(CELL / PIXEL), wavelength(energy)
-    k = np.fft.fftfreq(gpts, PIXEL)
+    edge = (GPTS - PIXELS) // 2
+    whole = _intensities(energy, semiangle_cutoff, names, coefficients, source_size, focal_spread)
+    return np.stack([np.fft.fftshift(table)[edge : edge + PIXELS, edge : edge + PIXELS] for table in whole]).astype(np.float32)
+
+
+def transfer(energy: float, semiangle_cutoff: float, names: tuple[str, ...], coefficients: np.ndarray, source_size: float,
+             focal_spread: float, frequencies: np.ndarray) -> np.ndarray:  # fmt: skip
+    """Fourier transform of |psi|^2 at spatial frequencies (n,) in 1/m, averaged over directions: (lanes, n), 1 at zero."""
+    angle = 2 * np.pi * np.arange(48) / 48
+    places = GPTS // 2 + np.asarray(frequencies)[:, None] * CELL * np.stack([np.cos(angle), np.sin(angle)])[:, None]
+    whole = _intensities(energy, semiangle_cutoff, names, coefficients, source_size, focal_spread)
+    spectra = (np.fft.fftshift(scipy.fft.fft2(table).real) * PIXEL**2 for table in whole)
+    return np.stack([map_coordinates(spectrum / spectrum.max(), places, order=3, mode="nearest").mean(-1) for spectrum in spectra])
+
+
+def _intensities(energy: float, semiangle_cutoff: float, names: tuple[str, ...], coefficients: np.ndarray, source_size: float, focal_spread: float):
+    """|psi|^2 of each lane over the periodic cell, (GPTS, GPTS), the optical axis first."""
+    lam, k = wavelength(energy), np.fft.fftfreq(GPTS, PIXEL)
     kx, ky = np.meshgrid(k, k, indexing="ij")
-    alpha, phi = np.hypot(kx, ky) * lam, np.arctan2(ky, kx)
-    weight = aperture(alpha, phi, semiangle_cutoff, (lam / CELL, lam / CELL))
+    weight = aperture(np.hypot(kx, ky) * lam, np.arctan2(ky, kx), semiangle_cutoff, (lam / CELL, lam / CELL))
     inside = weight > 0
     basis = aberration_basis(kx[inside], ky[inside], lam, ("C10", *names))
-    blur = np.exp(-2 * np.pi**2 * source_size**2 * (kx**2 + ky**2))[:, : gpts // 2 + 1]
-    spots, weights = np.polynomial.hermite_e.hermegauss(7 if focal_spread else 1)
-    tables = np.empty((len(coefficients), PIXELS, PIXELS), np.float32)
-    wave = np.zeros((gpts, gpts), complex)
-    for lane, state in enumerate(coefficients):
-        total = np.zeros((gpts, gpts))
-        for spot, share in zip(spots, weights / weights.sum(), strict=True):
+    blur = np.exp(-2 * np.pi**2 * source_size**2 * (kx**2 + ky**2))[:, : GPTS // 2 + 1]
+    spots, shares = np.polynomial.hermite_e.hermegauss(7 if focal_spread else 1)
+    wave = np.zeros((GPTS, GPTS), complex)
+    for state in np.asarray(coefficients, float).reshape(-1, len(names)):
+        total = np.zeros((GPTS, GPTS))
+        for spot, share in zip(spots, shares / shares.sum(), strict=True):
             chi = np.einsum("i,ij->j", np.concatenate([[focal_spread * spot], state]), basis)
             wave[inside] = weight[inside] * np.exp(-1j * chi)
             total += share * np.abs(scipy.fft.ifft2(wave)) ** 2
-        if source_size:
-            total = scipy.fft.irfft2(scipy.fft.rfft2(total) * blur, total.shape)
-        total = np.fft.fftshift(total) * (gpts / CELL) ** 2 * gpts**2 / weight.sum()
-        edge = (gpts - PIXELS) // 2
-        tables[lane] = total[edge : edge + PIXELS, edge : edge + PIXELS]
-    return tables
+        total *= (GPTS / CELL) ** 2 * GPTS**2 / weight.sum()  # at the peak of the ideal probe the area of the aperture, whatever its edge
+        yield scipy.fft.irfft2(scipy.fft.rfft2(total) * blur, total.shape) if source_size else total
 
 
 def radial(tables: np.ndarray, distance: np.ndarray) -> np.ndarray:

@@ -160,7 +160,9 @@ def _system(potential: Potential, positions, species, box) -> tuple[np.ndarray, 
     cell = np.array(np.broadcast_to(box, (len(x), 3)), float, order="C")
     least = 2 * potential.reach
     if not (np.isfinite(cell) & ((cell == 0) | (cell >= least))).all():
-        raise ProbeGymError(f"a periodic box must be at least {least:.3g} m wide (twice the cutoff), or 0 for an open axis: repeat the cell")
+        raise ProbeGymError(
+            f"a periodic box must be at least {least:.3g} m wide (twice the cutoff), or 0 for an open axis: repeat the cell"
+        )
     return x, kind, cell / potential.length
 
 

@@ -106,10 +106,20 @@ def blow(sheet: Sheet, energy, polar, azimuth, snapshot) -> tuple[np.ndarray, np
 
 def strike(sheet: Sheet, energy, polar, azimuth, snapshot) -> np.ndarray:
     """What comes of blows, as numbers of OUTCOMES (lanes,); arguments as in ``blow``."""
+    return classify(sheet, aftermath(sheet, energy, polar, azimuth, snapshot))
+
+
+def aftermath(sheet: Sheet, energy, polar, azimuth, snapshot) -> np.ndarray:
+    """Relaxed positions (lanes, atoms, 3) in m, 0.75 ps after blows; arguments as in ``blow``."""
     x, v = blow(sheet, energy, polar, azimuth, snapshot)
     far = np.hypot(*_from(sheet.rest, sheet.struck, sheet.box)[:, :2].T) > RIM
     end = dynamics.run(sheet.potential, x, v, sheet.masses, sheet.species, sheet.box, TIME_STEP, STEPS, RIM_FRICTION * far).positions
-    return classify(sheet, dynamics.relax(sheet.potential, end, sheet.species, sheet.box, force=0.05 * EV / ANGSTROM, steps=800).positions)
+    return relaxed(sheet, end)
+
+
+def relaxed(sheet: Sheet, positions: np.ndarray) -> np.ndarray:
+    """Positions (lanes, atoms, 3) at the next minimum of the energy."""
+    return dynamics.relax(sheet.potential, positions, sheet.species, sheet.box, force=0.05 * EV / ANGSTROM, steps=800).positions
 
 
 def bonds(sheet: Sheet, positions: np.ndarray) -> np.ndarray:

@@ -31,7 +31,9 @@ class LennardJones:
     kinds: int = field(default=1, init=False)
 
     def __post_init__(self):
-        if not (self.epsilon > 0 and self.sigma > 0 and self.skin >= 0 and self.cutoff > 0 and 0 < (self.onset or self.cutoff) <= self.cutoff):
+        if not (
+            self.epsilon > 0 and self.sigma > 0 and self.skin >= 0 and self.cutoff > 0 and 0 < (self.onset or self.cutoff) <= self.cutoff
+        ):
             raise ProbeGymError("Lennard-Jones needs epsilon, sigma and cutoff above 0, a skin not below, and the onset within the cutoff")
 
     @property

@@ -253,7 +253,7 @@ void barriers(int lanes, const Lane *rows, const int32_t *kind, const double *at
  * path: (lanes, 4) start and end of the tip, from the surface atom that is the origin. set_point: (lanes, 2) V and conductance.
  * numbers: step of the tip where barriers are low, speed in A/s, rest in s before the tip moves, hops per electron at twice the onset.
  * limits: (lanes, 2) conductance of a pickup, and onset in V. noise: (lanes, 2) relative, and A rms. trace: (lanes, samples) A, may be null.
- * told: (lanes, 6) height of the tip, largest conductance, hops, picked up, stuck pairs, contact. */
+ * told: (lanes, 7) height of the tip, largest conductance, hops, picked up, stuck pairs, contact, way of the tip to the first hop or -1. */
 void drag(int lanes, int count, int samples, const double *numbers, const Lane *rows, const uint64_t *keys, int32_t *sites, int32_t *status,
           const double *path, const double *set_point, const double *limits, const double *noise, float *trace, double *told)
 {
@@ -264,7 +264,7 @@ void drag(int lanes, int count, int samples, const double *numbers, const Lane *
         Lane p = rows[l];
         int32_t *site = sites + (size_t)3 * count * l, *state = status + (size_t)count * l;
         const double *way = path + 4 * l;
-        double *out = told + 6 * l, sx = way[0] + p.offset_x, sy = way[1] + p.offset_y, ex = way[2] - way[0], ey = way[3] - way[1];
+        double *out = told + 7 * l, sx = way[0] + p.offset_x, sy = way[1] + p.offset_y, ex = way[2] - way[0], ey = way[3] - way[1];
         double length = sqrt(ex * ex + ey * ey), duration = length / speed, volts = fabs(set_point[2 * l]), onset = limits[2 * l + 1];
         double z = approach(&p, count, site, state, sx, sy, set_point[2 * l + 1]);
         double background = exp(-p.decay * (z + p.apparent_height - p.contact));
@@ -272,6 +272,7 @@ void drag(int lanes, int count, int samples, const double *numbers, const Lane *
         double felt = p.equilibrium + log(20 * p.depth / p.barrier + 2) / p.range, seen = z + p.apparent_height + 5.8 / p.decay;
         double reach2 = fmax(felt, seen) * fmax(felt, seen) - z * z; /* a twentieth of the barrier, 0.3 % of the background */
         int hops = 0, lost = 0, pairs = 0;
+        double first = -1;
         uint64_t key = mix(keys[l]), draw = 0;
         double clock[MOST_ADATOMS], old[MOST_ADATOMS][3], peak[MOST_ADATOMS], g_now[MOST_ADATOMS], most = background;
 #define DRAW() unit(mix(key + GOLDEN * ++draw))
@@ -337,6 +338,7 @@ void drag(int lanes, int count, int samples, const double *numbers, const Lane *
                     double at = spent + share * (1 - spent), where = from + at * (to - from), cx = sx + where * ex, cy = sy + where * ey;
                     note(tracks + a, where, r[0] + shift[0], r[1] + shift[1]);
                     move(site + 3 * a, way_out);
+                    if (!hops || where * length < first) first = where * length;
                     hops++, spent = at, clock[a] = -log(DRAW()), shift[0] = shift[1] = 0;
                     if (++turns > MOST_HOPS) { /* for what is left of the step in equilibrium with the neighbours within reach */
                         double energy[4], norm = 0, within = p.energy * log(fmax(2, p.attempt_rate * time * (1 - spent)));
@@ -386,7 +388,7 @@ void drag(int lanes, int count, int samples, const double *numbers, const Lane *
         }
         for (int a = 0; a < count; a++)
             if (!state[a] && peak[a] > 0 && DRAW() < -expm1(-pow(peak[a] / limits[2 * l], 4))) state[a] = 2, lost++;
-        out[0] = z, out[1] = most, out[2] = hops, out[3] = lost, out[4] = pairs, out[5] = most >= 1;
+        out[0] = z, out[1] = most, out[2] = hops, out[3] = lost, out[4] = pairs, out[5] = most >= 1, out[6] = first;
         if (!trace) continue;
 
         double pace = samples > 1 ? 1.0 / (samples - 1) : 0, amperes = 7.748091729e-5 * set_point[2 * l];

@@ -90,7 +90,7 @@ static int find_bonds(Work *w, Scratch *s, const double *x, int *triples)
             double r = sqrt(square), near = m->R[pair] - m->D[pair], cut = 1, slope = 0;
             if (r >= near) {
                 double phase = M_PI * (r - m->R[pair]) / (2 * m->D[pair]);
-                cut = 0.5 * (1 - sin(phase)), slope = -0.24 * M_PI / m->D[pair] * cos(phase);
+                cut = 0.5 * (1 - sin(phase)), slope = -0.25 * M_PI / m->D[pair] * cos(phase);
             }
             s->atom[bonds] = i, s->other[bonds] = j, s->pair[bonds] = pair, s->length[bonds] = r, s->cut[bonds] = cut, s->slope[bonds] = slope;
             s->unit[bonds][0] = dx / r, s->unit[bonds][1] = dy / r, s->unit[bonds][2] = dz / r, s->unit[bonds][3] = 0;
