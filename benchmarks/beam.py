@@ -50,7 +50,7 @@ def structure(seed: int) -> Structure:
 
 def exact(atoms, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Multislice images (states, PIXELS, PIXELS) and where the first pixel is, m."""
-    recipe = Recipe("beam", "graphene with Si", lambda _: atoms, detectors={"haadf": (80, 180)}, gpts=(360, 336), slice_thickness=3.0)
+    recipe = Recipe("beam", "graphene with Si", lambda _: atoms, detectors={"haadf": (80, 180)}, gpts=(512, 480), slice_thickness=3.0)
     specimen = specimens.build(recipe)
     former = ImageFormer(specimen.tensors["haadf"], 0.030, NAMES, SOURCE, 0.0)
     corner = np.array(specimen.extent) / 2 - 0.5 * VIEW / PIXELS * (PIXELS - 1)
@@ -73,7 +73,7 @@ def sheet(silicon: np.ndarray, vacancies: np.ndarray, lanes: int) -> dict[str, n
 
 def fast(told: Structure, corner: np.ndarray, profiles: atom_images.Profiles) -> np.ndarray:
     """The same images as sums of profiles."""
-    states = len(profiles.background)
+    states = len(profiles.mean)
     s = sheet(*told[1:], states)
     start = np.zeros((states, PIXELS, 2))
     start[..., 0], start[..., 1] = corner[0], corner[1] + np.arange(PIXELS) * VIEW / PIXELS

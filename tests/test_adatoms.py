@@ -59,20 +59,20 @@ def around(lanes: int, length: float) -> np.ndarray:
 @pytest.mark.parametrize(("barrier", "factor"), [(4.0, 7.762), (5.0, 9.886)])
 def test_an_angstrom_is_a_factor_of_the_current(barrier, factor):
     """Also between the heights at which a tip above an adatom stands."""
-    assert np.exp(2e-10 * stm.decay_constant(barrier)) == pytest.approx(factor, rel=1e-3)
+    assert np.exp(2e-10 * stm.decay_constant(barrier)) == pytest.approx(factor, rel=1e-3, abs=0)
     far, near = (drag(g, (0, 0), (0, 0), work_function=barrier, depth=0.0, apparent_height=0.5e-9)[3]["height"][0] for g in (1e-6, factor * 1e-6))
-    assert far - near == pytest.approx(1e-10, rel=2e-3)
+    assert far - near == pytest.approx(1e-10, rel=2e-3, abs=0)
 
 
 def test_conductances_of_manipulation():
-    assert 1 / stm.CONDUCTANCE_QUANTUM == pytest.approx(12906, rel=1e-4)
+    assert 1 / stm.CONDUCTANCE_QUANTUM == pytest.approx(12906, rel=1e-4, abs=0)
     assert np.array([3e-6, 6e-6]) / stm.CONDUCTANCE_QUANTUM == pytest.approx([0.039, 0.077], abs=5e-4)
-    assert adatoms.threshold(told())[0] == pytest.approx(np.sqrt(1e-5 * 1e-6), rel=1)  # 100 to 1000 kOhm
+    assert adatoms.threshold(told())[0] == pytest.approx(np.sqrt(1e-5 * 1e-6), rel=1, abs=0)  # 100 to 1000 kOhm
 
 
 def test_at_contact_a_quantum_flows_through_an_adatom():
     out = drag(stm.CONDUCTANCE_QUANTUM * 0.5, (0, 0), (0, 0), apparent_height=0.3e-9)[3]
-    assert out["height"][0] == pytest.approx(CONTACT + np.log(2) / (2 * stm.decay_constant(4.5)), rel=1e-3)
+    assert out["height"][0] == pytest.approx(CONTACT + np.log(2) / (2 * stm.decay_constant(4.5)), rel=1e-3, abs=0)
 
 
 def test_current_is_in_proportion_to_the_bias_and_has_its_sign():
@@ -80,10 +80,15 @@ def test_current_is_in_proportion_to_the_bias_and_has_its_sign():
     assert np.allclose(high, 3 * low, rtol=1e-4) and np.allclose(back, -high, rtol=1e-6)
 
 
+def test_a_tip_that_stands_still_sees_its_set_point():
+    for at in ((0, 0), (0.2e-9, 0.1e-9), (3e-9, 0)):
+        assert drag(0.1e-6, at, at, samples=100)[2][0] == pytest.approx(np.full(100, 1e-9), rel=0.05, abs=0)
+
+
 def test_noise_of_the_trace():
     quiet = drag(5e-6, (3e-9, 3e-9), (4e-9, 3e-9), samples=4096)[2][0]
     seen = drag(5e-6, (3e-9, 3e-9), (4e-9, 3e-9), samples=4096, noise=(0.02, 0.5e-9), lanes=2)[2] - quiet
-    assert seen.std(1) == pytest.approx([np.hypot(0.02 * 50e-9, 0.5e-9)] * 2, rel=0.04) and abs(seen.mean()) < 0.05e-9
+    assert seen.std(1) == pytest.approx([np.hypot(0.02 * 50e-9, 0.5e-9)] * 2, rel=0.04, abs=0) and abs(seen.mean()) < 0.05e-9
     assert abs(np.corrcoef(seen)[0, 1]) < 0.05 and abs(np.corrcoef(seen[0, 1:], seen[0, :-1])[0, 1]) < 0.05
 
 
@@ -94,8 +99,8 @@ def test_noise_of_the_trace():
 def test_fcc_and_hcp_hollows_lie_a_over_sqrt_3_apart(spacing, hop):
     sites = np.array([[(0, 0, 0), (0, 0, 1), (-1, 0, 1), (0, -1, 1)]])
     at = adatoms.site_positions(sites, *lattice(spacing=spacing, orientation=0.4))[0]
-    assert np.hypot(*(at[1:] - at[0]).T) == pytest.approx([hop] * 3, rel=1e-3)
-    assert adatoms.hop_length(spacing) == pytest.approx(hop, rel=1e-3)
+    assert np.hypot(*(at[1:] - at[0]).T) == pytest.approx([hop] * 3, rel=1e-3, abs=0)
+    assert adatoms.hop_length(spacing) == pytest.approx(hop, rel=1e-3, abs=0)
 
 
 def test_a_hollow_is_within_the_radius_of_success_of_every_goal():
@@ -141,13 +146,13 @@ def test_steepest_slope_is_nearly_that_of_a_sinusoid():
     along = np.linspace(0, 1, 2001)[:, None] * adatoms.hop_length(SILVER) * HOP
     fcc = adatoms.site_positions(np.array([[(0, 0, 0)]]), *lattice())[0, 0]
     force = adatoms.landscape(told(depth=0.0, stacking=0.0), (fcc + along)[None], np.array([[0, 0, 1e-9]]))[1]
-    assert np.abs(force @ HOP).max() == pytest.approx(adatoms.lateral_force(0.1, SILVER), rel=0.02)
+    assert np.abs(force @ HOP).max() == pytest.approx(adatoms.lateral_force(0.1, SILVER), rel=0.02, abs=0)
 
 
 @pytest.mark.parametrize(("barrier", "spacing", "newton"), [(4.99e-3, COPPER, 17e-12), (66.85e-3, 0.2775e-9, 210e-12)])
 def test_lateral_force_that_moves_an_adatom(barrier, spacing, newton):
     """17 pN for Co on Cu(111), 210 pN for Co on Pt(111), whatever the tip (Ternes et al. 2008, 10.1126/science.1150288)."""
-    assert adatoms.lateral_force(barrier, spacing) == pytest.approx(newton, rel=0.01)
+    assert adatoms.lateral_force(barrier, spacing) == pytest.approx(newton, rel=0.01, abs=0)
     for depth in (1.5, 4.0):  # the weaker tip has to come nearer
         low, high = 0.29e-9, 1.6e-9  # heights; pulled along a hop
         world = {"barrier": barrier, "spacing": spacing, "stacking": 0.0, "temperature": 0.1, "depth": depth, "equilibrium": 0.2e-9}
@@ -158,7 +163,7 @@ def test_lateral_force_that_moves_an_adatom(barrier, spacing, newton):
             freed = adatoms.barriers(told(60, **world), np.zeros(60), tips)[:, 0].min() < 1e-6
             low, high = (height, high) if freed else (low, height)
         bare, there = (adatoms.landscape(told(60, **world | {"depth": d}), np.zeros((60, 1, 2)), tips)[1][:, 0] for d in (0.0, depth))
-        assert np.hypot(*(there - bare).T).max() == pytest.approx(newton, rel=0.25)
+        assert np.hypot(*(there - bare).T).max() == pytest.approx(newton, rel=0.25, abs=0)
 
 
 # ---- pulling, sliding, pushing ----
@@ -201,7 +206,7 @@ def test_pulling_makes_a_saw_tooth_of_the_lattice():
     jumps = np.nonzero(np.diff(np.log(trace[0])) > 0.02)[0] * 6.05 * SILVER / 8191
     assert len(jumps) == out["hops"][0] == 12 and error[0] < 0.2e-9
     assert np.diff(np.log(trace[0])).min() > -0.005
-    assert np.diff(jumps[::2]) == pytest.approx([SILVER] * 5, rel=0.02) and np.diff(jumps).mean() == pytest.approx(SILVER / 2, rel=0.04)
+    assert np.diff(jumps[::2]) == pytest.approx([SILVER] * 5, rel=0.02, abs=0) and np.diff(jumps).mean() == pytest.approx(SILVER / 2, rel=0.04, abs=0)
 
 
 def test_sliding_is_smooth():
@@ -226,7 +231,7 @@ def test_pushing_keeps_the_adatom_ahead():
 def test_beside_an_adatom_the_tip_stands_lower():
     above, beside = (drag(1e-6, start, start)[3]["height"][0] for start in ((0, 0), (2e-9, 0)))
     decay = 2 * stm.decay_constant(4.5)  # above the adatom, the surface conducts as well
-    assert above - beside == pytest.approx(0.09e-9 + np.log1p(np.exp(-decay * 0.09e-9)) / decay, rel=0.01)
+    assert above - beside == pytest.approx(0.09e-9 + np.log1p(np.exp(-decay * 0.09e-9)) / decay, rel=0.01, abs=0)
 
 
 def test_offset_of_the_pulling_atom_shifts_the_drag():
@@ -284,7 +289,7 @@ def test_langevin_dynamics_hops_at_the_rate_of_kramers():
                              np.full(lanes, 1e-9), duration, 301, adatoms.friction(np.full(lanes, 0.1), SILVER), 7e-15)  # fmt: skip
     squared = ((track[:, 20:] - track[:, :-20]) ** 2).sum(-1).mean() - 4 * constants.k * temperature / 15.2  # less the rattle at rest, 15.2 N/m
     known = adatoms.thermal_rate(0.1, temperature) * adatoms.hop_length(SILVER) ** 2 * duration * 20 / 300
-    assert squared == pytest.approx(known, rel=0.25)
+    assert squared == pytest.approx(known, rel=0.25, abs=0)
 
 
 def test_hops_agree_with_langevin_dynamics():
@@ -336,7 +341,7 @@ def test_an_adatom_dragged_to_another_sticks():
     after, status, _, out, *_ = drag(6e-6, (0, 0), 5 * SILVER * ROW, sites=((0, 0, FCC), (5, 0, FCC)))
     assert status[0].tolist() == [adatoms.STUCK] * 2 and out["stuck"][0] == 1
     apart = np.hypot(*np.diff(adatoms.site_positions(after, *lattice())[0], axis=0)[0])
-    assert apart == pytest.approx(SILVER, rel=1e-6)
+    assert apart == pytest.approx(SILVER, rel=1e-6, abs=0)
     assert adatoms.touching(adatoms.site_positions(after, *lattice()), np.array([SILVER]))[0]
 
 

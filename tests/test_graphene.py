@@ -28,10 +28,10 @@ def sheets(lanes: int = 1, silicon: int = 1, turn: float = 0.3, **rates):
     return s
 
 
-def expose(s, place, seconds: float, key: int = 0, probes=NO_PROBE, field=(0.0, 0.0, 0.0)):
+def expose(s, place, seconds: float, key: int = 0, probes=NO_PROBE, field=(0.0, 0.0, 0.0), velocity=(0.0, 0.0)):
     lanes = len(s["frame"])
-    beam = np.zeros((lanes, 6))
-    beam[:, :2], beam[:, 2], beam[:, 3:] = place, seconds, field
+    beam = np.zeros((lanes, 8))
+    beam[:, :2], beam[:, 2:4], beam[:, 4], beam[:, 5:] = place, velocity, seconds, field
     graphene.expose(s, probes, beam, np.arange(lanes, dtype=np.uint64) + np.uint64(key))
     return s["events"][:, :].sum(0)
 
@@ -179,6 +179,19 @@ def test_the_half_life_of_the_published_prior(seconds):
     binomial((s["events"][:, 0] == 0).sum(), np.exp(-total * seconds), n)
 
 
+def test_a_drifting_beam_has_the_mean_rate_of_its_way():
+    """Straight through the lobe of a neighbour, in steps of a tenth of an Angstrom."""
+    n, seconds = 20_000, 4.0
+    s = sheets(n)
+    s["rates"][:, RATES.index("kind")], s["rates"][:, RATES.index("inversion")] = 2, 1.5e-21
+    toward = neighbours(s)[0]
+    way = np.linspace(0.3, 1.5, 400)[:, None] * toward
+    one = sheets(1, kind=2, inversion=1.5e-21)
+    total = np.mean([graphene.inversion_rates(one, NO_PROBE, place[None]).sum() for place in way])
+    expose(s, way[0], seconds, velocity=(way[-1] - way[0]) / seconds)
+    binomial((s["events"][:, 0] == 0).sum(), np.exp(-total * seconds), n)
+
+
 def test_zero_seconds_and_a_distant_beam_do_nothing():
     s = sheets(50)
     expose(s, 0.85 * neighbours(s)[0], 0.0)
@@ -298,8 +311,8 @@ def test_a_lane_is_the_same_alone_and_in_a_batch():
     n = 1100  # more than two tiles
     rates = {"conversion": 1e-22, "ejection": 1e-22, "healing": 0.1, "contamination": 0.05, "cleaning": 0.1}
     whole = sheets(n, **rates)
-    beam = np.zeros((n, 6))
-    beam[:, :2], beam[:, 2] = 0.85 * neighbours(whole)[0], 5.0
+    beam = np.zeros((n, 8))
+    beam[:, :2], beam[:, 4] = 0.85 * neighbours(whole)[0], 5.0
     keys = np.arange(n, dtype=np.uint64) + np.uint64(99)
     graphene.expose(whole, NO_PROBE, beam, keys)
     assert len({tuple(row) for row in whole["events"]}) > 3

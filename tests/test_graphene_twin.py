@@ -226,6 +226,21 @@ def test_drift_carries_the_sample():
     assert true["shift"] == pytest.approx(4.0 * speed) and true["position"][:, 0] - second[:, 0] == pytest.approx(1.0 * speed, abs=1e-14)
 
 
+def test_the_beam_hits_what_has_drifted_away_beneath_it():
+    """Twenty images later the sample is 0.8 nm away: a beam that aims where it was misses."""
+    n, moved = 1500, []
+    for follow in (0.0, 1.0):
+        world = twin(n, drift=2e-11)
+        seen = look(world)
+        aim = seen["position"][:, 0] + 0.85 * seen["neighbours"][:, 0, 0]
+        for _ in range(20):
+            look(world)
+        later = world.truth()["shift"] + world.truth()["velocity"] * (0.5 * 4.0 - 1.0) if follow else 0.0
+        world.execute(PlaceProbe(aim + later, np.full(n, 4.0)), on(n))
+        moved.append((world.truth()["events"][:, 0] > 0).mean())
+    assert moved[0] == 0.0 and moved[1] == pytest.approx(1 - np.exp(-4 * 0.2454), abs=0.06)
+
+
 def test_imaging_moves_atoms_only_where_the_scenario_says_so():
     quiet, lively = twin(2000, rates={"kind": "simple"}), twin(2000, rates={"kind": "simple"}, scan_events=True)
     for world in (quiet, lively):
@@ -268,7 +283,7 @@ def test_commands_outside_the_limits_are_refused_and_nothing_happens(command, me
     ("config", "mend"),
     [
         ({"silicon": 0}, "silicon"), ({"silicon": 8, "spread": 3e-10}, "make it larger"), ({"rates": {"kind": "physical"}}, "cross_sections.inversion"),
-        ({"cross_sections": {"inversion": PROCESS}}, "kind physical"), ({"probe": {"fwhm": 1e-10, "aberrations": {"C10": 1e-9}}}, "either fwhm"),
+        ({"cross_sections": {"inversion": PROCESS}}, "kind physical"), (PHYSICAL | {"rates": {"kind": "physical", "max_rate": 1.0}}, "leave max_rate out"), ({"probe": {"fwhm": 1e-10, "aberrations": {"C10": 1e-9}}}, "either fwhm"),
         ({"probe": {"aberrations": {"C99": 1e-9}}}, "unknown aberration"), ({"miss": 1.5}, "world.miss"), ({"rates": {"kind": "mixture", "variance": 0.0}}, "variance"),
         ({"spread": 60e-9, "field": 100e-9}, "spread"), ({"nonsense": 1}, "nonsense"), ({"energy": float("nan")}, "energy"),
         ({"cross_sections": {"ejection": PROCESS | {"assisted": [[0.5, 20.0]]}}}, "leaves nothing"),

@@ -17,8 +17,7 @@ def counted(target: str, energy: float, polar: float = 0.0, azimuth: float = 0.0
     return (ends[:, None] == np.arange(len(OUTCOMES))).mean(0)
 
 
-@pytest.mark.parametrize("target, energy", [("carbon", 17.0), ("carbon", 28.0), ("neighbour-exit", 11.0), ("neighbour-exit", 19.0),
-                                            ("neighbour-exit", 24.0), ("silicon-entrance", 30.0)])  # fmt: skip
+@pytest.mark.parametrize("target, energy", [("carbon", 28.0), ("neighbour-exit", 11.0), ("neighbour-exit", 19.0), ("silicon-exit", 20.0)])
 def test_the_table_is_what_the_dynamics_gives(target, energy):
     """Trajectories are chaotic: on another processor one or two of eight may end otherwise."""
     table = knock_on_outcomes.load(target)
@@ -33,7 +32,7 @@ def test_ases_dynamics_comes_to_the_same_end(energy, outcome):
     from ase.md.verlet import VelocityVerlet
     from scipy import constants
 
-    sheet, steps, fs = knock_on_outcomes.sheet("neighbour-exit"), 50, 0.5
+    sheet, steps, fs = knock_on_outcomes.sheet("neighbour-exit"), 32, 0.8
     x, v = knock_on_outcomes.blow(sheet, energy, 0.1, 1.0, 3)
     ours = dynamics.run(sheet.potential, x, v, sheet.masses, sheet.species, sheet.box, fs * 1e-15, steps).positions
     symbols = np.array(sheet.potential.elements)[sheet.species]

@@ -59,7 +59,7 @@ class Dragger(Agent):
         return task.action(-behind * ahead, way + beyond * ahead, bias, conductance, chosen)
 
 
-FIXED = Recipe(10e-3, 4.5e-6)
+FIXED = Recipe(10e-3, 6e-6)
 
 
 class FixedDrag(Dragger):

@@ -14,15 +14,17 @@ import torch
 from torch import nn
 
 from probegym.envs import beam_lattice
-from probegym.envs.beam_settings import BOND, Dwell
+from probegym.envs.beam_settings import BOND
 
 SEEN = ("bonds", "outcome", "dwelt", "clock", "drift", "correction", "budget")
 SPACING, REACH = 1 / 3, 2.0  # bonds: of the places that the beam may be put at, and the farthest of them
 DWELLS = (0.4, 0.9, 2.0, 4.5, 10.0)  # s
-LOBES = 1024
+LOBES = 512
 BLUR = 0.015  # bonds^2, variance of where the beam really is
 DOUBT = 0.03  # share of outcomes that no lobe explains
-FEATURES, HIDDEN = 14, 24
+SHORTLIST = 64  # candidates that the network looks at
+SHARPNESS = 40.0  # logits by which a candidate that is worth nothing lies below the best
+LANE, FEATURES, HIDDEN = 5, 14, 24  # features of all candidates alike, and of one; width of the network
 
 
 def prior(lobes: int = LOBES) -> np.ndarray:
@@ -132,40 +134,47 @@ class Mover(nn.Module):
     curiosity: bonds of progress that a nat of information is worth to the rule; without a network it is all there is.
     """
 
-    def __init__(self, mixture: np.ndarray, curiosity: float = 0.0, network: bool = False, dwell: Dwell | None = None, reach: float = 2 * BOND):
+    def __init__(self, mixture: np.ndarray, curiosity: float = 0.0, network: bool = False, blank: float = -0.9, reach: float = 2 * BOND):
         super().__init__()
-        self.belief, self.curiosity = RateBelief(mixture), curiosity
+        self.belief, self.curiosity, self.blank, self.reach = RateBelief(mixture), curiosity, blank, reach / BOND
         self.network = nn.Sequential(nn.Linear(FEATURES, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, 1)) if network else None
-        if network:
-            nn.init.zeros_(self.network[-1].weight), nn.init.zeros_(self.network[-1].bias)
-        self.blank, self.reach = (dwell or Dwell()).blank, reach / BOND
+        if self.network is not None:
+            nn.init.zeros_(self.network[-1].weight)
 
     def memory(self, lanes: int) -> list[torch.Tensor]:
         """What is known at the start."""
         lobes = len(self.belief.mixture)
         return [torch.full((lanes, lobes), -math.log(lobes)), torch.zeros(lanes, 1)]
 
-    def features(self, log_weights: torch.Tensor, table: torch.Tensor, bonds: torch.Tensor, clock: torch.Tensor, budget: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of every candidate the rule's score (b, dwells * places), and FEATURES for the network (b, dwells * places, FEATURES)."""
+    def candidates(self, log_weights: torch.Tensor, table: torch.Tensor, bonds: torch.Tensor, clock: torch.Tensor, budget: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Of the SHORTLIST best candidates by the rule: number (b, k), score by the rule (b, k), FEATURES for the network (b, k, f); of the lane (b, LANE).
+
+        bonds: (b, 3) to the goal. A candidate's number is dwell * places + place.
+        """
         belief, dwells, spots = self.belief, len(DWELLS), len(self.belief.grid)
         weights = log_weights.exp()
         mean = (weights @ table).reshape(-1, 5, dwells, spots)
         moved = [mean[:, :4, :, belief.turns[k]] for k in range(3)]
         there = [m[:, 0] for m in moved]
         beyond = moved[0][:, 2] + moved[0][:, 3] + moved[1][:, 2] + moved[1][:, 3] + moved[2][:, 2] + moved[2][:, 3]
-        untouched = 1 - there[0] - there[1] - there[2] - beyond
-        five = [doubted(c).clamp_min(1e-6) for c in (untouched, *there, beyond)]
-        information = -(five[0] * five[0].log() + five[1] * five[1].log() + five[2] * five[2].log() + five[3] * five[3].log() + five[4] * five[4].log()) - mean[:, 4]
+        stays = 1 - there[0] - there[1] - there[2] - beyond
+        five = torch.stack([doubted(c).clamp_min(1e-6) for c in (stays, *there, beyond)])
+        information = -(five * torch.log(five)).sum(0) - mean[:, 4]
         gain = sum((moved[k] * self.gains(bonds, k)[:, :, None, None]).sum(1) for k in range(3))
         seconds = belief.dwells[:, None] + clock[:, :1, None]
         allowed = (belief.dwells >= 0.74 * clock[:, 1:2]) & (belief.dwells <= 1.36 * clock[:, 2:3])
-        score = (gain + self.curiosity * information) / seconds - 1e3 * (~allowed)[:, :, None]
-        lane = [torch.log1p(bonds.abs().sum(1)) / 3, budget[:, 0], -(weights * log_weights).sum(1) / 7, (bonds > 0).sum(1) / 2.0]
-        flat = [f.flatten(1) for f in (gain, information, gain / seconds, information / seconds, untouched, beyond, there[0], there[1] + there[2])]
-        best = [(score.flatten(1) - score.flatten(1).amax(1, keepdim=True)).clamp_min(-1)]
-        dwell = [torch.log(belief.dwells / 2)[:, None].expand(dwells, spots).reshape(1, -1).expand(len(bonds), -1)]
-        shown = flat + best + dwell + [value[:, None].expand(-1, dwells * spots) for value in lane]
-        return score.flatten(1), torch.stack(shown, 2)
+        rule = ((gain + self.curiosity * information) / seconds - 1e3 * (~allowed)[:, :, None]).flatten(1)
+        best, number = torch.topk(rule, SHORTLIST, 1)
+        top = best[:, :1].abs() + 1e-4
+        relative = SHARPNESS * (best - best[:, :1]) / top
+        own = [f.flatten(1).gather(1, number) for f in (gain, information, stays, beyond, there[0])]
+        dwell = belief.dwells[number // spots]
+        worth = top * (dwell + clock[:, :1])
+        own += [torch.log(dwell / 2), own[0] / worth, own[1] / worth, relative / SHARPNESS]
+        away = bonds.abs().sum(1)
+        lane = torch.stack([torch.log1p(away) / 3, budget[:, 0], -(weights * log_weights).sum(1) / 7, (bonds > 0).sum(1) / 2.0, torch.log(top[:, 0]) / 3], 1)
+        shown = torch.cat([torch.stack(own, 2), lane[:, None].expand(-1, SHORTLIST, -1)], 2)
+        return number, relative, shown, lane
 
     def gains(self, bonds: torch.Tensor, k: int) -> torch.Tensor:
         """(b, 4) bonds nearer to the goal at the k-th neighbour, and one bond further from there."""
@@ -175,14 +184,14 @@ class Mover(nn.Module):
         return torch.stack([away - place.abs().sum(1) for place in at], 1)
 
     def scores(self, rule: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-        """What the choice goes by: the rule, in units of a tenth of a bond per second, and the network's correction."""
-        return 10 * rule if self.network is None else 10 * rule + self.network(features)[..., 0]
+        """Logits (b, k) of the shortlist."""
+        return rule if self.network is None else rule + self.network(features)[..., 0]
 
-    def action(self, chosen: torch.Tensor, clock: torch.Tensor, drift: torch.Tensor, correction: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Actions (b, 3) and places (b, 1) of the chosen candidates (b,); the drift until the middle of the dwell is made up for."""
+    def action(self, number: torch.Tensor, clock: torch.Tensor, drift: torch.Tensor, correction: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Actions (b, 3) and places (b, 1) of candidates (b,); the drift until the middle of the dwell is made up for."""
         spots = len(self.belief.grid)
-        place = chosen % spots
-        dwell = torch.minimum(torch.maximum(self.belief.dwells[torch.div(chosen, spots, rounding_mode="floor")], clock[:, 1]), clock[:, 2])
+        place = number % spots
+        dwell = torch.minimum(torch.maximum(self.belief.dwells[number // spots], clock[:, 1]), clock[:, 2])
         aim = self.belief.grid[place] + correction[:, 0] + drift[:, 0] * (0.5 * (clock[:, 0] + dwell))[:, None]
         share = torch.log(dwell / clock[:, 1]) / torch.log(clock[:, 2] / clock[:, 1]).clamp_min(1e-6)
         last = self.blank + (1 - self.blank) * share.clamp(1e-6, 1)
@@ -192,6 +201,7 @@ class Mover(nn.Module):
         """Actions (b, 3) and the memory after them; observations as of SEEN, one atom."""
         rates, table = self.belief.tables() if tables is None else tables
         belief = self.belief.update(belief, rates, place[:, 0].long(), dwelt, outcome)
-        rule, features = self.features(belief, table, bonds[:, 0], clock, budget)
-        action, place = self.action(self.scores(rule, features).argmax(1), clock, drift, correction)
+        number, rule, features, _ = self.candidates(belief, table, bonds[:, 0], clock, budget)
+        best = self.scores(rule, features).argmax(1, keepdim=True)
+        action, place = self.action(number.gather(1, best)[:, 0], clock, drift, correction)
         return action, belief, place

@@ -1,20 +1,15 @@
-"""What SAC needs for tasks with goals: hindsight replay by the task's own reward, and a first layer that sees the way to the goal."""
+"""What SAC needs for tasks with goals: hindsight replay by the task's own reward."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
-import torch
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import DictReplayBufferSamples
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
-from torch import nn
 
 METHODS = ("goal_reward", "goal_reached")
 """Of a task; they are the same for all lanes."""
-CLOSER = 5.0  # how much larger the way to the goal is written
 
 
 class GoalReplay(HerReplayBuffer):
@@ -37,19 +32,6 @@ class GoalReplay(HerReplayBuffer):
         return DictReplayBufferSamples(seen, self.to_torch(self.actions[here]), then, *column)
 
 
-class WayToGoal(BaseFeaturesExtractor):
-    """The way from the achieved goal to the desired one, enlarged, and all that is shown, in a row (b, features)."""
-
-    def __init__(self, observation_space: gym.spaces.Dict):
-        sizes = {name: gym.spaces.utils.flatdim(space) for name, space in observation_space.spaces.items()}
-        super().__init__(observation_space, sum(sizes.values()) + sizes["desired_goal"])
-        self.flat = nn.Flatten()
-
-    def forward(self, observations: dict[str, torch.Tensor]) -> torch.Tensor:
-        way = CLOSER * (observations["desired_goal"] - observations["achieved_goal"])
-        return torch.cat([way, *(self.flat(seen) for seen in observations.values())], 1)
-
-
 def _falling(left: float) -> float:
     """Learning rate when a share ``left`` of the training lies ahead."""
     return 1e-3 * (0.1 + 0.9 * left)
@@ -58,11 +40,10 @@ def _falling(left: float) -> float:
 def options(steps: int, components: int) -> dict[str, Any]:
     """Keywords of SAC for a training of so many steps with so many components of an action.
 
-    Discount and hindsight are those of Chen et al. (2022), 10.1038/s41467-022-35149-w; smaller networks and a faster start suit few minutes.
+    Discount and hindsight are those of Chen et al. (2022), 10.1038/s41467-022-35149-w; the rest suits a training of some minutes.
     """
     return {
         "replay_buffer_class": GoalReplay, "replay_buffer_kwargs": {"n_sampled_goal": 3, "goal_selection_strategy": "future"}, "gamma": 0.9,
         "buffer_size": int(np.clip(steps, 1000, 200_000)), "learning_starts": min(2000, steps // 2), "batch_size": 256, "tau": 0.01,
         "learning_rate": _falling, "ent_coef": "auto_0.05", "target_entropy": -1.5 * components,
-        "policy_kwargs": {"net_arch": [128, 128], "features_extractor_class": WayToGoal},
     }  # fmt: skip

@@ -36,17 +36,17 @@ class CycleScorer(nn.Module):
 
     def features(self, mean, deviation, gain, promise, again, again_promise, anneal_price, image_price, moved, overlap, order, misfit, fresh, budget):
         """Of all n cycles, those without an anneal last: features (b, n, OWN + COMMON), log gain by the rule, prices and whether they fit (b, n)."""
-        b, (t, f, d, z), h = len(mean), gain.shape[1:], len(self.holds)
+        t, f, h, d = len(self.temperatures), len(self.fields), len(self.holds), self.dwells
         theta = self.prior_mean + self.prior_deviation * mean
-        shape = (b, t, f, h, d, z)
+        shape = (t, f, h, d, 2)
 
         def spread(values: torch.Tensor, *axes: int) -> torch.Tensor:
-            """(b, ...) with the named axes of ``shape`` (1 to 5), as (b, n)."""
-            sizes = [b] + [shape[axis] if axis in axes else 1 for axis in range(1, 6)]
-            return values.reshape(sizes).expand(shape).reshape(b, -1)
+            """(b, ...) with the named axes of ``shape`` (from 1), as (b, n)."""
+            sizes = [shape[axis - 1] if axis in axes else 1 for axis in range(1, 6)]
+            return values.reshape(-1, *sizes).expand(-1, *shape).flatten(1)
 
         each = torch.ones_like(budget)
-        known = self.updates.expand(b, -1, -1)
+        known = self.updates + torch.zeros_like(moved)
         stuck = torch.where((moved >= 0) & (moved < STUCK), known, torch.full_like(known, -9.0)).amax((1, 2))[:, None, None]
         loose = torch.where(moved >= STUCK, known, torch.full_like(known, 9.0)).amin((1, 2))[:, None, None]
         tried = torch.clamp(moved, -1, 1)
@@ -61,16 +61,15 @@ class CycleScorer(nn.Module):
         own = [torch.log(spread(gain, 1, 2, 4, 5) + LEAST), torch.log(spread(promise, 1, 2, 4, 5) + LEAST), spread(known, 1, 3), spread(relaxed, 1, 3),
                spread((known - stuck).clamp(-3, 6), 1, 3), spread((known - loose).clamp(-6, 3), 1, 3), spread(tried, 1, 3), spread(2 * k, 1),
                spread(balance.abs(), 1, 2), spread(balance.abs() * theta[:, :1, None].abs() * 50, 1, 2), torch.log(price / 0.03)]  # fmt: skip
-        kinds = torch.eye(d)[None, None, None, None, :, None, :].expand(*shape, d).reshape(b, -1, d)[..., :2]
+        kinds = [spread(each * (torch.arange(d) == i), 4) for i in range(2)]  # the last dwell time is what is neither
         quarter = spread(each * torch.arange(2.0), 5)
-        own = torch.cat([torch.stack([*own, quarter, torch.zeros_like(quarter)], 2), kinds], 2)
-        more = torch.log(again + LEAST).reshape(b, -1)
-        cheap = torch.cat([image_price[:, :, :1], image_price[:, :, 1:].expand(-1, -1, 4)], 2).reshape(b, -1)
+        own = torch.stack([*own, quarter, torch.zeros_like(quarter), *kinds], 2)
+        more = torch.log(again + LEAST).flatten(1)
+        cheap = torch.cat([image_price[:, :, :1], image_price[:, :, 1:].expand(-1, -1, 4)], 2).flatten(1)
         none = torch.zeros_like(more)
-        region = (torch.arange(5) > 0).float().expand(d, 5).reshape(1, -1).expand(b, -1)
-        dwell = torch.eye(d)[:, None, :].expand(d, 5, d).reshape(1, -1, d).expand(b, -1, -1)[..., :2]
-        second = torch.stack([more, torch.log(again_promise + LEAST).reshape(b, -1), *[none] * 8, torch.log(cheap / 0.03), region, none + 1], 2)
-        second = torch.cat([second, dwell], 2)
+        region = none + (torch.arange(5) > 0).float().repeat(d)
+        dwell = [none + (torch.arange(d) == i).float().repeat_interleave(5) for i in range(2)]
+        second = torch.stack([more, torch.log(again_promise + LEAST).flatten(1), *[none] * 8, torch.log(cheap / 0.03), region, none + 1, *dwell], 2)
         common = torch.cat([mean, deviation, overlap, order, misfit, fresh.mean(1, keepdim=True), budget, torch.log(budget + 0.02), tried.amax((1, 2))[:, None]], 1)
         own, rule, price = torch.cat([own, second], 1), torch.cat([rule, more], 1), torch.cat([price, cheap], 1)
         return torch.cat([own, common[:, None].expand(-1, own.shape[1], -1)], 2), rule, price, price <= budget + 1e-6

@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from probegym.errors import ProbeGymError
 
 ALGORITHMS = {"ppo": PPO, "sac": SAC}
 LANES = 16
+NETWORKS = {"adatom_manipulation": "probegym.agents.adatom_networks:DragPolicy"}
+"""Family of environments -> networks made for SAC in it."""
 
 
 class ScopeVecEnv(VecEnv):
@@ -114,6 +117,16 @@ def checkpoint_path(folder: str | os.PathLike) -> Path:
     return Path(folder) / "checkpoint.pt"
 
 
+def _networks(training: Training, envs: ScopeVectorEnv) -> str | type:
+    """SB3's own, or those made for a family of environments where the scenario shows what they need."""
+    names = {"observation", "achieved_goal", "desired_goal"}
+    task = envs.episodes.task
+    if training.algorithm == "sac" and task.family in NETWORKS and names <= set(envs.single_observation_space.spaces) and envs.single_action_space.shape == (6,):
+        module, name = NETWORKS[task.family].split(":")
+        return getattr(import_module(module), name)
+    return "MultiInputPolicy"
+
+
 def build(training: Training, folder: Path) -> BaseAlgorithm:
     """The algorithm with its environment, untrained. Raises ProbeGymError for an unknown algorithm."""
     if training.algorithm not in ALGORITHMS:
@@ -130,7 +143,8 @@ def build(training: Training, folder: Path) -> BaseAlgorithm:
         own = {"buffer_size": kept, "learning_starts": min(1000, training.steps // 2), "gradient_steps": 4}
         if "achieved_goal" in envs.single_observation_space.spaces:
             own |= goals.options(training.steps, envs.single_action_space.shape[0])
-    return ALGORITHMS[training.algorithm]("MultiInputPolicy", VecMonitor(ScopeVecEnv(envs)), **shared, **own)
+    policy = _networks(training, envs)
+    return ALGORITHMS[training.algorithm](policy, VecMonitor(ScopeVecEnv(envs)), **shared, **own)
 
 
 def save(model: BaseAlgorithm, training: Training, folder: Path) -> None:

@@ -56,15 +56,17 @@ class Notes:
         return memory["position"][np.arange(len(memory["chosen"])), memory["chosen"]]
 
     def located(self, m: Lanes, looks: list[Readings], where: np.ndarray) -> np.ndarray:
-        """Take over what images show; returns the lanes of which one was taken, (lanes,) bool."""
+        """Take over what images show, each but the first of what the one before missed; returns the lanes of which one was taken, (lanes,) bool."""
+        missing = np.zeros(len(where), bool)
         for look in looks:
             asked = where & (look.time > 0)
             seen = asked[:, None] & look.values["found"]
             m["position"] = np.where(seen[..., None], look.values["position"], m["position"])
-            m["lost"] = np.where(asked, ~seen.all(1), m["lost"])
+            missing = np.where(asked, ~seen.all(1), missing)
             m["images"] += asked
             if not self.places and asked.any():
                 m["grey"][asked] = self._grey(look.values["height"][asked])
+        m["lost"] |= missing
         return where & (looks[0].time > 0)
 
     def _grey(self, height: np.ndarray) -> np.ndarray:

@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from probegym.envs import beam_lattice, beam_oracle, beam_rewards, beam_tracking, pictures_beam
 from probegym.envs.beam_settings import BOND, Settings
 from probegym.envs.core import ScopeEnv, ScopeVectorEnv
-from probegym.envs.frames import grey_levels
 from probegym.envs.task import Observation, Task, Term, Where, failure
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Command, Lanes, LocateAtoms, PlaceProbe, Readings
@@ -40,8 +39,7 @@ class BeamManipulationTask(Task):
         one = {"axis": (n, 2), "found": (n,), "four_fold": (n,), "outcome": (5,), "treated": (n,)}
         boxes = {name: spaces.Box(-FAR, FAR, shape, np.float32) for name, shape in far.items()}
         boxes |= {name: spaces.Box(-1, 1, shape, np.float32) for name, shape in one.items()}
-        if not self.shows_state:
-            boxes = {}
+        boxes = boxes if self.shows_state else {}
         boxes |= {"tried": spaces.Box(-1, 1, (2,), np.float32), "dwelt": spaces.Box(0, 100, (1,), np.float32),
                   "clock": spaces.Box(0, 100, (3,), np.float32), "budget": spaces.Box(0, 1, (1,), np.float32)}  # fmt: skip
         if self.shows_image:
@@ -49,10 +47,9 @@ class BeamManipulationTask(Task):
         self.observation_space = spaces.Dict(boxes)
         self.action_space = spaces.Box(-1, 1, (3 + n * (n > 1),), np.float32)
         p = s.prices
-        harm = Term("damage", -p.damage, beam_rewards.damage, True)
         self.rewards = {
             "privileged": [Term("nearer", p.bond, beam_rewards.nearer, True), Term("goal", 1.0, partial(beam_rewards.worth, p.discount), True),
-                           Term("failure", -1.0, failure, True), harm],
+                           Term("failure", -1.0, failure, True), Term("damage", -p.damage, beam_rewards.damage, True)],
             "observable": [Term("nearer", p.bond, beam_rewards.bonds_nearer), Term("goal", 1.0, partial(beam_rewards.worth_as_located, p.discount))],
         }  # fmt: skip
 
@@ -69,8 +66,8 @@ class BeamManipulationTask(Task):
     # ---- a step ----
 
     def _image(self, m: Lanes) -> LocateAtoms:
-        f = self.settings.frame
-        return LocateAtoms(f.detector, (f.pixels, f.pixels), f.field_of_view, m["centre"].copy(), f.duration / f.pixels**2, "Si", self.settings.atoms, self.shows_image)
+        f, shape = self.settings.frame, (self.settings.frame.pixels,) * 2
+        return LocateAtoms(f.detector, shape, f.field_of_view, m["centre"].copy(), f.duration / f.pixels**2, "Si", self.settings.atoms, self.shows_image)
 
     def opening(self, memory: Lanes) -> Iterable[tuple[Command, Where | None]]:
         m, wanting = memory, None
@@ -78,7 +75,7 @@ class BeamManipulationTask(Task):
             taken = yield self._image(m), wanting
             on = taken.measurements > 0
             m["elapsed"] += taken.time
-            self._keep_image(m, taken, on)
+            beam_tracking.keep_image(m, taken, on)
             wanting = on & ~taken.values["found"].all(1)
             if (begun := on & ~wanting).any():
                 beam_tracking.begin(self.settings, m, taken, begun)
@@ -104,25 +101,16 @@ class BeamManipulationTask(Task):
         passed = parked.time + taken.time
         for name, value in {"tried": tried, "place": place, "dwelt": dwell, "treated": treated, "elapsed": m["elapsed"] + passed, "dwells": m["dwells"] + (dwell > 0)}.items():
             m[name][on] = value[on]
-        self._keep_image(m, taken, on)
+        beam_tracking.keep_image(m, taken, on)
         beam_tracking.follow(self.settings, m, taken, on, passed)
         beam_tracking.aim(self.settings, m, taken, on)
-
-    def _keep_image(self, m: Lanes, taken: Readings, on: np.ndarray) -> None:
-        if self.shows_image:
-            m["image"][on] = grey_levels(taken.values["image"][on])[0]
 
     # ---- what is seen ----
 
     def encode(self, readings: list[Readings], memory: Lanes, left: np.ndarray, where: Where) -> Observation:
         s, m = self.settings, memory
-        d = s.dwell
-        seen = {
-            "tried": m["tried"],
-            "dwelt": m["dwelt"][:, None],
-            "clock": np.tile([s.frame.duration, d.shortest, d.longest], (len(left), 1)),
-            "budget": left[:, None],
-        }
+        clock = np.tile([s.frame.duration, s.dwell.shortest, s.dwell.longest], (len(left), 1))
+        seen = {"tried": m["tried"], "dwelt": m["dwelt"][:, None], "clock": clock, "budget": left[:, None]}
         if self.shows_state:
             axis = m["axis"] if s.axes == "lattice" else np.broadcast_to([1.0, 0.0], m["axis"].shape)
             correction = (m["anchor"] + m["shift"])[:, None] + m["at"] - m["located"]
@@ -142,15 +130,14 @@ class BeamManipulationTask(Task):
         return {"time": np.full(len(memory["left"]), self.settings.frame.duration)}
 
     def ends(self, truth: Lanes, memory: Lanes) -> tuple[np.ndarray, np.ndarray]:
-        given_up = memory["missing"] >= self.settings.patience
-        ended = memory["reached"] | given_up
+        ended = memory["reached"] | (memory["missing"] >= self.settings.patience)
         if not truth:
             return ended, np.zeros_like(ended)
         close = beam_rewards.goal_distance(truth, memory) < self.settings.tolerance
         return ended, memory["reached"] & close.all(1)
 
     def metrics(self, truth: Lanes, memory: Lanes) -> Lanes:
-        own = {"bonds_left": memory["left"].copy(), "moves": memory["moves"].copy(), "dwells": memory["dwells"].copy()}
+        own = {"bonds_left" if name == "left" else name: memory[name].copy() for name in ("left", "moves", "dwells")}
         if not truth:
             return own
         distance = beam_rewards.goal_distance(truth, memory).sum(1)
@@ -240,7 +227,6 @@ class BeamManipulation(ScopeEnv):
     probe (physics/beam_rates.py, knock_on.py). Conversion to four bonds, ejection, healing and contamination beside it
     (physics/graphene.py). Drift, misplacement and the finder's errors are design parameters.
 
-    ## Vectorized environment
     `make_vec(..., num_envs=1024)` is native; lane i equals `make(...).reset(seed=seed + i)`.
 
     ## Sources

@@ -67,7 +67,8 @@ class Settings(BaseModel):
     frame: Frame = Frame()
     dwell: Dwell = Dwell()
     reach: float = Field(2 * BOND, ge=0.5 * BOND, le=5 * BOND)  # m, of either component of the beam's place
-    goal_distance: float = Field(50e-10, ge=2 * BOND, le=100e-10)  # m, farthest; goals lie in the first image
+    goal_distance: float = Field(50e-10, ge=2 * BOND, le=100e-10)  # m, farthest
+    goal_field: float = Field(1.0, gt=0.2, le=1)  # share of the first field in which goals lie
     tolerance: float = Field(0.71e-10, gt=0, lt=BOND)  # m, |Si - goal| below this is success
     tracker: Tracker = Tracker()
     patience: int = Field(10, ge=1, le=1000)  # images in a row without one of the atoms, after which it is given up

@@ -12,6 +12,7 @@ import numpy as np
 
 from probegym.envs import beam_lattice
 from probegym.envs.beam_settings import BOND, Settings, Tracker
+from probegym.envs.frames import grey_levels
 from probegym.hardware_bridge.commands import Lanes, Readings
 
 
@@ -31,6 +32,12 @@ def _orders(n: int) -> np.ndarray:
     return np.array(list(permutations(range(n))))
 
 
+def keep_image(m: Lanes, taken: Readings, on: np.ndarray) -> None:
+    """Grey levels of the images, where the task shows some."""
+    if "image" in m:
+        m["image"][on] = grey_levels(taken.values["image"][on])[0]
+
+
 def begin(s: Settings, m: Lanes, taken: Readings, on: np.ndarray) -> None:
     """Lay goals out on the lattice around the first atom."""
     from probegym.physics import randomness
@@ -41,7 +48,7 @@ def begin(s: Settings, m: Lanes, taken: Readings, on: np.ndarray) -> None:
     relative = (located - located[:, :1]) / BOND
     at = beam_lattice.site(beam_lattice.steps(relative, axis[:, :1]), axis[:, :1])
     u = randomness.uniform(m["key"][on], 0, "goals", s.atoms)
-    half, radius = 0.5 * s.frame.field_of_view, min(s.goal_distance, 1.5 * s.frame.field_of_view)
+    half, radius = 0.5 * s.goal_field * s.frame.field_of_view, min(s.goal_distance, 1.5 * s.frame.field_of_view)
     goals = beam_lattice.goals(u, axis[:, 0], at, located[:, 0] / BOND, half / BOND, radius / BOND)
     m["anchor"][on], m["anchored"][on] = located[:, 0], m["elapsed"][on] - 0.5 * taken.time[on]
     m["at"][on], m["goals"][on], m["axis"][on] = BOND * at, BOND * goals, axis
@@ -109,7 +116,7 @@ def aim(s: Settings, m: Lanes, taken: Readings, on: np.ndarray) -> None:
     m["left"][on] = np.abs(m["bonds"]).sum((1, 2))[on]
     m["reached"][on] = m["left"][on] == 0
     outside = np.abs(m["located"] - m["centre"][:, None]).max((1, 2)) > 0.5 * s.frame.follow * s.frame.field_of_view
-    m["centre"] = np.where((on & outside)[:, None], m["located"].mean(1), m["centre"])
+    m["centre"] = np.where((on & outside)[:, None], 0.5 * (m["located"].max(1) + m["located"].min(1)), m["centre"])
 
 
 def goal_map(s: Settings, m: Lanes) -> np.ndarray:

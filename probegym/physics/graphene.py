@@ -48,8 +48,8 @@ def empty(lanes: int, silicon: int, gaussians: int) -> dict[str, np.ndarray]:
 def expose(sheets: dict[str, np.ndarray], probes: np.ndarray, beam: np.ndarray, keys: np.ndarray) -> None:
     """Let happen what does while the beam is on; changes silicon, vacancy, cluster and events in place.
 
-    beam: (lanes, 6) x, y in m in the sheet's frame, s, half sides in m of the field that is scanned (0: the beam is parked)
-    and the inversion rate per neighbour (1/s) while it is. Lanes of 0 s stay. keys: (lanes,) uint64. probes: (states, side, side)
+    beam: (lanes, 8) x, y in m at first and their velocity in m/s, in the sheet's frame; s; half sides in m of the field that is
+    scanned (0: the beam is parked) and the inversion rate per neighbour (1/s) while it is. Lanes of 0 s stay. keys: (lanes,) uint64. probes: (states, side, side)
     float32 of beam_rates.current_density, of which ``optics`` picks one a lane.
     """
     s, kernel = sheets, native.library("graphene").expose

@@ -215,10 +215,9 @@ class GrapheneTwin(LaneTwin):
         if (dwell[where] < 0).any() or (dwell[where] > LONGEST_DWELL).any():
             raise Refused(f"a dwell time must be from 0 to {LONGEST_DWELL:g} s, asked were {dwell[where].min():g} to {dwell[where].max():g} s")
         seconds = np.where(where, dwell, 0.0)
-        moved = s["velocity"] * (s["clock"] + 0.5 * seconds)[:, None]
-        beam = np.zeros((self.lanes, 6))
-        beam[:, :2] = asked + s["offset"] - moved + s["noise"][:, 1:2] * randomness.normal(s["key"], s["count"], "misplacement", 2)
-        beam[:, 2] = seconds
+        beam = np.zeros((self.lanes, 8))
+        beam[:, :2] = asked + s["offset"] - s["velocity"] * s["clock"][:, None] + s["noise"][:, 1:2] * randomness.normal(s["key"], s["count"], "misplacement", 2)
+        beam[:, 2:4], beam[:, 4] = -s["velocity"], seconds
         damage = self._expose(beam, "events")
         time = np.where(seconds > 0, seconds + c.dwell_overhead, 0.0)
         s["clock"] += time
@@ -291,9 +290,9 @@ class GrapheneTwin(LaneTwin):
         rates[:, RATES.index("contamination")] = s["contamination"]
         if not c.scan_events:
             rates[:, [RATES.index(name) for name in ("ejection", "conversion", "loss")]] = 0.0
-        beam = np.zeros((self.lanes, 6))
-        beam[:, :2], beam[:, 2], beam[:, 3:5] = centre, seconds, half
-        beam[:, 5] = s["scanned"] / (4 * half.prod()) if c.scan_events else 0.0
+        beam = np.zeros((self.lanes, 8))
+        beam[:, :2], beam[:, 4], beam[:, 5:7] = centre, seconds, half
+        beam[:, 7] = s["scanned"] / (4 * half.prod()) if c.scan_events else 0.0
         return self._expose(beam, f"events {part}", self.sheets | {"rates": rates})
 
     def _image(self, seats: np.ndarray, shape: tuple[int, int], view: float, centre: np.ndarray, dwell_time: float, where: np.ndarray) -> np.ndarray:

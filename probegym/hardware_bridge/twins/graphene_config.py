@@ -123,6 +123,8 @@ class GrapheneConfig(_Table):
     def _consistent(self) -> GrapheneConfig:
         if (self.rates.kind == "physical") != (self.cross_sections.inversion is not None):
             raise ValueError("rates of the kind physical, and only those, need cross_sections.inversion")
+        if self.rates.kind == "physical" and self.rates.max_rate is not None:
+            raise ValueError("rates of the kind physical follow from cross_sections: leave max_rate out")
         if self.spread > self.field / 2:
             raise ValueError("spread must lie within the field")
         return self

@@ -60,6 +60,14 @@ static inline Pull pull_at(const Lane *p, double dx, double dy, double z)
     return w;
 }
 
+/* Cosine and sine of |u| <= pi by their series, within 4e-6. */
+static inline void turned(double u, double *c, double *s)
+{
+    double u2 = u * u;
+    *c = 1 - u2 * (1.0 / 2 - u2 * (1.0 / 24 - u2 * (1.0 / 720 - u2 * (1.0 / 40320 - u2 * (1.0 / 3628800 - u2 * (1.0 / 479001600 - u2 * (1.0 / 87178291200)))))));
+    *s = u * (1 - u2 * (1.0 / 6 - u2 * (1.0 / 120 - u2 * (1.0 / 5040 - u2 * (1.0 / 362880 - u2 * (1.0 / 39916800 - u2 * (1.0 / 6227020800)))))));
+}
+
 /* Where an adatom of the hollow that lies dx, dy from the apex rests, from the hollow: by Newton's method from the last place, downhill
  * where the surface of energy is not convex. Returns the neighbour in whose half it ends up, or -1. */
 static int settle(const Lane *p, int b, double dx, double dy, double z, double shift[2])
@@ -74,7 +82,10 @@ static int settle(const Lane *p, int b, double dx, double dy, double z, double s
         if (-c60 * s + s60 * x > half) return 1; /* the hops follow each other by 120 degrees, those of b = 1 as well */
         if (-c60 * s - s60 * x > half) return 2;
         Pull w = pull_at(p, dx + shift[0], dy + shift[1], z);
-        double angle = 2 * M_PI / 3 + k * s, c = cos(angle), n = sin(angle), C = cos(q * x), S = sin(q * x), c2 = 2 * c * c - 1, n2 = 2 * n * c;
+        double c, n, C, S; /* of the angle 2 pi / 3 + k s, which is pi away from where the series are best, and across */
+        turned(k * s - M_PI / 3, &c, &n), turned(q * x, &C, &S);
+        c = -c, n = -n;
+        double c2 = 2 * c * c - 1, n2 = 2 * n * c;
         double ms = v[0] * w.m[0] + v[1] * w.m[1], mx = v[0] * w.m[1] - v[1] * w.m[0];
         double Ms = v[0] * v[0] * p->stretch_xx + 2 * v[0] * v[1] * p->stretch_xy + v[1] * v[1] * p->stretch_yy, Mx = p->stretch_xx + p->stretch_yy - Ms;
         double Mc = v[0] * v[1] * (p->stretch_yy - p->stretch_xx) + (v[0] * v[0] - v[1] * v[1]) * p->stretch_xy;
@@ -91,7 +102,7 @@ static int settle(const Lane *p, int b, double dx, double dy, double z, double s
         double size = sqrt(ds * ds + dc * dc), most = size > 0.25 ? 0.25 / size : 1;
         ds *= most, dc *= most;
         shift[0] += v[0] * ds - v[1] * dc, shift[1] += v[1] * ds + v[0] * dc;
-        if (size < 0.02) break; /* A; the next step would be a hundredth of it */
+        if (size < 0.03) break; /* A; the next step would be its square */
     }
     return -1;
 }
@@ -289,7 +300,11 @@ void drag(int lanes, int count, int samples, const double *numbers, const Lane *
             if (k >= 0) {
                 to = k < 2046 ? fmin(1, from + stride / length) : 1;
                 time = duration * (to - from);
-                if (length <= 0) break;
+                if (length <= 0) { /* nothing changes any more */
+                    for (int a = 0; a < count; a++)
+                        if (inside[a]) note(tracks + a, 1, tracks[a].x[tracks[a].count - 1], tracks[a].y[tracks[a].count - 1]);
+                    break;
+                }
             }
             lowest = 9 * p.barrier;
             tip_x = sx + to * ex, tip_y = sy + to * ey;

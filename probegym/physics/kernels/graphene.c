@@ -11,7 +11,8 @@
 #define MOST_SILICON 8
 #define MOST_VACANCIES 32
 #define MOST_CLUSTERS 8
-#define NEAR 4.0e-10 /* carbon further than this from a parked beam is not knocked out */
+#define NEAR 4.0e-10     /* carbon further than this from a parked beam is not knocked out */
+#define STEP 1.0e-11     /* m that a beam may drift at constant rates */
 #define MOST_EVENTS 100000
 #define MOST_PROCESSES (7 * MOST_SILICON + 2 * 49 + MOST_VACANCIES + MOST_CLUSTERS + 1)
 
@@ -23,8 +24,9 @@ typedef struct {
     double kind, simple, inversion, ejection, conversion, loss, healing, contamination, radius, cleaning, variance;
 } Rates;
 
-/* What the beam does; one row a call: position in the specimen's frame, s; half sides of the scanned field (0: parked) and the rate of inversion there. */
-typedef struct { double x, y, seconds, half_x, half_y, scanned; } Beam;
+/* What the beam does; one row a call: position in the specimen's frame at first, its velocity there, s; half sides of the scanned
+ * field (0: parked) and the rate of inversion in it. */
+typedef struct { double x, y, vx, vy, seconds, half_x, half_y, scanned; } Beam;
 
 typedef struct {
     const Frame *frame;
@@ -216,30 +218,35 @@ static Sheet sheet_of(int l, const double *frame, const double *rates, int gauss
                    (Site *)silicon + (size_t)l * silicons, (Site *)vacancy + (size_t)l * vacancies, (Cluster *)cluster + (size_t)l * clusters};
 }
 
-/* Gillespie's direct method (1977, 10.1021/j100540a008): every event changes the rates, so the clock of the next starts anew. */
-void expose(int lanes, const double *frame, const double *rates, int gaussians, const double *mixture, int pixels, double pixel, const float *probe, const int32_t *optics,
-            int silicons, int32_t *silicon, int vacancies, int32_t *vacancy, int clusters, double *cluster,
+/* Gillespie's direct method (1977, 10.1021/j100540a008): every event changes the rates, so the clock of the next starts anew.
+ * A drifting beam goes in steps of at most STEP, with the rates of the middle of each. */
+void expose(int lanes, const double *frame, const double *rates, int gaussians, const double *mixture, int pixels, double pixel, const float *probe,
+            const int32_t *optics, int silicons, int32_t *silicon, int vacancies, int32_t *vacancy, int clusters, double *cluster,
             const double *beam, const uint64_t *keys, int64_t *events)
 {
     Process list[MOST_PROCESSES];
     for (int l = 0; l < lanes; l++) {
-        const Beam *b = (const Beam *)beam + l;
-        if (!(b->seconds > 0)) continue;
+        Beam b = ((const Beam *)beam)[l];
+        if (!(b.seconds > 0)) continue;
         Sheet s = sheet_of(l, frame, rates, gaussians, mixture, pixels, pixel, probe, optics, silicons, silicon, vacancies, vacancy, clusters, cluster);
-        double left = b->seconds;
-        for (int turn = 0; turn < MOST_EVENTS; turn++) {
+        double steps = ceil(b.seconds * hypot(b.vx, b.vy) / STEP), each = steps > 1 ? b.seconds / steps : b.seconds, left = each;
+        b.x += 0.5 * each * b.vx, b.y += 0.5 * each * b.vy;
+        for (int turn = 0, step = 1; turn < MOST_EVENTS; turn++) {
             uint64_t key = mix(keys[l] + GOLDEN * (uint64_t)(turn + 1));
-            int n = processes(&s, b, list);
+            int n = processes(&s, &b, list);
             double total = 0, sum = 0;
             for (int k = 0; k < n; k++) total += list[k].rate;
-            if (!(total > 0)) break;
-            left += log(unit(mix(key + 1))) / total;
-            if (left <= 0) break;
+            if (total > 0) left += log(unit(mix(key + 1))) / total;
+            if (!(total > 0) || left <= 0) {
+                if (step++ >= steps) break;
+                b.x += each * b.vx, b.y += each * b.vy, left = each;
+                continue;
+            }
             double chosen = unit(mix(key + 2)) * total;
             int k = 0;
             for (; k < n - 1; k++)
                 if ((sum += list[k].rate) > chosen) break;
-            happen(&s, b, list + k, mix(key + 3), events + (size_t)l * EVENTS);
+            happen(&s, &b, list + k, mix(key + 3), events + (size_t)l * EVENTS);
         }
     }
 }
