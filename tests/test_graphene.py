@@ -308,7 +308,7 @@ def test_a_sheet_holds_as_many_vacancies_as_it_says():
 
 
 def test_a_lane_is_the_same_alone_and_in_a_batch():
-    n = 1100  # more than two tiles
+    n = 4200  # more than two tiles
     rates = {"conversion": 1e-22, "ejection": 1e-22, "healing": 0.1, "contamination": 0.05, "cleaning": 0.1}
     whole = sheets(n, **rates)
     beam = np.zeros((n, 8))
@@ -316,7 +316,7 @@ def test_a_lane_is_the_same_alone_and_in_a_batch():
     keys = np.arange(n, dtype=np.uint64) + np.uint64(99)
     graphene.expose(whole, NO_PROBE, beam, keys)
     assert len({tuple(row) for row in whole["events"]}) > 3
-    for lane in (0, 600, 1099):
+    for lane in (0, 2600, 4199):
         one = sheets(1, **rates)
         graphene.expose(one, NO_PROBE, beam[lane : lane + 1], keys[lane : lane + 1])
         assert all(np.array_equal(one[name][0], whole[name][lane]) for name in one)

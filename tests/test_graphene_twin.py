@@ -140,6 +140,25 @@ def test_the_image_shows_silicon_where_it_is_found():
         assert np.hypot((column - 31.5) * pixel - place[0], (row - 31.5) * pixel - place[1]) < 1.5 * pixel
 
 
+def test_an_image_of_a_drifting_sample_is_sheared():
+    """The row that passes over the atom meets it where it then is; the finder tells its place at the middle of the frame."""
+    world = twin(40, drift=1.5e-10, spread=0.9e-9)
+    seen, speed = look(world, image=True), world.truth()["velocity"]
+    pixel = 3e-9 / 64
+    for frame, place, drift in zip(seen["image"], seen["position"][:, 0], speed, strict=True):
+        row, column = np.unravel_index(frame.argmax(), frame.shape)
+        there = place + drift * ((row + 0.5) / 64 * 2.0 - 1.0)
+        assert np.hypot((column - 31.5) * pixel - there[0], (row - 31.5) * pixel - there[1]) < 1.7 * pixel
+
+
+def test_jitter_displaces_rows():
+    steps = []
+    for jitter in (0.0, 1e-10):
+        images = look(twin(10, jitter=jitter, beam_current=1e-9), image=True)["image"]
+        steps.append(np.abs(np.diff(images, axis=1)).mean() / images.mean())
+    assert steps[1] > 1.3 * steps[0]
+
+
 def test_counts_are_poisson_and_follow_current_and_time():
     world, frames = twin(1, efficiency=0.5), []
     for dwell in (1e-4, 2e-4):

@@ -31,8 +31,8 @@ from probegym.errors import ProbeGymError
 
 SPECIMENS, TRIES = 12, 8  # of a batch, and of each specimen
 KNOWN_EVERY = 3
-TAUGHT = 0.3  # share of the updates in which the network learns what images tell
-LESSONS_KEPT, LESSON_STEPS, LESSON_ROWS = 60_000, 60, 2048
+TAUGHT = 0.6  # share of the updates in which the network learns what images tell
+LESSONS_KEPT, LESSON_STEPS, LESSON_ROWS = 60_000, 80, 1024
 BOLD, SHARP = 3.0, 8.0  # of the scores when actions are drawn, in the first part and then
 EPOCHS, CLIP, ENTROPY, KEPT = 2, 0.2, 0.001, 0.5  # KEPT: share of the decisions that are learned from
 LEAST_ERROR = 0.003  # relative; what is below does not count
@@ -46,7 +46,7 @@ class IsingTraining:
     env_id: str = "probegym/IsingInference-v0"
     scenario: str = "train"
     known: str = "train-known"
-    updates: int = 240
+    updates: int = 60
     learning_rate: float = 2e-3
     seed: int = 1
 

@@ -80,8 +80,13 @@ class BeamManipulationTask(Task):
             if (begun := on & ~wanting).any():
                 beam_tracking.begin(self.settings, m, taken, begun)
             if not wanting.any():
-                return
-        raise ProbeGymError(f"the atom finder has not seen {self.settings.atoms} Si in {FIRST_LOOKS} images: move to another place of the sample")
+                break
+        else:
+            raise ProbeGymError(f"the atom finder has not seen {self.settings.atoms} Si in {FIRST_LOOKS} images: move to another place of the sample")
+        for _ in range(self.settings.watch - 1):
+            taken = yield self._image(m), None
+            m["elapsed"] += taken.time
+            beam_tracking.watch(self.settings, m, taken, taken.measurements > 0)
 
     def _dwell(self, action: np.ndarray) -> np.ndarray:
         d = self.settings.dwell

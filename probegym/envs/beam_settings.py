@@ -71,6 +71,7 @@ class Settings(BaseModel):
     goal_field: float = Field(1.0, gt=0.2, le=1)  # share of the first field in which goals lie
     tolerance: float = Field(0.71e-10, gt=0, lt=BOND)  # m, |Si - goal| below this is success
     tracker: Tracker = Tracker()
+    watch: int = Field(1, ge=1, le=20)  # images before the first step; two or more show the drift
     patience: int = Field(10, ge=1, le=1000)  # images in a row without one of the atoms, after which it is given up
     prices: Prices = Prices()
 

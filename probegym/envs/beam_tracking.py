@@ -87,6 +87,14 @@ def follow(s: Settings, m: Lanes, taken: Readings, on: np.ndarray, passed: np.nd
     m["folds"] = np.where(found, taken.values["folds"], m["folds"])
 
 
+def watch(s: Settings, m: Lanes, taken: Readings, on: np.ndarray) -> None:
+    """An image before the first step, for the sake of the drift alone."""
+    keep_image(m, taken, on)
+    follow(s, m, taken, on, taken.time)
+    aim(s, m, taken, on)
+    m["outcome"][on], m["images"][on], m["moves"][on] = 0, 0, 0
+
+
 def _gain(t: Tracker, variances: np.ndarray, passed: np.ndarray, atoms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Kalman gains (lanes, 2) for shift and velocity, and the new variances (lanes, 3) of shift, both, velocity."""
     shift, both, velocity = variances.T

@@ -11,8 +11,8 @@ _TERRACE = np.array([{"terrace_width": 1.0, "meander_period": 1e-6}.get(name, 0.
 
 
 def topographs(
-    positions: np.ndarray, present: np.ndarray, apparent_height: np.ndarray, work_function: np.ndarray, centre: np.ndarray, velocity: np.ndarray,
-    noise: np.ndarray, noise_key: np.ndarray, shape: tuple[int, int], field_of_view: float, line_time: float, bias: float, current: float,
+    positions: np.ndarray, present: np.ndarray, apparent_height: np.ndarray, work_function: np.ndarray, centre: np.ndarray,
+    velocity: np.ndarray, noise: np.ndarray, noise_key: np.ndarray, shape: tuple[int, int], field_of_view: float, line_time: float, bias: float, current: float,
 ) -> np.ndarray:  # fmt: skip
     """Images (lanes, rows, columns) float32 in m; an adatom is a Gaussian of Tersoff & Hamann's width (1985, 10.1103/PhysRevB.31.805).
 
@@ -26,6 +26,6 @@ def topographs(
     placed = np.concatenate([positions, np.zeros((*positions.shape[:2], 2))], -1)
     placed[..., 2] = np.where(present, apparent_height[:, None], 0.0)
     return stm.topographs(
-        apex, np.zeros((lanes, 2, 3)), np.full(lanes, shape[0]), np.zeros(lanes), np.tile(_TERRACE, (lanes, 1)), np.zeros(lanes, np.uint64), centre,
-        -velocity, noise, noise_key, placed, shape, field_of_view, line_time, bias, current,
+        apex, np.zeros((lanes, 2, 3)), np.full(lanes, shape[0]), np.zeros(lanes), np.tile(_TERRACE, (lanes, 1)), np.zeros(lanes, np.uint64),
+        centre, -velocity, noise, noise_key, placed, shape, field_of_view, line_time, bias, current,
     )  # fmt: skip

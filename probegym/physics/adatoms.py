@@ -72,13 +72,13 @@ def rows(spacing, barrier, stacking, temperature, orientation, apparent_height, 
     tip: (lanes, 7) offset x and y of the atom that pulls (m), depth (eV), range (1/m) and equilibrium distance (m) of the well,
     stretch of distances along one axis of the tip, and that axis' angle (rad).
     """
-    offset, depth, reach, rest, stretch, angle = tip[:, :2], *tip[:, 2:].T
+    x, y, depth, reach, rest, stretch, angle = (tip[:, column] for column in range(7))
     c, s, more = np.cos(angle), np.sin(angle), (1 + stretch) ** 2 - 1
     columns = (
         ANGSTROM * spacing, barrier, stacking, constants.k / constants.e * temperature, np.full(len(tip), attempt_rate),
-        2 * decay_constant(work_function) / ANGSTROM, np.full(len(tip), ANGSTROM * contact), ANGSTROM * apparent_height, ANGSTROM * offset[:, 0],
-        ANGSTROM * offset[:, 1], depth, reach / ANGSTROM, ANGSTROM * rest, 1 + more * c * c, more * c * s, 1 + more * s * s, np.cos(orientation),
-        np.sin(orientation),
+        2 * decay_constant(work_function) / ANGSTROM, np.full(len(tip), ANGSTROM * contact), ANGSTROM * apparent_height,
+        ANGSTROM * x, ANGSTROM * y, depth, reach / ANGSTROM, ANGSTROM * rest,
+        1 + more * c * c, more * c * s, 1 + more * s * s, np.cos(orientation), np.sin(orientation),
     )  # fmt: skip
     return np.ascontiguousarray(np.stack(columns, 1))
 
@@ -106,19 +106,18 @@ def nearest_sites(points: np.ndarray, origin: np.ndarray, spacing: np.ndarray, o
     area = axes[:, 0, 0] * axes[:, 1, 1] - axes[:, 0, 1] * axes[:, 1, 0]
     u = (r[..., 0] * axes[:, None, 1, 1] - r[..., 1] * axes[:, None, 1, 0]) / area[:, None]
     v = (r[..., 1] * axes[:, None, 0, 0] - r[..., 0] * axes[:, None, 0, 1]) / area[:, None]
-    best, least = None, None
-    for kind in (0, 1):
-        i, j = _rounded(u - (kind + 1) / 3, v - (kind + 1) / 3)
-        du, dv = u - i - (kind + 1) / 3, v - j - (kind + 1) / 3
-        away = du * du + dv * dv + du * dv  # squared distance over the spacing's square
-        site = np.stack([i, j, np.full_like(i, kind)], -1)
-        best = site if best is None else np.where((away < least)[..., None], site, best)
-        least = away
-    return best.astype(np.int32)
+    sites, away = [], []
+    for third in (1 / 3, 2 / 3):
+        i, j = _rounded(u - third, v - third)
+        du, dv = u - i - third, v - j - third
+        sites.append(np.stack([i, j], -1))
+        away.append(du * du + dv * dv + du * dv)  # squared distance over that of neighbours
+    hcp = away[1] < away[0]
+    return np.concatenate([np.where(hcp[..., None], sites[1], sites[0]), hcp[..., None]], -1).astype(np.int32)
 
 
 def _rounded(u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Nearest point of a hexagonal lattice by its two coordinates along axes 60 degrees apart: the worst of three is put right."""
+    """Nearest point of a hexagonal lattice by coordinates along axes 60 degrees apart: of three rounded ones the worst is put right."""
     w = -u - v
     i, j, k = np.round(u), np.round(v), np.round(w)
     du, dv, dw = np.abs(u - i), np.abs(v - j), np.abs(w - k)
@@ -155,8 +154,8 @@ def threshold(told: np.ndarray, rest: float = 1.0) -> np.ndarray:
 
 
 def drag(
-    told: np.ndarray, keys: np.ndarray, sites: np.ndarray, status: np.ndarray, origin: np.ndarray, start: np.ndarray, end: np.ndarray, bias: np.ndarray,
-    current: np.ndarray, speed: float, samples: int, noise: np.ndarray, pickup: np.ndarray, onset: np.ndarray, efficiency: float = 0.0,
+    told: np.ndarray, keys: np.ndarray, sites: np.ndarray, status: np.ndarray, origin: np.ndarray, start: np.ndarray, end: np.ndarray,
+    bias: np.ndarray, current: np.ndarray, speed: float, samples: int, noise: np.ndarray, pickup: np.ndarray, onset: np.ndarray, efficiency: float = 0.0,
     step: float = STEP, rest: float = REST, threads: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]]:  # fmt: skip
     """Approach at ``start``, drag at constant height to ``end``, retract; returns (sites, status, trace, told), the inputs unchanged.

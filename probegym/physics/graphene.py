@@ -27,7 +27,7 @@ RATES = ("kind", "simple", "inversion", "ejection", "conversion", "loss", "heali
 """Columns of a lane's rates: the kind of the inversion rate (KINDS), 1/s of the simple one; cross-section times electrons per
 second in m^2/s (inversion, ejection, conversion, loss); 1/s; m; 1/s; and the variance of a Gaussian probe in m^2, 0: use the table."""
 KINDS = {"published": 0, "mixture": 0, "simple": 1, "physical": 2}
-TILE = 512
+TILE = 2048  # a thread more pays only above
 SITE_AREA = 0.75 * np.sqrt(3) * BOND**2
 
 
