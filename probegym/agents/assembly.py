@@ -20,7 +20,7 @@ from probegym.errors import ProbeGymError
 
 STEP, KEEP_OUT, CLOSER = 2e-9, 1e-9, 0.6e-9  # m; CLOSER where no path keeps out
 PATIENCE = 5  # drags until a path is planned anew
-GROWTHS, TREES = 400, 8
+GROWTHS, TREES = 200, 4
 
 
 def clear(start: np.ndarray, end: np.ndarray, obstacles: np.ndarray, radius: float) -> bool:
@@ -38,23 +38,26 @@ def path(start: np.ndarray, goal: np.ndarray, obstacles: np.ndarray, limits: flo
     if clear(start, goal, obstacles, radius):
         count = max(1, int(np.ceil(np.hypot(*(goal - start)) / STEP - 1e-9)))
         return start + (goal - start) * (np.arange(1, count + 1) / count)[:, None]
+    if (np.hypot(*(obstacles - goal).T) < radius).any():
+        return None
     found = [way for way in (_tree(start, goal, obstacles, limits, radius, rng) for _ in range(TREES)) if way is not None]
     return min(found, key=len) if found else None
 
 
 def _tree(start: np.ndarray, goal: np.ndarray, obstacles: np.ndarray, limits: float, radius: float, rng: np.random.Generator) -> np.ndarray | None:
-    nodes, parents = [start], [-1]
+    nodes, parents, count = np.tile(start, (GROWTHS + 1, 1)), [-1], 1
     for _ in range(GROWTHS):
         aim = goal if rng.random() < 0.1 else rng.uniform(-limits, limits, 2)
-        near = int(np.hypot(*(np.array(nodes) - aim).T).argmin())
-        far = np.hypot(*(aim - nodes[near]))
-        new = nodes[near] + (aim - nodes[near]) * min(1.0, STEP / max(far, 1e-15))
+        apart = ((nodes[:count] - aim) ** 2).sum(1)
+        near = int(apart.argmin())
+        new = nodes[near] + (aim - nodes[near]) * min(1.0, STEP / max(float(apart[near]) ** 0.5, 1e-15))
         if not clear(nodes[near], new, obstacles, radius):
             continue
-        nodes.append(new)
+        nodes[count] = new
         parents.append(near)
+        count += 1
         if np.hypot(*(goal - new)) <= STEP and clear(new, goal, obstacles, radius):
-            way, at = [goal], len(nodes) - 1
+            way, at = [goal], count - 1
             while parents[at] >= 0:
                 way.append(nodes[at])
                 at = parents[at]

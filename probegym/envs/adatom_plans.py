@@ -14,18 +14,29 @@ if TYPE_CHECKING:
 BEYOND = (0.0, 0.05e-9, 0.1e-9, 0.15e-9, 0.2e-9)  # m, how far past the site a tip is taken
 BEHIND = (0.0, 0.2e-9)  # m, how far behind the atom it comes down
 REPEATS = 3
+HARM = 10e-9  # m of error that an atom stuck or lost counts in a trial
 
 
 def best(task: AdatomManipulationTask, truth: Lanes, memory: Lanes) -> np.ndarray:
-    """Drag the atom that is farthest from its goal to the hollow site nearest to that: the drag that leads there in most trials."""
+    """The straight drag that brings one atom from beyond its goal's tolerance to the hollow site nearest to that in most trials."""
+    lanes = len(memory["key"])
+    order, apart = task.goals.assigned(memory["achieved"], memory["desired"])
+    least, action = np.full(lanes, np.inf), np.zeros((lanes, task.settings.components), np.float32)
+    for which in range(task.settings.atoms):
+        missed, trial = _tried(task, truth, memory, order[:, which], which)
+        missed = np.where((apart[:, which] < task.goals.tolerance) & (apart.max(1) > task.goals.tolerance), 1.0, missed)
+        better = missed < least - 1e-15
+        least, action = np.where(better, missed, least), np.where(better[:, None], trial, action)
+    return action
+
+
+def _tried(task: AdatomManipulationTask, truth: Lanes, m: Lanes, chosen: np.ndarray, which: int) -> tuple[np.ndarray, np.ndarray]:
+    """How far from goal ``which`` atom ``chosen`` (lanes,) comes to rest after the best drag, (lanes,) m and more for harm, and that drag."""
     from probegym.physics import adatoms, randomness
 
-    s, m, lanes = task.settings, memory, np.arange(len(memory["key"]))
-    order, apart = task.goals.assigned(m["achieved"], m["desired"])
-    which = apart.argmax(1)
-    chosen = order[lanes, which]
+    s, lanes = task.settings, np.arange(len(chosen))
     drift = m["position"][:, -1] - m["start"][:, -1] if s.anchor else 0.0
-    goal = m["goal"][lanes, which] + drift
+    goal = m["goal"][:, which] + drift
     lattice = truth["origin"], truth["spacing"], truth["orientation"]
     site = adatoms.nearest_site(goal[:, None], *lattice)[:, 0]
     atom, found, offset = truth["position"][lanes, chosen], m["position"][lanes, chosen], truth["tip"][:, :2]
@@ -44,7 +55,7 @@ def best(task: AdatomManipulationTask, truth: Lanes, memory: Lanes) -> np.ndarra
                 np.zeros((len(lanes), 2)), *(np.full(len(lanes), np.inf) for _ in range(2)), efficiency=0.0,
             )  # fmt: skip
             rest = adatoms.site_positions(sites, *lattice)[lanes, chosen]
-            missed += np.hypot(*(rest - goal).T) + 1e-9 * (told["stuck"] + told["crashed"] + (status != truth["status"]).any(1))
+            missed += np.hypot(*(rest - goal).T) + HARM * ((status != truth["status"]).any(1) | (told["crashed"] > 0))
         better = missed < least - 1e-15
         least, action = np.where(better, missed, least), np.where(better[:, None], trial, action)
-    return action
+    return least / REPEATS, action

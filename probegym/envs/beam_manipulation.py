@@ -33,8 +33,7 @@ class BeamManipulationTask(Task):
             self.settings = s = Settings(**settings)
         except ValidationError as error:
             raise ProbeGymError(f"scenario, task.{explain(error)}") from error
-        n, pixels = s.atoms, s.frame.pixels
-        self.shows_image, self.shows_state = s.observe != "state", s.observe != "image"
+        n, pixels, self.shows_image, self.shows_state = s.atoms, s.frame.pixels, s.observe != "state", s.observe != "image"
         far = {"goal": (n, 2), "bonds": (n, 3), "drift": (n, 2), "correction": (n, 2)}
         one = {"axis": (n, 2), "found": (n,), "four_fold": (n,), "outcome": (5,), "treated": (n,)}
         boxes = {name: spaces.Box(-FAR, FAR, shape, np.float32) for name, shape in far.items()}

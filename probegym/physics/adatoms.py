@@ -140,8 +140,8 @@ def touching(positions: np.ndarray, spacing: np.ndarray) -> np.ndarray:
 def threshold(told: np.ndarray, rest: float = 1.0) -> np.ndarray:
     """Conductance in S, (lanes,), of a tip started above the adatom from which on it follows in nearly every direction.
 
-    The hardest one lies midway between two hops, where the adatom chooses neither; 10 degrees are left out on both sides. It follows if a barrier on the way falls to k T ln(nu rest), so that it
-    hops within ``rest`` seconds. told: ``rows(...)``, the tip without its offset.
+    The hardest one lies midway between two hops, where the adatom chooses neither; 10 degrees are left out on both sides. It follows
+    if a barrier on the way falls to k T ln(nu rest), so that it hops within ``rest`` s. told: ``rows(...)``; the offset is left out.
     """
     column = dict(zip(FIELDS, told.T, strict=True))
     climbed, out = np.ascontiguousarray(column["energy"] * np.log(column["attempt_rate"] * rest)), np.empty(len(told))

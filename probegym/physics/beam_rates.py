@@ -147,7 +147,7 @@ def _intensities(energy: float, semiangle_cutoff: float, names: tuple[str, ...],
     blur = np.exp(-2 * np.pi**2 * source_size**2 * (kx**2 + ky**2))[:, : GPTS // 2 + 1]
     spots, shares = np.polynomial.hermite_e.hermegauss(7 if focal_spread else 1)
     wave = np.zeros((GPTS, GPTS), complex)
-    for state in np.asarray(coefficients, float).reshape(-1, len(names)):
+    for state in np.atleast_2d(np.asarray(coefficients, float)):
         total = np.zeros((GPTS, GPTS))
         for spot, share in zip(spots, shares / shares.sum(), strict=True):
             chi = np.einsum("i,ij->j", np.concatenate([[focal_spread * spot], state]), basis)

@@ -96,10 +96,10 @@ class AdatomConfig(BaseModel):
     temperature: Sampled = _default(5.0)  # K
     attempt_rate: float = Field(1e12, ge=1e9, le=1e14)  # 1/s
     apparent_height: Sampled = _default(0.09e-9)  # m
-    adatoms: Adatoms = Adatoms()
-    tip: Tip = Tip()
+    adatoms: Adatoms = _default({})
+    tip: Tip = _default({})
     contact: float = Field(0.29e-9, ge=0.1e-9, le=0.5e-9)  # m, distance of the nuclei at one conductance quantum
-    tip_change: Change = Change()
+    tip_change: Change = _default({})
     onset: Sampled = _default(0.07)  # V above which electrons excite hops
     efficiency: float = Field(1e-11, ge=0, le=1)  # hops an electron at twice the onset
     pickup_conductance: Sampled = _default(100e-6)  # S at which 63 % of the adatoms go to the tip, (G / this)^4 of the others

@@ -65,7 +65,7 @@ static Point seat(const Sheet *s, const Site *a, int *folds)
     return p;
 }
 
-static inline double cubic(const double w[4], const float *v, int stride) { return w[0] * v[0] + w[1] * v[stride] + w[2] * v[2 * stride] + w[3] * v[3 * stride]; }
+static inline double cubic(const double w[4], const float *v) { return w[0] * v[0] + w[1] * v[1] + w[2] * v[2] + w[3] * v[3]; }
 
 static void weights(double t, double w[4]) /* Catmull-Rom */
 {
@@ -81,7 +81,7 @@ static double density(const Sheet *s, double x, double y)
     if (!(u >= 1 && u < s->pixels - 2 && v >= 1 && v < s->pixels - 2)) return 0;
     int i = (int)u, j = (int)v;
     weights(u - i, wu), weights(v - j, wv);
-    for (int k = 0; k < 4; k++) total += wu[k] * cubic(wv, s->probe + (size_t)(i - 1 + k) * s->pixels + j - 1, 1);
+    for (int k = 0; k < 4; k++) total += wu[k] * cubic(wv, s->probe + (size_t)(i - 1 + k) * s->pixels + j - 1);
     return total > 0 ? total : 0;
 }
 
@@ -210,8 +210,8 @@ static void happen(Sheet *s, const Beam *b, const Process *p, uint64_t key, int6
     events[p->kind]++;
 }
 
-static Sheet sheet_of(int l, const double *frame, const double *rates, int gaussians, const double *mixture, int pixels, double pixel, const float *probe, const int32_t *optics,
-                      int silicons, int32_t *silicon, int vacancies, int32_t *vacancy, int clusters, double *cluster)
+static Sheet sheet_of(int l, const double *frame, const double *rates, int gaussians, const double *mixture, int pixels, double pixel, const float *probe,
+                      const int32_t *optics, int silicons, int32_t *silicon, int vacancies, int32_t *vacancy, int clusters, double *cluster)
 {
     return (Sheet){(const Frame *)frame + l, (const Rates *)rates + l, mixture + (size_t)l * gaussians * 4, gaussians,
                    optics ? probe + (size_t)optics[l] * pixels * pixels : probe, pixels, pixel, silicons, vacancies, clusters,
@@ -302,7 +302,8 @@ int populate(int lanes, const double *frame, const uint64_t *keys, double spread
         memset(list, 0, sizeof(Site) * silicons);
         uint64_t key = keys[l];
         for (int k = 0, turn = 0; k < silicons; turn++) {
-            double far = spread * sqrt(unit(mix(key + GOLDEN * (uint64_t)(2 * turn + 1)))), angle = 2 * M_PI * unit(mix(key + GOLDEN * (uint64_t)(2 * turn + 2)));
+            uint64_t draw = key + GOLDEN * (uint64_t)(2 * turn + 1);
+            double far = spread * sqrt(unit(mix(draw))), angle = 2 * M_PI * unit(mix(draw + GOLDEN));
             Site a = nearest(f, far * cos(angle), far * sin(angle));
             Point p = place(f, &a);
             int taken = 0;
@@ -334,7 +335,8 @@ void perforate(int lanes, const double *frame, const uint64_t *keys, double spre
             if (beside[(size_t)l * silicons + k] && !listed(list, silicons, &n) && !listed(s.vacancy, vacancies, &n)) vacate(&s, n);
         }
         for (int k = 0; k < more; k++) {
-            double far = spread * sqrt(unit(mix(key + GOLDEN * (uint64_t)(2 * k + 101)))), angle = 2 * M_PI * unit(mix(key + GOLDEN * (uint64_t)(2 * k + 102)));
+            uint64_t draw = key + GOLDEN * (uint64_t)(2 * k + 101);
+            double far = spread * sqrt(unit(mix(draw))), angle = 2 * M_PI * unit(mix(draw + GOLDEN));
             Site n = nearest((const Frame *)frame + l, far * cos(angle), far * sin(angle));
             if (!listed(list, silicons, &n) && !listed(s.vacancy, vacancies, &n)) vacate(&s, n);
         }
