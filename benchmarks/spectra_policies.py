@@ -75,6 +75,7 @@ def main() -> None:
     parser.add_argument("--worlds", nargs="*", default=(*RUGGED, *OTHERS))
     parser.add_argument("--budget", type=int, help="spectra, fewer than the scenario allows")
     parser.add_argument("--agents", nargs="*", help="only these opponents")
+    parser.add_argument("--seed", type=int, default=EVALUATION_SEED, help="of the first episode")
     parser.add_argument("--oracle", action="store_true", help="play the oracle too")
     parser.add_argument("--search", type=int, default=0, help="search fixed weights on so many episodes of each rugged world instead")
     parser.add_argument("--save", type=Path, help="folder that receives one .npz a world")
@@ -92,15 +93,15 @@ def main() -> None:
                 if arguments.agents is not None and name not in ("policy", *arguments.agents):
                     continue
                 episodes = arguments.episodes if world in RUGGED else arguments.other_episodes
-                results[world][name] = r = play(agent, variant(folder, world, kind), episodes, EVALUATION_SEED, arguments.budget)
+                results[world][name] = r = play(agent, variant(folder, world, kind), episodes, arguments.seed, arguments.budget)
                 print(f"{world} {name}: regret {r['regret'].mean():.3f}, {r['seconds']:.2f} s an episode", flush=True)
             if arguments.save:
                 arguments.save.mkdir(parents=True, exist_ok=True)
                 np.savez_compressed(arguments.save / f"policies-{world}{arguments.budget or ''}.npz", **{f"{n}/{k}": v for n, r in results[world].items() for k, v in r.items()})
-    report(results)
+    report(results, arguments.seed)
 
 
-def report(results: dict[str, dict[str, dict]]) -> None:
+def report(results: dict[str, dict[str, dict]], seed: int) -> None:
     """Print the tables of ``results``, world -> agent -> figures."""
     header = ("world", "agent", "regret mean", "95 %", "median", "rank mean", "best found", "p mean", "p ranks")
     pools = {world: agents for world, agents in results.items()}
@@ -114,11 +115,11 @@ def report(results: dict[str, dict[str, dict]]) -> None:
             p = [f"{test(agents['policy']['regret'], r['regret']):.1e}" if name != "policy" else "" for test in (paired, ranks)]
             rows.append((world, name, f"{r['regret'].mean():.3f}", f"{low:.3f}-{high:.3f}", f"{np.median(r['regret']):.3f}",
                          f"{r['rank'].mean():.1f}", f"{(r['rank'] < 1).mean():.0%}", *p))  # fmt: skip
-    table(f"Steering, SpectrumExploration-v0, final regret, seeds from {EVALUATION_SEED}", header, rows)
+    table(f"Steering, SpectrumExploration-v0, final regret, seeds from {seed}", header, rows)
     best = [(world, min((n for n in FIXED if n in agents), key=lambda n: agents[n]["regret"].mean())) for world, agents in pools.items()]
     table("Best fixed acquisition function", ("world", "which"), best)
     raw = {world: {name: {k: r[k] for k in ("rank", "regret")} for name, r in agents.items()} for world, agents in results.items()}
-    json_line("spectra_policies", seed=EVALUATION_SEED, results=raw)
+    json_line("spectra_policies", seed=seed, results=raw)
 
 
 if __name__ == "__main__":

@@ -58,10 +58,10 @@ def jumps(first: torch.Tensor, leave: torch.Tensor, onward: torch.Tensor, dwell:
     first: (...) 1/s of the jump there; leave: of any first jump; onward: (3, ...) from there.
     """
     on = onward[0] + onward[1] + onward[2]
-    gap = on - leave
-    gap = torch.where(gap.abs() < 1e-5, torch.full_like(gap, 1e-5), gap)
     reached = first / leave.clamp_min(1e-9) * (1 - torch.exp(-leave * dwell))
-    there = torch.minimum((first * (torch.exp(-leave * dwell) - torch.exp(-on * dwell)) / gap).clamp_min(0), reached)
+    apart = ((on - leave).abs() * dwell).clamp_min(1e-4)  # where both are equal, as by symmetry, the mean over the dwell is the value
+    mean = torch.exp(-torch.minimum(on, leave) * dwell) * (1 - torch.exp(-apart)) / apart
+    there = torch.minimum(first * dwell * mean, reached)
     further = (reached - there) / on.clamp_min(1e-9)
     return torch.stack([there, further * onward[0], further * onward[1], further * onward[2]])
 

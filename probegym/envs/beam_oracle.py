@@ -65,14 +65,14 @@ def progress(lobe: np.ndarray, bonds: np.ndarray, dwells: np.ndarray, image: flo
     gain_two = (value(bonds)[:, None, None] - value(bonds[:, None, None] - unit[:, None] + unit))[..., None]
     share = second / np.maximum(on, 1e-12)[:, :, None]
     out = np.empty((len(lobe), len(dwells), rate.shape[2]))
-    for index_, dwell in enumerate(dwells):
+    for number, dwell in enumerate(dwells):
         gone = -np.expm1(-leave * dwell)
         reached = first / np.maximum(leave, 1e-12)[:, None] * gone[:, None]
-        gap = on - leave[:, None]
-        gap = np.where(np.abs(gap) < 1e-6, 1e-6, gap)
-        there = np.minimum(first * (np.exp(-leave * dwell)[:, None] - np.exp(-on * dwell)) / gap, reached)
+        apart = np.maximum(np.abs(on - leave[:, None]) * dwell, 1e-6)  # where both are equal, as by symmetry, the mean over the dwell is the value
+        mean = np.exp(-np.minimum(on, leave[:, None]) * dwell) * -np.expm1(-apart) / apart
+        there = np.minimum(first * dwell * mean, reached)
         further = (reached - there)[:, :, None] * share
-        out[:, index_] = ((there * gain_one).sum(1) + (further * gain_two).sum((1, 2))) / (dwell + image)
+        out[:, number] = ((there * gain_one).sum(1) + (further * gain_two).sum((1, 2))) / (dwell + image)
     return out
 
 
