@@ -86,3 +86,30 @@ class GridTable(Dragger):
 
     def recipe(self, distance: np.ndarray) -> list[Recipe]:
         return [self.table[row] for row in np.searchsorted(self.edges, distance)]
+
+
+CORRECTED = FIXED
+ALONG = 1.2  # lattice constants between tip and atom up to which it came along
+
+
+class CorrectedDrag(Dragger):
+    """The fixed drag, shifted by how far beside the tip atoms came to rest in the drags that are remembered."""
+
+    def __init__(self, recipe: Recipe = CORRECTED, share: float = 1.0):
+        self.fixed, self.share = recipe, share
+
+    def recipe(self, distance: np.ndarray) -> list[Recipe]:
+        return [self.fixed] * len(distance)
+
+    def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
+        task, action = episodes.task, super().act(observation, episodes)
+        s = task.settings
+        if not s.remembered:
+            return action
+        records = observation["observation"][:, 2 * s.adatoms :].reshape(len(action), s.remembered, -1).astype(float)
+        missed = records[:, :, -2:]
+        along = (records[:, :, s.components] > 0) & (np.hypot(*np.moveaxis(missed, -1, 0)) < ALONG)
+        beside = self.share * s.lattice * (missed * along[..., None]).sum(1) / np.maximum(along.sum(1), 1)[:, None]
+        action[:, -6:-4] -= (beside / s.drag.start).astype(np.float32)
+        action[:, -4:-2] -= (beside / s.drag.end).astype(np.float32)
+        return np.clip(action, -1, 1)

@@ -18,7 +18,6 @@ from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Command, DragTip, Lanes, LocateAdatoms, Readings
 from probegym.scenarios import explain
 
-
 STRETCHES = 64  # of a trace, whose means are compared
 
 
