@@ -374,7 +374,7 @@ def test_a_wrong_scenario_is_named(kind, scenario):
 
 @pytest.fixture
 def small(monkeypatch):
-    for name, value in {"SPECIMENS": 2, "TRIES": 2, "LESSON_STEPS": 3, "EPOCHS": 1}.items():
+    for name, value in {"SPECIMENS": 2, "TRIES": 2, "EPOCHS": 1}.items():
         monkeypatch.setattr(train_ising, name, value)
     return train_ising.IsingTraining(updates=4)
 

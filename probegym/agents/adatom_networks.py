@@ -1,10 +1,13 @@
 """Networks of the policies that drag adatoms (torch, within SAC of Stable-Baselines3).
 
-The actor starts from the straight drag, whose end is the goal, and learns what is added to that; the critics are told how far from
-the goal a drag ends, in lattice constants as in the records of earlier drags.
+The actor starts from a straight drag at a high conductance, shifted by how far beside the tip atoms came to rest before, and learns
+what is added to that; the critics are told how far from the goal such a drag would end. What is shipped is the running average
+of the actor's weights (Polyak & Juditsky 1992, 10.1137/0330046).
 """
 
 from __future__ import annotations
+
+import copy
 
 import gymnasium as gym
 import torch
@@ -14,63 +17,89 @@ from stable_baselines3.sac.policies import Actor, MultiInputPolicy
 from torch import nn
 
 LATTICE = 2 / 0.288  # lattice constants in the unit of positions and of the end of a drag
-END = slice(2, 4)  # of an action: where the drag ends
-FARTHEST = 0.97  # of an end that the actor starts from
-NARROW = -1.5  # logarithm of the spread that the actor starts with
+START = 0.4 / 0.288  # the same, in the unit of its start
+ALONG = 1.2  # lattice constants between the tip's end and the atom up to which it came along
+CLOSEST = 0.97  # to the ends of the ranges of an action that the actor starts from
+NARROW, HIGH = -1.5, 1.5  # logarithm of the spread that the actor starts with; conductance, before it is squashed
+MEMORY = 0.998  # of the average, from one step to the next
 
 
-def way(observations: dict[str, torch.Tensor]) -> torch.Tensor:
-    """From the atom to its goal (b, 2)."""
-    return observations["desired_goal"] - observations["achieved_goal"]
+class Shown(BaseFeaturesExtractor):
+    """All that is shown in a row (b, features), before it the way to the goal and how far beside the tip atoms came to rest.
 
+    drags: how many an observation remembers.
+    """
 
-class Seen(BaseFeaturesExtractor):
-    """The way to the goal in lattice constants, and all that is shown, in a row (b, features)."""
-
-    def __init__(self, observation_space: gym.spaces.Dict):
+    def __init__(self, observation_space: gym.spaces.Dict, drags: int):
         sizes = {name: gym.spaces.utils.flatdim(space) for name, space in observation_space.spaces.items()}
-        super().__init__(observation_space, sum(sizes.values()) + sizes["desired_goal"])
+        super().__init__(observation_space, sum(sizes.values()) + 5)
+        self.drags = drags
+        self.record = (sizes["observation"] - 2) // max(drags, 1)
+
+    def beside(self, observation: torch.Tensor) -> torch.Tensor:
+        """X and y (b, 2) in lattice constants, mean of the drags that brought the atom along, and whether there are any (b, 1)."""
+        if not self.drags:
+            return torch.zeros_like(observation[:, :1]).expand(-1, 3)
+        records = observation[:, 2:].reshape(-1, self.drags, self.record)
+        missed = records[:, :, -2:]
+        along = ((records[:, :, 6] > 0.5) & ((missed * missed).sum(2) < ALONG**2)).float()[..., None]
+        count = along.sum(1)
+        return torch.cat([(missed * along).sum(1) / count.clamp_min(1.0), count.clamp_max(1.0)], 1)
 
     def forward(self, observations: dict[str, torch.Tensor]) -> torch.Tensor:
-        return torch.cat([LATTICE * way(observations), *observations.values()], 1)
+        way = LATTICE * (observations["desired_goal"] - observations["achieved_goal"])
+        return torch.cat([way, self.beside(observations["observation"]), *observations.values()], 1)
 
 
 class DragActor(Actor):
-    """Adds what it has learnt to the straight drag."""
+    """Adds what it has learnt to the shifted straight drag."""
 
     def get_action_dist_params(self, obs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
-        mean, log_std, more = super().get_action_dist_params(obs)
-        aim = way(obs).clamp(-FARTHEST, FARTHEST)
+        features = self.extract_features(obs, self.features_extractor)
+        latent = self.latent_pi(features)
+        way, beside = features[:, :2], features[:, 2:4]
+        aim = torch.cat([-beside / START, (way - beside) / LATTICE], 1).clamp(-CLOSEST, CLOSEST)
         straight = 0.5 * torch.log((1 + aim) / (1 - aim))  # the distribution is squashed by tanh
-        before, end, after = mean[:, : END.start], mean[:, END], mean[:, END.stop :]
-        return torch.cat([before, end + straight, after], 1), log_std, more
+        level = torch.zeros_like(beside) + torch.tensor([0.0, HIGH])
+        mean = self.mu(latent) + torch.cat([straight, level], 1)
+        return mean, self.log_std(latent).clamp(-20, 2), {}
 
 
 class DragCritic(ContinuousCritic):
-    """Sees beside the action how far from the goal it ends."""
+    """Sees beside the action how far from the goal it would end."""
 
     def __init__(self, *args, features_dim: int, **kwargs):
         super().__init__(*args, features_dim=features_dim + 2, **kwargs)
 
     def forward(self, obs: dict[str, torch.Tensor], actions: torch.Tensor) -> tuple[torch.Tensor, ...]:
         features = self.extract_features(obs, self.features_extractor)
-        beside = LATTICE * (actions[:, END] - way(obs))
-        told = torch.cat([features, beside, actions], 1)
+        off = LATTICE * actions[:, 2:4] + features[:, 2:4] - features[:, :2]
+        told = torch.cat([features, off, actions], 1)
         return tuple(network(told) for network in self.q_networks)
 
 
 class DragPolicy(MultiInputPolicy):
-    """Actor and critics of SAC for AdatomManipulation with one atom whose place is shown."""
+    """Actor and critics for AdatomManipulation with one atom whose place is shown; ``drags``: how many an observation remembers."""
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs | {"features_extractor_class": Seen, "net_arch": [128, 128]})
-        nn.init.zeros_(self.actor.mu.weight)
-        nn.init.zeros_(self.actor.mu.bias)
-        nn.init.zeros_(self.actor.log_std.weight)
-        nn.init.constant_(self.actor.log_std.bias, NARROW)
+    def __init__(self, *args, drags: int, **kwargs):
+        own = {"features_extractor_class": Shown, "features_extractor_kwargs": {"drags": drags}, "net_arch": [128, 128]}
+        super().__init__(*args, **kwargs | own)
+        for layer, bias in ((self.actor.mu, 0.0), (self.actor.log_std, NARROW)):
+            nn.init.zeros_(layer.weight)
+            nn.init.constant_(layer.bias, bias)
+        self.average = copy.deepcopy(self.actor).requires_grad_(False)
+        self.register_buffer("followed", torch.zeros(()))
 
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> DragActor:
         return DragActor(**self._update_features_extractor(self.actor_kwargs, features_extractor)).to(self.device)
 
     def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> DragCritic:
         return DragCritic(**self._update_features_extractor(self.critic_kwargs, features_extractor)).to(self.device)
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Let the average follow the actor by one step, faster at first."""
+        self.followed += 1
+        share = 1 - min(MEMORY, 1 - 1 / float(1 + self.followed / 3))
+        for mean, weight in zip(self.average.parameters(), self.actor.parameters(), strict=True):
+            mean.lerp_(weight, share)

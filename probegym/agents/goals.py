@@ -43,7 +43,7 @@ def options(steps: int, components: int) -> dict[str, Any]:
     Discount and hindsight are those of Chen et al. (2022), 10.1038/s41467-022-35149-w; the rest suits a training of some minutes.
     """
     return {
-        "replay_buffer_class": GoalReplay, "replay_buffer_kwargs": {"n_sampled_goal": 3, "goal_selection_strategy": "future"}, "gamma": 0.9,
+        "replay_buffer_class": GoalReplay, "replay_buffer_kwargs": {"n_sampled_goal": 1, "goal_selection_strategy": "future"}, "gamma": 0.9,
         "buffer_size": int(np.clip(steps, 1000, 200_000)), "learning_starts": min(2000, steps // 2), "batch_size": 256, "tau": 0.01,
         "learning_rate": _falling, "ent_coef": "auto_0.05", "target_entropy": -1.5 * components,
     }  # fmt: skip

@@ -11,7 +11,6 @@ import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +31,6 @@ from probegym.errors import ProbeGymError
 
 ALGORITHMS = {"ppo": PPO, "sac": SAC}
 LANES = 16
-NETWORKS = {"adatom_manipulation": "probegym.agents.adatom_networks:DragPolicy"}
-"""Family of environments -> networks made for SAC in it."""
 
 
 class ScopeVecEnv(VecEnv):
@@ -117,14 +114,14 @@ def checkpoint_path(folder: str | os.PathLike) -> Path:
     return Path(folder) / "checkpoint.pt"
 
 
-def _networks(training: Training, envs: ScopeVectorEnv) -> str | type:
-    """SB3's own, or those made for a family of environments where the scenario shows what they need."""
-    names = {"observation", "achieved_goal", "desired_goal"}
+def _networks(training: Training, envs: ScopeVectorEnv) -> dict[str, Any]:
+    """The networks: SB3's own, or those made for an environment where the scenario shows one atom and its goal."""
     task = envs.episodes.task
-    if training.algorithm == "sac" and task.family in NETWORKS and names <= set(envs.single_observation_space.spaces) and envs.single_action_space.shape == (6,):
-        module, name = NETWORKS[task.family].split(":")
-        return getattr(import_module(module), name)
-    return "MultiInputPolicy"
+    if training.algorithm != "sac" or task.family != "adatom_manipulation" or task.settings.atoms > 1 or task.settings.shown != "goals":
+        return {"policy": "MultiInputPolicy"}
+    from probegym.agents.adatom_networks import DragPolicy
+
+    return {"policy": DragPolicy, "policy_kwargs": {"drags": task.settings.remembered}}
 
 
 def build(training: Training, folder: Path) -> BaseAlgorithm:
@@ -143,8 +140,7 @@ def build(training: Training, folder: Path) -> BaseAlgorithm:
         own = {"buffer_size": kept, "learning_starts": min(1000, training.steps // 2), "gradient_steps": 4}
         if "achieved_goal" in envs.single_observation_space.spaces:
             own |= goals.options(training.steps, envs.single_action_space.shape[0])
-    policy = _networks(training, envs)
-    return ALGORITHMS[training.algorithm](policy, VecMonitor(ScopeVecEnv(envs)), **shared, **own)
+    return ALGORITHMS[training.algorithm](env=VecMonitor(ScopeVecEnv(envs)), **_networks(training, envs), **shared, **own)
 
 
 def save(model: BaseAlgorithm, training: Training, folder: Path) -> None:
@@ -208,6 +204,8 @@ class _Watch(BaseCallback):
             self.saved = self.num_timesteps
 
     def _on_step(self) -> bool:
+        if hasattr(self.model.policy, "average"):
+            self.model.policy.follow()
         if self.n_calls % 10 == 0:
             returns, successes = [episode["r"] for episode in self.model.ep_info_buffer], list(self.model.ep_success_buffer)
             self.tell(Progress(self.num_timesteps, _mean(returns), _mean(successes)))
@@ -243,7 +241,7 @@ class _Deterministic(nn.Module):
     def forward(self, *observations: torch.Tensor) -> torch.Tensor:
         observation = dict(zip(self.names, observations, strict=True))
         if not self.ppo:
-            return torch.tanh(self.policy.actor.get_action_dist_params(observation)[0])
+            return torch.tanh(getattr(self.policy, "average", self.policy.actor).get_action_dist_params(observation)[0])
         features = self.policy.extract_features(observation, self.policy.pi_features_extractor)
         chosen = self.policy.action_net(self.policy.mlp_extractor.forward_actor(features))
         return chosen.argmax(1) if self.discrete else chosen.clamp(-1, 1)

@@ -1,0 +1,122 @@
+"""Draws the pictures of BeamManipulation's documentation: ``python docs/make_images_beam.py`` from the repository root, a few minutes.
+
+With the folder of a training as argument also its curve.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import gymnasium as gym
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from PIL import Image
+
+import probegym  # noqa: F401  registers the environments
+from probegym.agents import beam_networks
+from probegym.agents.bundle import BundlePolicy
+from probegym.agents.evaluate import EVALUATION_SEED, evaluate
+from probegym.agents.registry import make_agent
+
+ENV_ID, POLICY = "probegym/BeamManipulation-v0", "beam-manipulation"
+FOLDER = Path(__file__).parent / "images"
+SHOWN, EPISODES = EVALUATION_SEED + 16, 100
+COLOURS = {"beam-manipulation": "#c8553d", "bayesian-greedy": "#30475e", "bayesian-curious": "#8d6a9f", "greedy-tuned": "#e7b85c", "oracle": "#000000"}
+
+
+def episode() -> None:
+    """An episode of the policy, moving, and in the middle."""
+    env = gym.make(ENV_ID, scenario="id", render_mode="rgb_array").unwrapped
+    observation, _ = env.reset(seed=SHOWN)
+    policy, done, frames = BundlePolicy(POLICY), False, [env.render()]
+    policy.begin(1, 0)
+    while not done and len(frames) < 60:
+        observation, _, terminated, truncated, _ = env.step(policy.decide({name: value[None] for name, value in observation.items()})[0])
+        done = terminated or truncated
+        frames.append(env.render())
+    pictures = [Image.fromarray(frame).quantize(48) for frame in frames]
+    pictures[0].save(FOLDER / "beam_manipulation.gif", save_all=True, append_images=pictures[1:] + [pictures[-1]] * 4, duration=450, loop=0, optimize=True)
+
+
+def seen() -> None:
+    """What an image shows: the lattice, the atom, the goal, and the hidden rates."""
+    env = gym.make(ENV_ID, scenario="both", render_mode="rgb_array").unwrapped
+    env.reset(seed=SHOWN)
+    for _ in range(3):
+        env.step(env.episodes.task.oracle(env.episodes.truth, env.episodes.memory)[0])
+    Image.fromarray(env.render()).save(FOLDER / "beam_manipulation.png")
+
+
+def beliefs() -> None:
+    """What the policy believes of the rates after some dwells, beside the truth; four episodes."""
+    after = (2, 6, 12)
+    figure, axes = plt.subplots(4, len(after) + 1, figsize=(9.6, 9.4), layout="constrained")
+    envs = gym.make_vec(ENV_ID, num_envs=4, scenario="id", autoreset_mode="Disabled")
+    observation, _ = envs.reset(seed=SHOWN)
+    policy = BundlePolicy(POLICY)
+    policy.begin(4, 0)
+    belief = beam_networks.RateBelief(beam_networks.prior())
+    rates, grid = belief.rates()[0], belief.grid.numpy()
+    lobes = envs.episodes.truth["lobe"].copy()
+    for dwell in range(max(after) + 1):
+        if dwell in after:
+            column = after.index(dwell) + 1
+            mean = (torch.softmax(torch.from_numpy(policy.memory["belief"]), 1) @ rates.T).numpy()
+            for axis, values, lobe in zip(axes[:, column], mean, lobes, strict=True):
+                axis.scatter(*grid.T, c=values, s=70, cmap="inferno", vmin=0, vmax=lobe.max(), marker="h")
+                axis.set_title(f"believed after {dwell} dwells", fontsize=9)
+        observation, *_ = envs.step(policy.decide(observation))
+    for axis, lobe in zip(axes[:, 0], lobes, strict=True):
+        axis.imshow(lobe.T, origin="lower", extent=(-2, 2, -2, 2), cmap="inferno", vmin=0)
+        axis.set_title(f"hidden, up to {lobe.max():.2g} / s", fontsize=9)
+    for axis in axes.flat:
+        axis.plot([0, 1], [0, 0], "o", mfc="none", mec="#8fd3f4", ms=6)
+        axis.set(xlim=(-2.1, 2.1), ylim=(-2.1, 2.1), aspect="equal", xticks=[-2, 0, 2], yticks=[-2, 0, 2])
+        axis.set_facecolor("#101216")
+        axis.tick_params(labelsize=7)
+    figure.suptitle("rate of the swap with the right-hand neighbour by the beam's place, bonds", fontsize=10)
+    figure.savefig(FOLDER / "beam_beliefs.png", dpi=90)
+
+
+def times() -> None:
+    """Share of episodes that have reached their goal by the time."""
+    figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.6), sharey=True, layout="constrained")
+    for axis, (scenario, title) in zip(axes, {"id": "unknown rates, drift, misplacement", "published-free": "published rates"}.items(), strict=True):
+        for name, colour in COLOURS.items():
+            results = evaluate(make_agent(name, ENV_ID), ENV_ID, scenario, EPISODES)
+            reached = np.sort(np.where(results.success, results.costs["time"], np.inf))
+            axis.step(np.append(reached, 600), np.append(np.arange(1, EPISODES + 1), results.success.sum()) / EPISODES, where="post", color=colour,
+                      lw=2.2 if name == POLICY else 1.3, ls=":" if name == "oracle" else "-", label=name)  # fmt: skip
+        axis.set(xlabel="microscope-seconds", title=title, xlim=(0, 600), ylim=(0, 1.02))
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("share at the goal")
+    axes[1].legend(fontsize=8, frameon=False)
+    figure.savefig(FOLDER / "beam_times.png", dpi=110)
+
+
+def curve(folder: Path) -> None:
+    """Mean seconds of the training batches, actions drawn by chance."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log = EventAccumulator(str(folder / "tensorboard"))
+    log.Reload()
+    points = np.array([(event.step, event.value) for event in log.Scalars("train/seconds")])
+    figure, axis = plt.subplots(figsize=(6, 3.2), layout="constrained")
+    axis.plot(*points.T, ".", color="#b0b0b0", ms=4)
+    smooth = np.convolve(points[:, 1], np.ones(9) / 9, "valid")
+    axis.plot(points[4:-4, 0], smooth, color="#c8553d", lw=2)
+    axis.set(xlabel="updates", ylabel="seconds to the goal, training batch")
+    axis.grid(alpha=0.3)
+    figure.savefig(FOLDER / "beam_curve.png", dpi=110)
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    episode(), seen(), beliefs(), times()
+    if len(sys.argv) > 1:
+        curve(Path(sys.argv[1]))
