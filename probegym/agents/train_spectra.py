@@ -33,7 +33,10 @@ ROUND = 80  # gradient steps
 KEPT = 24  # steps of each episode that are learned from
 ROUNDS_KEPT = 20
 FIXED = ((1, 0.1, 0, 0), (1, 0.3, 0, 0), (1, 0.6, 0, 0), (1, 1, 0, 0), (0.5, 1, 0, 0), (1, 0.5, 0.5, 0), (1, 0.3, 0, 0.5), (1, 0.3, 0, -0.3))
-GRID = tuple({"trust": t, "stretch": s, "margin": 0.1} for t in (0.0, 1.0, 3.0) for s in (1.0, 1.5))
+PLAYED = tuple({"trust": t, "stretch": s, "margin": m} for t in (0.0, 1.0, 3.0) for s, m in ((1.0, 0.1), (1.5, 0.1), (2.0, 0.0)))
+"""Constants of the policy while it trains, drawn for each scenario and round."""
+GRID = tuple(constants for constants in PLAYED if constants["margin"])
+"""Constants to choose from at the end."""
 MOST_EPISODES = 60  # to choose constants by, as every step trains a deep kernel
 
 
@@ -114,7 +117,7 @@ class Trainer:
         for at, envs in enumerate(self.envs):
             observation, _ = envs.reset(seed=self._seed(number) + at * c.lanes)
             led = range(c.lanes) if not self.update else range(0, c.lanes, 2)
-            agent = Student(self.policy(**GRID[rng.integers(len(GRID))]), {lane: FIXED[rng.integers(len(FIXED))] for lane in led})
+            agent = Student(self.policy(**PLAYED[rng.integers(len(PLAYED))]), {lane: FIXED[rng.integers(len(FIXED))] for lane in led})
             agent.begin(c.lanes, 0)
             steps = int(envs.episodes.limits["measurements"]) - envs.episodes.task.settings.first
             keep = rng.random((steps, c.lanes)).argsort(0) < KEPT
