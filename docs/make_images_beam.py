@@ -60,7 +60,7 @@ def beliefs() -> None:
     observation, _ = envs.reset(seed=SHOWN)
     policy = BundlePolicy(POLICY)
     policy.begin(4, 0)
-    belief = beam_networks.RateBelief(beam_networks.prior())
+    belief = beam_networks.RateBelief(*beam_networks.prior())
     rates, grid = belief.rates()[0], belief.grid.numpy()
     lobes = envs.episodes.truth["lobe"].copy()
     for dwell in range(max(after) + 1):

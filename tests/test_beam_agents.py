@@ -11,10 +11,10 @@ import probegym  # noqa: F401  registers the environments
 from probegym.agents import beam_networks, train_beam
 from probegym.agents.base import OracleAgent
 from probegym.agents.baselines_beam import BayesianGreedy, FixedGreedy, RandomNearby, as_action, greedy_published
-from probegym.agents.beam_networks import DOUBT, Mover, RateBelief
+from probegym.agents.beam_networks import DOUBT, Mover, RateBelief, Student
 from probegym.agents.bundle import BundlePolicy
 from probegym.agents.evaluate import evaluate
-from probegym.agents.train_beam import BeamTraining, Student, Trainer
+from probegym.agents.train_beam import BeamTraining, Trainer
 from probegym.errors import ProbeGymError
 
 ENV_ID = "probegym/BeamManipulation-v0"
@@ -55,9 +55,10 @@ def test_chances_of_the_outcomes_are_those_of_the_twin(tmp_path, at, dwell):
     own = written(tmp_path, f"  extends: mixture\n  world: {{rates: {{more: 0, max_rate: {height}, along: {along}, across: {across}, variance: {variance}}}}}\n")
     envs = gym.make_vec(ENV_ID, num_envs=4000, scenario=own, autoreset_mode="Disabled")
     envs.reset(seed=0)
-    seen, *_ = envs.step(as_action(envs.episodes, np.tile(at, (4000, 1)), np.full(4000, dwell), np.zeros(4000, int)))
-    belief = RateBelief(lobe(height * (variance + beam_networks.BLUR) / variance, along, across, variance - beam_networks.BLUR))  # its blur undone
+    blur = beam_networks.BLUR  # undone
+    belief = RateBelief(lobe(height * variance / (variance - blur), along, across, variance - blur), np.zeros(1))
     place = int(((belief.grid - torch.tensor(at)) ** 2).sum(1).argmin())
+    seen, *_ = envs.step(as_action(envs.episodes, np.tile(belief.grid[place].numpy(), (4000, 1)), np.full(4000, dwell), np.zeros(4000, int)))
     rates = belief.rates()
     one = [rates[:, belief.turns[k][place]] for k in range(3)]
     leave = one[0][0] + one[1][0] + one[2][0]
@@ -69,7 +70,7 @@ def test_chances_of_the_outcomes_are_those_of_the_twin(tmp_path, at, dwell):
 
 def test_the_belief_finds_the_lobe_that_is_there():
     lobes = np.concatenate([lobe(0.3, 0.85, 0.0, 0.1), lobe(0.3, -1.0, 0.0, 0.1), lobe(0.01, 0.85, 0.0, 0.1)])
-    belief = RateBelief(lobes)
+    belief = RateBelief(lobes, np.full(3, -np.log(3.0)))
     rates = belief.rates()
     place = torch.tensor([int(((belief.grid - torch.tensor([1.0, 0.0])) ** 2).sum(1).argmin())])
     start = torch.full((1, 3), -np.log(3.0))
@@ -85,16 +86,24 @@ def test_information_is_none_where_all_lobes_are_equal_and_some_where_they_diffe
     bonds, clock, budget = torch.tensor([[3.0, -1.0, -2.0]]), torch.tensor([[2.0, 0.1, 10.0]]), torch.ones(1, 1)
     told = {}
     for name, lobes in {"equal": [lobe(0.3, 0.85, 0, 0.1)] * 2, "different": [lobe(0.3, 0.85, 0, 0.1), lobe(0.3, -1.5, 0, 0.1)]}.items():
-        mover = Mover(np.concatenate(lobes), curiosity=1.0)
+        mover = Mover(RateBelief(np.concatenate(lobes), np.full(2, -np.log(2.0))), curiosity=1.0)
         features = mover.candidates(mover.memory(1)[0], mover.belief.tables()[1], bonds, clock, budget)[2]
         told[name] = float(features[0, :, 1].max())
     assert abs(told["equal"]) < 1e-4 and 0.1 < told["different"] < np.log(2)
 
 
+def test_the_belief_at_the_start_is_a_distribution_that_favours_no_random_lobe():
+    mixture, start = beam_networks.prior()
+    assert mixture.shape == (beam_networks.RANDOM + beam_networks.NARROW, 8, 4)
+    assert np.exp(start).sum() == pytest.approx(1) and np.ptp(start[: beam_networks.RANDOM]) == 0
+    height, along, across, variance = mixture[beam_networks.RANDOM, 0]
+    assert height == pytest.approx(np.log(2) / 3) and (along, across, variance) == (0.85, 0.0, 0.1)
+
+
 def test_a_known_lobe_is_used_where_it_is():
     """The beam goes to the lobe's place as the good bond sees it."""
     for along, across in ((0.85, 0.0), (0.3, 1.2), (-0.7, 0.9)):
-        mover = Mover(lobe(0.3, along, across, 0.1))
+        mover = Mover(RateBelief(lobe(0.3, along, across, 0.1), np.zeros(1)))
         grid, spots = mover.belief.grid, len(mover.belief.grid)
         number = mover.candidates(mover.memory(1)[0], mover.belief.tables()[1], torch.tensor([[5.0, -2.0, -3.0]]), torch.tensor([[2.0, 0.1, 10.0]]), torch.ones(1, 1))[0]
         best = grid[int(number[0, 0]) % spots]
@@ -146,7 +155,7 @@ def test_a_place_is_the_same_in_both_axes(tmp_path):
 @pytest.fixture
 def small(monkeypatch):
     monkeypatch.setattr(train_beam, "WORLDS", 6)
-    monkeypatch.setattr(train_beam, "prior", lambda: beam_networks.prior(32))
+    monkeypatch.setattr(train_beam, "prior", lambda: beam_networks.prior(32, 4))
     return BeamTraining(scenario="mixture", updates=2)
 
 

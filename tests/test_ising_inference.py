@@ -173,6 +173,16 @@ def test_labels_are_shown_where_they_were_seen():
     assert (shown[32:, 32:] == truth[32:, 32:]).mean() > 0.95 > (shown[:32, :32] == truth[:32, :32]).mean() > 0.7
 
 
+def test_a_lane_that_begins_anew_leaves_the_others_as_they_are():
+    envs = gym.make_vec(ENV, num_envs=3, autoreset_mode="Disabled")
+    envs.reset(seed=0)
+    envs.step(np.array([[6, 4, 2, 1, 2]] * 3))
+    before = {name: array[1:].copy() for name, array in envs.episodes.memory.items()}
+    envs.reset(options={"reset_mask": np.array([True, False, False])})
+    after = envs.episodes.memory
+    assert all(np.array_equal(before[name], after[name][1:]) for name in before) and after["images"].tolist() == [1, 2, 2]
+
+
 # ---- rewards ----
 
 
@@ -374,7 +384,7 @@ def test_a_wrong_scenario_is_named(kind, scenario):
 
 @pytest.fixture
 def small(monkeypatch):
-    for name, value in {"SPECIMENS": 2, "TRIES": 2, "EPOCHS": 1}.items():
+    for name, value in {"SPECIMENS": 2, "TRIES": 2, "EPOCHS": 1, "CANDIDATES": 1}.items():
         monkeypatch.setattr(train_ising, name, value)
     return train_ising.IsingTraining(updates=4)
 
@@ -419,3 +429,11 @@ def test_an_untrained_network_is_a_patient_rule():
 def test_a_training_refuses_what_it_cannot_do(tmp_path):
     with pytest.raises(ProbeGymError, match="smaller seed"):
         train_ising.annealer(ENV, "train", 10**6, 8, tmp_path)
+
+
+def test_the_policy_knows_the_coupling_better_than_rules_that_expect_equilibrium():
+    policy = bundle.BundlePolicy("ising-inference")
+    for scenario in ("known", "far-mislabels"):
+        agents = {"policy": policy, "uniform": baselines_ising.UniformSweep(), "fisher": baselines_ising.MaximumFisher()}
+        error = {name: evaluate(agent, ENV, scenario, 24, seed=20_000).metrics["error"].mean() for name, agent in agents.items()}
+        assert error["policy"] < 0.85 * min(error["uniform"], error["fisher"]), scenario

@@ -59,7 +59,7 @@ class Dragger(Agent):
         return task.action(-behind * ahead, way + beyond * ahead, bias, conductance, chosen)
 
 
-FIXED = Recipe(10e-3, 6e-6)
+FIXED = Recipe(10e-3, 4e-6, 0.2e-9)
 
 
 class FixedDrag(Dragger):
@@ -73,7 +73,7 @@ class FixedDrag(Dragger):
 
 
 EDGES = (0.5e-9, 1.0e-9, 1.5e-9)  # m, between the rows of the table
-TABLE = (FIXED,) * (len(EDGES) + 1)
+TABLE = tuple(Recipe(5e-3, conductance, 0.2e-9) for conductance in (3e-6, 4e-6, 5e-6, 4e-6))
 
 
 class GridTable(Dragger):

@@ -1,6 +1,6 @@
 """How the beam-manipulation policy thinks: a belief over rate lobes, what every place and dwell promises, a choice (torch; exported to ONNX).
 
-The belief is exact for a finite set of lobes drawn from the distribution of training. Of every candidate, a place of the beam in
+The belief is exact for a finite set of lobes. Of every candidate, a place of the beam in
 the frame of the lattice and a dwell, it gives the expected progress and the information that the outcome will carry (the
 mutual information of outcome and lobe). A rule adds both up; a small network corrects it.
 """
@@ -13,13 +13,17 @@ import numpy as np
 import torch
 from torch import nn
 
+from probegym.agents.base import Agent
 from probegym.envs import beam_lattice
 from probegym.envs.beam_settings import BOND
+from probegym.envs.episodes import Episodes
+from probegym.envs.task import Observation
 
 SEEN = ("bonds", "outcome", "dwelt", "clock", "drift", "correction", "budget")
-SPACING, REACH = 1 / 3, 2.0  # bonds: of the places that the beam may be put at, and the farthest of them
-DWELLS = (0.4, 0.9, 2.0, 4.5, 10.0)  # s
-LOBES = 512
+SPACING, REACH = 0.85 / 3, 2.0  # bonds: of the places that the beam may be put at, and the farthest of them
+DWELLS = (0.5, 1.5, 4.0, 10.0)  # s
+RANDOM, NARROW = 512, 64  # lobes of the belief by kind; the first of the narrow ones is the human prior
+SHARES = (0.7, 0.1, 0.2)  # of belief at the start in random lobes, in narrow ones, and in the human prior
 BLUR = 0.015  # bonds^2, variance of where the beam really is
 DOUBT = 0.03  # share of outcomes that no lobe explains
 SHORTLIST = 64  # candidates that the network looks at
@@ -27,14 +31,24 @@ SHARPNESS = 40.0  # logits by which a candidate that is worth nothing lies below
 LANE, FEATURES, HIDDEN = 5, 14, 24  # features of all candidates alike, and of one; width of the network
 
 
-def prior(lobes: int = LOBES) -> np.ndarray:
-    """Mixtures (lobes, gaussians, 4) as physics/beam_rates.py draws them: the random rates of Schwarzer et al. 2023."""
-    from probegym.physics import beam_rates
+def prior(random: int = RANDOM, narrow: int = NARROW) -> tuple[np.ndarray, np.ndarray]:
+    """Mixtures (lobes, gaussians, 4), and the log of the belief in each (lobes,), before anything was seen.
+
+    The random rates of Schwarzer et al. 2023 as physics/beam_rates.py draws them; narrow lobes near the neighbour, as a probe of
+    atomic size has them, of 0.03 to 1 per second; and the published human prior.
+    """
+    from probegym.physics import beam_rates, randomness
     from probegym.scenarios.distributions import Distribution
 
-    keys = np.arange(lobes, dtype=np.uint64) * np.uint64(1_000_003) + np.uint64(77)
+    keys = np.arange(random, dtype=np.uint64) * np.uint64(1_000_003) + np.uint64(77)
     place, variance = Distribution(uniform=(-2.0, 3.0)), Distribution(uniform=(0.1, 5.0))
-    return beam_rates.draw_mixture(keys, 2.0, place, place, variance, Distribution(uniform=(0.01, 1.0)).sample(keys, "rates.max_rate"))
+    wide = beam_rates.draw_mixture(keys, 2.0, place, place, variance, Distribution(uniform=(0.01, 1.0)).sample(keys, "rates.max_rate"))
+    u = randomness.uniform(np.arange(narrow, dtype=np.uint64), 0, "narrow", 4)
+    near = np.zeros((narrow, *wide.shape[1:]))
+    near[:, 0] = np.column_stack([0.03 * (1 / 0.03) ** u[:, 0], 0.6 + 0.5 * u[:, 1], 0.4 * u[:, 2] - 0.2, 0.05 * 8 ** u[:, 3]])
+    near[0, 0] = beam_rates.HUMAN_PRIOR
+    shares = np.repeat([SHARES[0] / random, SHARES[2], SHARES[1] / (narrow - 1)], [random, 1, narrow - 1])
+    return np.concatenate([wide, near]), np.log(shares)
 
 
 def places() -> np.ndarray:
@@ -74,10 +88,10 @@ def doubted(chances: torch.Tensor) -> torch.Tensor:
 class RateBelief(nn.Module):
     """Weights of many lobes, sharpened by where the atom went in each dwell; outcomes: stayed, three bonds, elsewhere.
 
-    mixture: (lobes, gaussians, 4) height 1/s, along, across in bonds, variance in bonds^2; all lobes are equally likely at first.
+    mixture: (lobes, gaussians, 4) height 1/s, along, across in bonds, variance in bonds^2. start: (lobes,) log weights before any dwell.
     """
 
-    def __init__(self, mixture: np.ndarray):
+    def __init__(self, mixture: np.ndarray, start: np.ndarray):
         super().__init__()
         grid = places()
         u = beam_lattice.bonds(np.array([1.0, 0.0]))
@@ -86,6 +100,7 @@ class RateBelief(nn.Module):
         width = np.where(mixture[..., 3] > 0, mixture[..., 3], 1.0)
         blurred[..., 0], blurred[..., 3] = mixture[..., 0] * width / (width + BLUR), width + BLUR
         self.register_buffer("mixture", torch.tensor(blurred, dtype=torch.float32))
+        self.register_buffer("start", torch.tensor(start, dtype=torch.float32))
         self.register_buffer("views", torch.tensor(np.concatenate([grid[None], onward]), dtype=torch.float32))
         self.register_buffer("grid", torch.tensor(grid, dtype=torch.float32))
         self.register_buffer("turns", torch.tensor(turns(grid)))
@@ -134,17 +149,16 @@ class Mover(nn.Module):
     curiosity: bonds of progress that a nat of information is worth to the rule; without a network it is all there is.
     """
 
-    def __init__(self, mixture: np.ndarray, curiosity: float = 0.0, network: bool = False, blank: float = -0.9, reach: float = 2 * BOND):
+    def __init__(self, belief: RateBelief, curiosity: float = 0.0, network: bool = False, blank: float = -0.9, reach: float = 2 * BOND):
         super().__init__()
-        self.belief, self.curiosity, self.blank, self.reach = RateBelief(mixture), curiosity, blank, reach / BOND
+        self.belief, self.curiosity, self.blank, self.reach = belief, curiosity, blank, reach / BOND
         self.network = nn.Sequential(nn.Linear(FEATURES, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, 1)) if network else None
         if self.network is not None:
             nn.init.zeros_(self.network[-1].weight)
 
     def memory(self, lanes: int) -> list[torch.Tensor]:
         """What is known at the start."""
-        lobes = len(self.belief.mixture)
-        return [torch.full((lanes, lobes), -math.log(lobes)), torch.zeros(lanes, 1)]
+        return [self.belief.start.repeat(lanes, 1), torch.zeros(lanes, 1)]
 
     def candidates(self, log_weights: torch.Tensor, table: torch.Tensor, bonds: torch.Tensor, clock: torch.Tensor, budget: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Of the SHORTLIST best candidates by the rule: number (b, k), score by the rule (b, k), FEATURES for the network (b, k, f); of the lane (b, LANE).
@@ -205,3 +219,37 @@ class Mover(nn.Module):
         best = self.scores(rule, features).argmax(1, keepdim=True)
         action, place = self.action(number.gather(1, best)[:, 0], clock, drift, correction)
         return action, belief, place
+
+
+class Student(Agent):
+    """A policy that is still a torch module; ``generator``: to draw actions by their chances, and keep what was decided."""
+
+    def __init__(self, policy: Mover, generator: torch.Generator | None = None):
+        self.policy, self.generator = policy, generator
+
+    @torch.no_grad()
+    def begin(self, lanes: int, seed: int) -> None:
+        self.tables, self.memory = self.policy.belief.tables(), self.policy.memory(lanes)
+        self.kept: list[tuple[torch.Tensor, ...]] = []
+
+    @torch.no_grad()
+    def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
+        return self.decide(observation, np.flatnonzero(observation["bonds"].any((1, 2))))  # the others have arrived
+
+    @torch.no_grad()
+    def decide(self, observation: Observation, on: np.ndarray) -> np.ndarray:
+        """Actions of the lanes ``on``; the others get zeros."""
+        p = self.policy
+        bonds, outcome, dwelt, clock, drift, correction, budget = (torch.from_numpy(observation[name][on]) for name in SEEN)
+        lanes = torch.from_numpy(on)
+        belief = p.belief.update(self.memory[0][lanes], self.tables[0], self.memory[1][lanes, 0].long(), dwelt, outcome)
+        number, rule, features, lane = p.candidates(belief, self.tables[1], bonds[:, 0], clock, budget)
+        chances = torch.log_softmax(p.scores(rule, features), 1)
+        best = chances.argmax(1, keepdim=True) if self.generator is None else torch.multinomial(chances.exp(), 1, generator=self.generator)
+        if self.generator is not None:
+            self.kept.append((lanes, rule, features, lane, best, chances.gather(1, best)))
+        action, place = p.action(number.gather(1, best)[:, 0], clock, drift, correction)
+        self.memory[0][lanes], self.memory[1][lanes] = belief, place
+        whole = np.zeros((len(observation["budget"]), action.shape[1]), np.float32)
+        whole[on] = action.numpy()
+        return whole

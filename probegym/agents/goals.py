@@ -34,7 +34,7 @@ class GoalReplay(HerReplayBuffer):
 
 def _falling(left: float) -> float:
     """Learning rate when a share ``left`` of the training lies ahead."""
-    return 1e-3 * (0.1 + 0.9 * left)
+    return 1e-3 * (0.03 + 0.97 * left)
 
 
 def options(steps: int, components: int) -> dict[str, Any]:

@@ -66,8 +66,10 @@ BASELINES: dict[str | None, dict[str, Callable[[], Agent | Script]]] = {
     "beam_manipulation": {
         "random-nearby": baselines_beam.RandomNearby,
         "greedy-published": baselines_beam.greedy_published,
+        "greedy-bond": baselines_beam.FixedGreedy,
         "greedy-tuned": baselines_beam.greedy_tuned,
         "bayesian-greedy": baselines_beam.BayesianGreedy,
+        "bayesian-curious": baselines_beam.bayesian_curious,
     },
     "adatom_manipulation": {
         "fixed-drag": baselines_adatoms.FixedDrag,
@@ -78,6 +80,7 @@ BASELINES: dict[str | None, dict[str, Callable[[], Agent | Script]]] = {
         "uniform-sweep": baselines_ising.UniformSweep,
         "maximum-fisher": baselines_ising.MaximumFisher,
         "maximum-fisher-doubting": baselines_ising.MaximumFisherDoubting,
+        "maximum-fisher-patient": baselines_ising.MaximumFisherPatient,
         "thompson": baselines_ising.Thompson,
     },
 }
@@ -147,6 +150,8 @@ class Distillation:
 
 DISTILLATIONS: dict[str, Distillation] = {
     "afm_tuning": Distillation("probegym.agents.train_afm:tuner", 9600),
+    "beam_manipulation": Distillation("probegym.agents.train_beam:mover", 60),
+    "ising_inference": Distillation("probegym.agents.train_ising:annealer", 80),
     "level_selection": Distillation("probegym.agents.train_levels:chooser", 160),
     "spectrum_exploration": Distillation("probegym.agents.train_spectra:steerer", 800),
     "stem_tuning": Distillation("probegym.agents.export:tuner", 6000),

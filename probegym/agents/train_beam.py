@@ -19,13 +19,12 @@ from torch import nn
 
 from probegym.agents import bundle, checkpoints
 from probegym.agents.base import Agent
-from probegym.agents.beam_networks import LANE, SEEN, Mover, prior
+from probegym.agents.beam_networks import LANE, SEEN, Mover, RateBelief, Student, prior
 from probegym.agents.distil import LAST_TRAINING_SEED, Progress
 from probegym.agents.evaluate import evaluate
 from probegym.agents.export import SELECTION_SEED, commit, to_onnx
 from probegym.envs import beam_oracle
 from probegym.envs.episodes import Episodes
-from probegym.envs.task import Observation
 from probegym.errors import ProbeGymError
 
 WORLDS, TRIES = 96, 2  # of a batch, and of each world
@@ -33,7 +32,7 @@ EPOCHS, CLIP, ENTROPY, PART = 6, 0.2, 0.003, 1024
 TRACE = 0.95  # of advantages
 SCALE = 100.0  # s, in which the critic counts
 DAMAGE = 20.0  # s, that an event of damage costs
-CURIOSITY = 2.0  # bonds a nat, of the rule
+CURIOSITY = 3.0  # bonds a nat, of the rule
 CANDIDATES = 4  # last states that may be chosen
 PATTERNS = np.array([(4, -2, -2), (4, 3, -7)])  # bonds to a goal with one and with two neighbours on the way
 
@@ -44,43 +43,9 @@ class BeamTraining:
 
     env_id: str = "probegym/BeamManipulation-v0"
     scenario: str = "train"
-    updates: int = 100
+    updates: int = 60
     learning_rate: float = 3e-3
     seed: int = 1
-
-
-class Student(Agent):
-    """A policy that is still a torch module; ``generator``: to draw actions by their chances, and keep what was decided."""
-
-    def __init__(self, policy: Mover, generator: torch.Generator | None = None):
-        self.policy, self.generator = policy, generator
-
-    @torch.no_grad()
-    def begin(self, lanes: int, seed: int) -> None:
-        self.tables, self.memory = self.policy.belief.tables(), self.policy.memory(lanes)
-        self.kept: list[tuple[torch.Tensor, ...]] = []
-
-    @torch.no_grad()
-    def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
-        return self.decide(observation, np.arange(len(observation["budget"])))
-
-    @torch.no_grad()
-    def decide(self, observation: Observation, on: np.ndarray) -> np.ndarray:
-        """Actions of the lanes ``on``; the others get zeros."""
-        p = self.policy
-        bonds, outcome, dwelt, clock, drift, correction, budget = (torch.from_numpy(observation[name][on]) for name in SEEN)
-        lanes = torch.from_numpy(on)
-        belief = p.belief.update(self.memory[0][lanes], self.tables[0], self.memory[1][lanes, 0].long(), dwelt, outcome)
-        number, rule, features, lane = p.candidates(belief, self.tables[1], bonds[:, 0], clock, budget)
-        chances = torch.log_softmax(p.scores(rule, features), 1)
-        best = chances.argmax(1, keepdim=True) if self.generator is None else torch.multinomial(chances.exp(), 1, generator=self.generator)
-        if self.generator is not None:
-            self.kept.append((lanes, rule, features, lane, best, chances.gather(1, best)))
-        action, place = p.action(number.gather(1, best)[:, 0], clock, drift, correction)
-        self.memory[0][lanes], self.memory[1][lanes] = belief, place
-        whole = np.zeros((len(observation["budget"]), action.shape[1]), np.float32)
-        whole[on] = action.numpy()
-        return whole
 
 
 class Trainer:
@@ -95,7 +60,7 @@ class Trainer:
         if s.atoms > 1 or s.axes != "lattice":
             raise ProbeGymError(f"scenario {config.scenario!r} is not for one atom in the axes of the lattice: choose another")
         torch.manual_seed(config.seed)
-        self.policy = Mover(prior(), CURIOSITY, network=True, blank=s.dwell.blank, reach=s.reach)
+        self.policy = Mover(RateBelief(*prior()), CURIOSITY, network=True, blank=s.dwell.blank, reach=s.reach)
         self.critic = nn.Sequential(nn.Linear(LANE + 2 * len(PATTERNS), 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 1))
         self.parameters = [*self.policy.network.parameters(), *self.critic.parameters()]
         self.optimiser = torch.optim.Adam(self.parameters, lr=config.learning_rate)

@@ -11,14 +11,12 @@ from pydantic import ValidationError
 from probegym.envs import adatom_plans, pictures_adatoms
 from probegym.envs.adatom_memory import Notes
 from probegym.envs.adatom_rewards import Goals
-from probegym.envs.adatom_settings import Settings
+from probegym.envs.adatom_settings import STRETCHES, Settings
 from probegym.envs.core import ScopeEnv, ScopeVectorEnv
 from probegym.envs.task import Observation, Task, Term, Transition, Where
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Command, DragTip, Lanes, LocateAdatoms, Readings
 from probegym.scenarios import explain
-
-STRETCHES = 64  # of a trace, whose means are compared
 
 
 class AdatomManipulationTask(Task):
@@ -62,8 +60,8 @@ class AdatomManipulationTask(Task):
 
     def opening(self, memory: Lanes) -> Generator[tuple[Command, Where | None], Readings, None]:
         lanes, d = len(memory["key"]), self.settings.drag
-        full, nobody = np.full(lanes, d.bias[1]), np.zeros(lanes, bool)  # asked of no lane: a world without such drags refuses now
-        yield DragTip(np.zeros((lanes, 2)), np.zeros((lanes, 2)), full, full * d.conductance[1], d.speed, d.samples), nobody
+        bias, here, nobody = np.full(lanes, d.bias[1]), np.zeros((lanes, 2)), np.zeros(lanes, bool)
+        yield DragTip(here, here, bias, bias * d.conductance[1], d.speed, d.samples), nobody  # a world without such drags refuses now
         seen = yield self._locate(lanes), None
         yield self._locate(lanes), ~seen.values["found"].all(1)
 
@@ -154,17 +152,14 @@ class AdatomManipulationTask(Task):
         return self.goals.goal(achieved, desired) + self.goals.progress(info["achieved_before"], achieved, desired)
 
     def goal_reached(self, achieved: np.ndarray, desired: np.ndarray) -> np.ndarray:
-        """Whether a step that led to ``achieved`` would have ended at the goal ``desired``, (n,) bool; both (n, 2 atoms)."""
+        """(n,) bool: whether steps that led to ``achieved`` would have ended at goals ``desired``; both (n, 2 atoms)."""
         return self.goals.reached(achieved, desired)
 
     def metrics(self, truth: Lanes, memory: Lanes) -> Lanes:
         m, s = memory, self.settings
-        found = self.goals.distance(m["achieved"], m["desired"]) * s.unit / s.atoms
-        own = {"distance": found, "drags": m["drags"].copy(), "images": m["images"].copy(), "achieved_before": m["achieved_before"].copy()}
-        if not truth:
-            return own
-        true = self.notes.shown(truth["position"][:, : s.atoms], m)
-        return own | {"error": self.goals.distance(true, m["desired"]) * s.unit / s.atoms}
+        each = s.unit / s.atoms
+        own = {"distance": self.goals.distance(m["achieved"], m["desired"]) * each, "drags": m["drags"].copy(), "images": m["images"].copy(), "achieved_before": m["achieved_before"].copy()}
+        return own | ({"error": self.goals.distance(self.notes.shown(truth["position"][:, : s.atoms], m), m["desired"]) * each} if truth else {})
 
     def oracle(self, truth: Lanes, memory: Lanes) -> np.ndarray:
         return adatom_plans.best(self, truth, memory)
@@ -178,10 +173,10 @@ class AdatomManipulation(ScopeEnv):
 
     ## Description
     An adatom rests on a hollow site of Ag(111) at 5 K. The tip comes down beside it, is dragged in a straight line at constant
-    height and retracts. If it is close enough the atom follows, from site to site, and the current jumps at every hop. The atom
-    of the tip that pulls is not the one that images: where it sits, how strongly it pulls and whether it stays nobody sees; it shows
-    in where atoms come to rest, and in the trace. An image is taken only if the trace jumps, now and then by chance, and after
-    the last drag; else the atom is taken to be where it was. Several atoms make a pattern in the assembly scenarios.
+    height and retracts. If it is close enough the atom follows, from site to site, which shows in the current. The atom of the tip that
+    pulls need not be the one that images: where it sits, how strongly it pulls and whether it stays nobody sees; it shows in where atoms
+    come to rest, and in the trace. An image is taken if the trace shows something, now and then by chance, and after the
+    last drag; else the atom is taken to be where it was. Several atoms make a pattern in the assembly scenarios.
 
     ## Action Space
     `Box(-1, 1, (6,))`; positions are relative to where the atom was last found.
@@ -217,9 +212,8 @@ class AdatomManipulation(ScopeEnv):
     Atom, lattice, barrier, tip, noise and drift are drawn anew. The goal lies 0.288 to 2 nm away in any direction, 1 nm inside the limits.
 
     ## Episode End
-
-    1. Termination, a success: the atom was found within 0.1663 nm of its goal; nearly every place has a hollow site as near.
-    2. Termination: the atom is lost, outside the limits, or more than 3 nm from its start. Truncation: the scenario's drags (5) are made.
+    Termination: the atom was found within 0.1663 nm of its goal, a success (nearly every place has a hollow as near); or it is lost, outside
+    the limits, or more than 3 nm from its start. Truncation: the scenario's drags (5) are made.
 
     ## Arguments
 
@@ -233,8 +227,8 @@ class AdatomManipulation(ScopeEnv):
     >>> env = gymnasium.make("probegym/AdatomManipulation-v0", scenario="train", render_mode="rgb_array")
 
     ## Physics and assumptions
-    fcc(111) potential with fcc and hcp sites, a Morse well that moves with the apex, thermally activated hops along the way
-    (physics/adatoms.py, measured against Langevin dynamics). What tips are like is a design parameter (docs/adatom_manipulation.md).
+    fcc(111) potential, a Morse well that moves with the apex, thermally activated hops along the way (physics/adatoms.py, measured
+    against Langevin dynamics). What tips are like is a design parameter (docs/adatom_manipulation.md).
 
     ## Vectorized environment
     `make_vec(..., num_envs=64)` is native; lane i equals `make(...).reset(seed=seed + i)`.

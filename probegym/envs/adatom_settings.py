@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+STRETCHES = 64  # of a trace, whose means are compared
 Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 Length = Annotated[float, Field(ge=0.05e-9, le=20e-9)]  # m
 
@@ -32,7 +33,7 @@ class Drag(_Table):
     bias: Range = (5e-3, 15e-3)  # V
     conductance: Range = (3e-6, 6e-6)  # S
     speed: float = Field(5e-9, ge=1e-11, le=1e-6)  # m/s
-    samples: int = Field(2048, ge=64, le=8192)
+    samples: int = Field(2048, ge=STRETCHES, le=8192)
 
     @model_validator(mode="after")
     def _ascending(self) -> Drag:

@@ -249,8 +249,9 @@ class AdatomTwin(LaneTwin):
         s, origin = self.state, self._origin()
         told = {name: self._surface(name).copy() for name in _SURFACE}
         told |= {name: s[name].copy() for name in ("tip", "work_function", "threshold", "time", "tip_changes", "drags")}
-        status = {"stuck": s["status"] == adatoms.STUCK, "gone": s["status"] == adatoms.GONE}
-        return told | status | {"position": self._positions(origin), "origin": origin, "drift": s["velocity"].copy()}
+        told |= {"rows": self._rows(), "sites": s["sites"].copy(), "status": s["status"].copy()}
+        told |= {"stuck": s["status"] == adatoms.STUCK, "gone": s["status"] == adatoms.GONE}
+        return told | {"position": self._positions(origin), "origin": origin, "drift": s["velocity"].copy()}
 
     # ---- commands ----
 
@@ -321,12 +322,11 @@ class AdatomTwin(LaneTwin):
         return self._readings(where, seconds, damage, 1, trace=wide)
 
     def _refuse_drag(self, command: DragTip, where: np.ndarray) -> None:
-        bias, current = command.bias[where], command.current[where]
-        if (bias == 0).any() or (np.abs(bias) > HIGHEST_BIAS).any():
+        if (command.bias[where] == 0).any() or (np.abs(command.bias) > HIGHEST_BIAS).any():  # of all lanes: a task may ask beforehand, of none
             raise Refused(f"a drag needs a bias up to {HIGHEST_BIAS:g} V of either sign, not zero")
-        if (current <= 0).any():
+        if (command.current[where] <= 0).any():
             raise Refused("a drag needs a current above zero")
-        if (current > HIGHEST_CONDUCTANCE * np.abs(bias)).any():
+        if (command.current > HIGHEST_CONDUCTANCE * np.abs(command.bias)).any():
             raise Refused(f"current over bias may be at most {1e6 * HIGHEST_CONDUCTANCE:g} uS, more would bring the tip into contact")
         if not SPEEDS[0] <= command.speed <= SPEEDS[1]:
             raise Refused(f"this tip drags at {SPEEDS[0]:g} to {SPEEDS[1]:g} m/s, asked was {command.speed:g}")
