@@ -212,6 +212,14 @@ def test_ejection_sums_over_the_sites_under_the_probe():
     assert (made == s["events"][:, EVENTS.index("ejections")]).all() and made.max() >= 1
 
 
+def test_carbon_beside_silicon_is_converted_and_not_ejected():
+    s = sheets(500, ejection=1e-17)
+    expose(s, neighbours(s)[0], 1.0)
+    stayed = s["events"][:, EVENTS.index("inversions")] == 0
+    assert s["events"][stayed, EVENTS.index("ejections")].sum() > 50  # of the second neighbours, under the tail of the probe
+    assert (graphene.survey(s)["folds"][stayed] == 3).all()
+
+
 def test_conversion_makes_four_bonds_and_healing_undoes_it():
     s = sheets(200, conversion=1e-18)
     s["mixture"][:] = 0

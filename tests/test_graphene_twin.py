@@ -373,3 +373,10 @@ def test_the_portrait_holds_every_atom():
     assert drawn["atoms"][drawn["species"] == 14] == pytest.approx(true["position"][0], abs=1e-15)
     assert drawn["vacancies"].shape == (world.state["vacancy"][0, :, 3].sum(), 2) and drawn["clusters"].shape == (2, 3)
     assert drawn["vacancies"] == pytest.approx(graphene.places(world.state["frame"][0], world.state["vacancy"][0][world.state["vacancy"][0, :, 3] > 0]) + true["shift"][0])
+
+
+def test_the_place_is_clean_until_the_beam_was_parked():
+    dirty = twin(200, contamination={"image": 1.0})
+    clean = [look(dirty)["found"].all() for _ in range(3)]
+    dirty.execute(park(200, (1e-9, 1e-9), 0.1), on(200))
+    assert all(clean) and not all(look(dirty)["found"].all() for _ in range(3))

@@ -15,8 +15,8 @@ from probegym.envs.ising_inference import IsingInferenceTask
 from probegym.envs.task import Observation
 from probegym.errors import ProbeGymError
 
-HOLD = 1  # number of the hold that served best with each rule
-UNIFORM_DWELL = 1
+HOLD, LONG_HOLD = 1, 2  # numbers of the holds that served best with each rule
+UNIFORM_DWELL = 2
 USUAL_RATE, USUAL_BARRIER = 1.0, 0.35  # medians of the training scenario
 
 
@@ -73,6 +73,9 @@ class MaximumFisher(SpinRule):
 class MaximumFisherDoubting(SpinRule):
     """The same, counting what is not known of the classifier."""
 
+    def __init__(self, hold: int = LONG_HOLD):
+        super().__init__(hold)
+
     def gain(self, seen: Observation, episodes: Episodes) -> np.ndarray:
         return seen["gain"].astype(float)
 
@@ -97,6 +100,9 @@ class MaximumFisherPatient(MaximumFisherDoubting):
 
 class Thompson(SpinRule):
     """The same at J, h and classifier drawn from the belief (Thompson 1933, 10.1093/biomet/25.3-4.285)."""
+
+    def __init__(self, hold: int = LONG_HOLD):
+        super().__init__(hold)
 
     def gain(self, seen: Observation, episodes: Episodes) -> np.ndarray:
         m = episodes.memory

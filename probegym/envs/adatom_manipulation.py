@@ -26,6 +26,7 @@ class AdatomManipulationTask(Task):
     twin = "probegym.hardware_bridge.twins.adatoms:AdatomTwin"
     measured = "drags"
     decides = ("action", "chosen")
+    goal_info = ("achieved_before",)
 
     def __init__(self, settings: dict):
         try:

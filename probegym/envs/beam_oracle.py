@@ -82,10 +82,11 @@ def best(settings: Settings, truth: Lanes, memory: Lanes) -> np.ndarray:
     dwells = d.shortest * (d.longest / d.shortest) ** np.linspace(0, 1, DWELLS)
     places = _candidates()[0]
     score, pick = np.full((lanes, n), -np.inf), np.zeros((lanes, n), int)
-    for first in range(0, lanes, LANES):
-        some = slice(first, first + LANES)
+    under_way = np.flatnonzero(~memory["reached"])
+    for first in range(0, len(under_way), LANES):
+        some = under_way[first : first + LANES]
         for atom in range(n):
-            rates = progress(truth["lobe"][some], memory["bonds"][some, atom], dwells, settings.frame.duration).reshape(len(truth["lobe"][some]), -1)
+            rates = progress(truth["lobe"][some], memory["bonds"][some, atom], dwells, settings.frame.duration).reshape(len(some), -1)
             pick[some, atom], score[some, atom] = rates.argmax(1), rates.max(1)
     score[(memory["bonds"] == 0).all(2)] = -1.0  # an atom at its goal stays there while another one has a way to go
     atom, lane = score.argmax(1), np.arange(lanes)

@@ -84,8 +84,12 @@ class ScopeEnv(gym.Env):
     def _goal_reward(self, achieved_goal, desired_goal, info) -> np.ndarray | float:
         if isinstance(info, dict):
             return float(self._goal_reward(np.asarray(achieved_goal)[None], np.asarray(desired_goal)[None], [info])[0])
-        told = {name: np.stack([one[name] for one in info]) for name in info[0]} if len(info) else {}
-        return self.episodes.task.goal_reward(np.asarray(achieved_goal), np.asarray(desired_goal), told)
+        task = self.episodes.task
+        try:
+            told = {name: np.stack([one[name] for one in info]) for name in task.goal_info}
+        except KeyError as error:
+            raise ProbeGymError(f"infos of hindsight replay lack {error}: keep them (HerReplayBuffer: copy_info_dict=True)") from error
+        return task.goal_reward(np.asarray(achieved_goal), np.asarray(desired_goal), told)
 
     def snapshot(self) -> Snapshot:
         """Everything that decides the rest of the episode; survives pickling."""

@@ -70,6 +70,7 @@ class Task(ABC):
     twin: ClassVar[str]  # "module:Class" of its twin, loaded only when asked for
     measured: ClassVar[str] = "measurements"  # what one measurement is, in the plural
     decides: ClassVar[tuple[str, ...]] = ()  # what ``decode`` writes of the memory; put back when the world refuses the step
+    goal_info: ClassVar[tuple[str, ...]] = ()  # what ``goal_reward`` needs of the info of a step
     observation_space: spaces.Dict
     action_space: spaces.Space
     rewards: dict[str, list[Term]]  # by reward mode: "privileged", "observable"
@@ -130,7 +131,7 @@ class Task(ABC):
     def goal_reward(self, achieved: np.ndarray, desired: np.ndarray, info: Lanes) -> np.ndarray:
         """Reward (n,) of steps as they would have been paid for another goal; for tasks that show ``achieved_goal`` and ``desired_goal``.
 
-        achieved, desired: (n, ...) those of the observation after the step. info: (n, ...) what ``metrics`` told of it.
+        achieved, desired: (n, ...) those of the observation after the step. info: the entries ``goal_info`` of that step's info, (n, ...) each.
         """
         raise ProbeGymError("this environment has no goals to be exchanged: choose another one for hindsight replay")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, PositiveFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
 
 from probegym.errors import ProbeGymError
 from probegym.scenarios.distributions import is_distribution
@@ -33,7 +33,7 @@ class Budget(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    measurements: PositiveFloat
+    measurements: PositiveInt
     time: PositiveFloat | None = None  # s
     dose: PositiveFloat | None = None  # electrons per square Angstrom
     damage: PositiveFloat | None = None

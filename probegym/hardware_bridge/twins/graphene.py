@@ -47,6 +47,7 @@ class GrapheneTwin(LaneTwin):
             "key": np.zeros(lanes, np.uint64),
             "count": np.zeros(lanes, np.int64),  # commands so far; with the key it decides all noise
             "clock": np.zeros(lanes),
+            "parked": np.zeros(lanes, bool),  # whether the beam has been; before, the place is clean, or nobody would have chosen it
             "current": np.zeros(lanes),
             "velocity": np.zeros((lanes, 2)),
             "offset": np.zeros((lanes, 2)),
@@ -108,7 +109,7 @@ class GrapheneTwin(LaneTwin):
         cluster[..., 0], cluster[..., 1] = far * np.cos(angle), far * np.sin(angle)
         cluster[:, : c.contamination.start, 2] = drawn["contamination.radius"][:, None]
         fresh = {
-            "key": keys, "count": 0, "clock": 0.0, "events": 0, "frame": frame, "mixture": mixture, "rates": rates, "optics": optics, "silicon": silicon,
+            "key": keys, "count": 0, "clock": 0.0, "parked": False, "events": 0, "frame": frame, "mixture": mixture, "rates": rates, "optics": optics, "silicon": silicon,
             "vacancy": graphene.perforate(frame, randomness.subkey(keys, 0, "vacancies"), DEFECT_RADIUS, c.vacancies, beside, silicon),
             "cluster": cluster, "current": drawn["beam_current"], "noise": np.stack([drawn[name] for name in _NOISE], 1),
             "velocity": drawn["drift"][:, None] * np.stack([np.cos(heading), np.sin(heading)], 1),
@@ -218,6 +219,7 @@ class GrapheneTwin(LaneTwin):
         beam = np.zeros((self.lanes, 8))
         beam[:, :2] = asked + s["offset"] - s["velocity"] * s["clock"][:, None] + s["noise"][:, 1:2] * randomness.normal(s["key"], s["count"], "misplacement", 2)
         beam[:, 2:4], beam[:, 4] = -s["velocity"], seconds
+        s["parked"] |= seconds > 0
         damage = self._expose(beam, "events")
         time = np.where(seconds > 0, seconds + c.dwell_overhead, 0.0)
         s["clock"] += time
@@ -287,7 +289,7 @@ class GrapheneTwin(LaneTwin):
         if not (c.scan_events or s["contamination"].any() or s["rates"][:, RATES.index("healing")].any()):
             return np.zeros(self.lanes)
         rates = s["rates"].copy()
-        rates[:, RATES.index("contamination")] = s["contamination"]
+        rates[:, RATES.index("contamination")] = s["contamination"] * s["parked"]
         if not c.scan_events:
             rates[:, [RATES.index(name) for name in ("ejection", "conversion", "loss")]] = 0.0
         beam = np.zeros((self.lanes, 8))

@@ -65,6 +65,28 @@ static Point seat(const Sheet *s, const Site *a, int *folds)
     return p;
 }
 
+/* Whether a site is next to silicon with three bonds: knocking that carbon out is a conversion and nothing else. */
+static int beside(const Sheet *s, const Site *c)
+{
+    for (int k = 0; k < s->silicons; k++) {
+        int folds, next = 0;
+        for (int m = 0; m < 3; m++) {
+            Site n = neighbour(c, m);
+            next |= same(s->silicon + k, &n);
+        }
+        if (!next) continue;
+        seat(s, s->silicon + k, &folds);
+        if (folds == 3) return 1;
+    }
+    return 0;
+}
+
+/* Whether a site holds a carbon atom that is free to be ejected. */
+static inline int ejectable(const Sheet *s, const Site *c)
+{
+    return !listed(s->silicon, s->silicons, c) && !listed(s->vacancy, s->vacancies, c) && !beside(s, c);
+}
+
 static inline double cubic(const double w[4], const float *v) { return w[0] * v[0] + w[1] * v[1] + w[2] * v[2] + w[3] * v[3]; }
 
 static void weights(double t, double w[4]) /* Catmull-Rom */
@@ -159,7 +181,7 @@ static int processes(const Sheet *s, const Beam *b, Process *list)
                         Site c = {home.i + i, home.j + j, t, 1};
                         Point q = place(s->frame, &c);
                         double dx = q.x - b->x, dy = q.y - b->y;
-                        if (dx * dx + dy * dy > NEAR * NEAR || listed(s->silicon, s->silicons, &c) || listed(s->vacancy, s->vacancies, &c)) continue;
+                        if (dx * dx + dy * dy > NEAR * NEAR || !ejectable(s, &c)) continue;
                         if (!covered(s, q)) add(list, &n, r->ejection * density(s, dx, dy), EJECTIONS, 0, c);
                     }
         }
@@ -191,7 +213,7 @@ static void happen(Sheet *s, const Beam *b, const Process *p, uint64_t key, int6
         Site site = p->site;
         if (p->index < 0) {
             site = nearest(s->frame, b->x + b->half_x * (2 * u - 1), b->y + b->half_y * (2 * v - 1));
-            if (listed(s->silicon, s->silicons, &site) || listed(s->vacancy, s->vacancies, &site) || covered(s, place(s->frame, &site))) return;
+            if (!ejectable(s, &site) || covered(s, place(s->frame, &site))) return;
         }
         vacate(s, site);
         break;
