@@ -9,7 +9,7 @@ from gymnasium import spaces
 from pydantic import ValidationError
 
 from probegym.envs import adatom_plans, pictures_adatoms
-from probegym.envs.adatom_memory import Notes
+from probegym.envs.adatom_memory import Notes, until_found
 from probegym.envs.adatom_rewards import Goals
 from probegym.envs.adatom_settings import STRETCHES, Settings
 from probegym.envs.core import ScopeEnv, ScopeVectorEnv
@@ -63,8 +63,7 @@ class AdatomManipulationTask(Task):
         lanes, d = len(memory["key"]), self.settings.drag
         bias, here, nobody = np.full(lanes, d.bias[1]), np.zeros((lanes, 2)), np.zeros(lanes, bool)
         yield DragTip(here, here, bias, bias * d.conductance[1], d.speed, d.samples), nobody  # a world without such drags refuses now
-        seen = yield self._locate(lanes), None
-        yield self._locate(lanes), ~seen.values["found"].all(1)
+        yield from until_found(self._locate(lanes), lanes)
 
     def drag(self, action: np.ndarray, position: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """What an action (lanes, components) does to an atom at (lanes, 2) m: start, end (lanes, 2) m, bias V, conductance S (lanes,).

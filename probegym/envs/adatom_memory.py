@@ -7,14 +7,29 @@ and ``desired`` (lanes, 2 atoms) in the unit that is shown; ``records`` (lanes, 
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 import numpy as np
 
 from probegym.envs import adatom_assembly
 from probegym.envs.adatom_settings import Settings
-from probegym.envs.task import Observation
-from probegym.hardware_bridge.commands import Lanes, Readings
+from probegym.envs.task import Observation, Where
+from probegym.errors import ProbeGymError
+from probegym.hardware_bridge.commands import Command, Lanes, LocateAdatoms, Readings
 
+FIRST_LOOKS = 10  # images in which all atoms must be found before an episode can start
 MISSED = 10.0  # lattice constants between tip and atom that a record tells apart
+
+
+def until_found(look: LocateAdatoms, lanes: int) -> Generator[tuple[Command, Where], Readings, None]:
+    """Images until every lane has shown all its adatoms in one; raises ProbeGymError after FIRST_LOOKS."""
+    wanting = np.ones(lanes, bool)
+    for _ in range(FIRST_LOOKS):
+        if wanting.any():
+            seen = yield look, wanting
+            wanting = (seen.time > 0) & ~seen.values["found"].all(1)
+    if wanting.any():
+        raise ProbeGymError(f"the finder has not seen {look.count} adatoms in {FIRST_LOOKS} images: are there so many?")
 
 
 class Notes:

@@ -81,7 +81,7 @@ class BeamManipulationTask(Task):
             if not wanting.any():
                 break
         else:
-            raise ProbeGymError(f"the atom finder has not seen {self.settings.atoms} Si in {FIRST_LOOKS} images: move to another place of the sample")
+            raise ProbeGymError(f"the atom finder has not seen {self.settings.atoms} Si in {FIRST_LOOKS} images: are there so many? If not, ask for fewer or move on")
         for _ in range(self.settings.watch - 1):
             taken = yield self._image(m), None
             m["elapsed"] += taken.time
@@ -199,8 +199,8 @@ class BeamManipulation(ScopeEnv):
     the fewest bonds are left in all, anew after each image.
 
     ## Rewards
-    `privileged` (default): 0.02 x bond lengths nearer to the goals, 0.9967^t at the goal after t seconds (Schwarzer et al. 2023), -1 for
-    an episode that ends without it, -0.2 for every event of damage. `observable`: 0.02 x bonds nearer and the same worth of the
+    `privileged` (default): 0.02 x bond lengths nearer to the goals, 0.9967^t at the goal after t seconds (Schwarzer et al. 2023), -1 when an
+    atom is given up, -0.2 for every event of damage; running out of time costs nothing more. `observable`: 0.02 x bonds nearer and the same worth of the
     goal, as located. Terms are in `info` as `reward_<term>`, costs as `time` (s), `dose` (e/A^2), `damage` (vacancies made, Si lost,
     contamination) and `measurements` (images), and `bonds_left`, `moves`, `dwells`, `distance` (m, true, summed over goals).
 
