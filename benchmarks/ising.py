@@ -1,23 +1,28 @@
 """IsingInference without its policy: spin updates and environment steps a second, the fast dynamics beside exact results, the belief's calibration.
 
-``--tune`` tries constants of the rules on training seeds instead.
+``--tune`` tries constants of the rules on training seeds instead; ``--overlap`` shows what images of atoms that hardly moved are worth.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from itertools import pairwise
 
 import gymnasium as gym
 import numpy as np
 from report import json_line, table
 
 import probegym  # noqa: F401  registers the environments
+from probegym import scenarios
 from probegym.agents import baselines_ising as rules
 from probegym.agents.base import RandomAgent
 from probegym.agents.evaluate import evaluate
-from probegym.physics import ising, ising_exact
+from probegym.hardware_bridge.commands import ClassifyAtoms, SetConditions
+from probegym.hardware_bridge.twins.ising import BOLTZMANN, IsingTwin
+from probegym.physics import ising, ising_exact, randomness
 from probegym.physics.threads import available_threads
+from probegym.surrogates import spins
 
 ENV_ID = "probegym/IsingInference-v0"
 TUNING_SEED = 9_200_000  # of the training scenario, away from those of training, of choosing and of evaluation
@@ -25,11 +30,11 @@ TUNING_SEED = 9_200_000  # of the training scenario, away from those of training
 
 def spin_speed(rule: str, threads: int, diagonal: float = 0.0, lanes: int = 64, sweeps: int = 200) -> tuple[float, float]:
     """Updates a second of lattices of 64 x 64 near the critical temperature, by the clock and by the processor's time."""
-    spins = ising.random_spins(np.arange(lanes, dtype=np.uint64), 64, 64, np.zeros(lanes))
-    ising.evolve(spins, 1, np.arange(lanes), 0.44, diagonal=diagonal, rule=rule)
+    lattice = ising.random_spins(np.arange(lanes, dtype=np.uint64), 64, 64, np.zeros(lanes))
+    ising.evolve(lattice, 1, np.arange(lanes), 0.44, diagonal=diagonal, rule=rule)
     wall, own = time.perf_counter(), time.process_time()
-    ising.evolve(spins, sweeps, np.arange(lanes), 0.44, diagonal=diagonal, rule=rule, threads=threads)
-    return spins.size * sweeps / (time.perf_counter() - wall), spins.size * sweeps / (time.process_time() - own)
+    ising.evolve(lattice, sweeps, np.arange(lanes), 0.44, diagonal=diagonal, rule=rule, threads=threads)
+    return lattice.size * sweeps / (time.perf_counter() - wall), lattice.size * sweeps / (time.process_time() - own)
 
 
 def step_speed(lanes: int, steps: int) -> tuple[float, float]:
@@ -54,15 +59,15 @@ def step_speed(lanes: int, steps: int) -> tuple[float, float]:
 def beside_exact() -> list[tuple[str, float, float, float]]:
     """Energy and order of the dynamics with their noise, and what they should be: 8 x 8 by transfer matrix, 32 x 32 below T_c by Onsager."""
     rows = []
-    for number, rule in enumerate(("heat-bath", "metropolis")):
-        for size, temperature, lanes in ((8, 2.5, 4096), (32, 2.0, 64)):
-            spins, keys = np.ones((lanes, size, size), np.int8), np.arange(lanes, dtype=np.uint64) + np.uint64(10**9 * (number + 1))
-            ising.evolve(spins, 400, keys, 1 / temperature, rule=rule)
+    for rule in ("heat-bath", "metropolis"):
+        for size, temperature, lanes in ((8, 2.5, 16384), (32, 2.0, 64)):
+            lattice, lane_keys = np.ones((lanes, size, size), np.int8), np.arange(lanes, dtype=np.uint64)
             u, m = [], []
             for turn in range(40):
-                ising.evolve(spins, 25, keys + np.uint64(10_000 * (turn + 1)), 1 / temperature, rule=rule)
-                u.append(-ising.energy(spins))
-                m.append(np.abs(ising.magnetisation(spins)))
+                keys = randomness.subkey(lane_keys, turn, rule)
+                ising.evolve(lattice, 25 if turn else 400, keys, 1 / temperature, rule=rule)
+                u.append(-ising.energy(lattice))
+                m.append(np.abs(ising.magnetisation(lattice)))
             exact = ising_exact.torus_energy(8, 8, temperature) if size == 8 else float(ising_exact.energy(temperature))
             found = {"energy": (u, exact)} | ({"|m|": (m, float(ising_exact.magnetisation(temperature)))} if size == 32 else {})
             for name, (values, expected) in found.items():
@@ -90,6 +95,33 @@ def calibration(episodes: int) -> list[tuple[str, str, float, float]]:
     return rows
 
 
+def overlaps(lanes: int = 128, cycles: int = 14) -> None:
+    """Print how far single images mislead, by the overlap with the state before; random anneals, a classifier as told."""
+    world, on = scenarios.load("ising_inference", "known").world, np.ones(lanes, bool)
+    twin, rng, s = IsingTwin(world, lanes), np.random.default_rng(0), gym.make(ENV_ID, scenario="known").unwrapped.episodes.task.settings
+    twin.begin(np.arange(lanes, dtype=np.uint64) + np.uint64(77), on)
+    zero, before, found = np.zeros(lanes, int), np.zeros((lanes, s.rows, s.rows)), []
+    prior, x = np.diag([*s.prior.deviation()[:2] ** -2, 1e6]), np.full(lanes, s.separation * np.sqrt(s.dwells[1]))
+    error = spins.mislabelled(x)[0]
+    for _ in range(cycles):
+        temperature, field, hold = (rng.choice(values, lanes) for values in (s.temperatures, s.fields, s.holds))
+        twin.execute(SetConditions(temperature, field, hold), on)
+        twin.execute(SetConditions(np.full(lanes, s.cold), 0 * field, 0 * hold), on)
+        look = ClassifyAtoms(s.detector, (s.rows, s.rows), np.full((lanes, 2), 0.5 * s.rows * s.spacing), np.full(lanes, s.dwells[1]))
+        labels = twin.execute(look, on).values["labels"]
+        seen = spins.cells(labels, zero, zero, 64)
+        theta, told, score, _ = spins.fit(np.tile(s.prior.mean(), (lanes, 1)), np.tile(prior, (lanes, 1, 1)), seen.sum(1), 1 / (BOLTZMANN * temperature), field, x)
+        spread = spins.covariance(prior, told, (seen[..., None] * score[:, None]).sum(2), seen.sum(2))[:, 0, 0]
+        if before.any():
+            found.append((spins.overlap(before, labels, error, error)[0], (theta[:, 0] - twin.state["coupling"]) ** 2 / spread))
+        before = labels
+    overlap, surprise = np.concatenate(found, 1)
+    edges = [-1, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9, 1.01]
+    within = [(a, min(b, 1), (overlap >= a) & (overlap < b)) for a, b in pairwise(edges)]
+    rows = [(f"{a:g} to {b:g}", int(part.sum()), float(surprise[part].mean()), float(np.median(surprise[part]))) for a, b, part in within if part.any()]
+    table("Single images: squared error of J over variance", ("overlap with the state before", "images", "mean", "median"), rows)
+
+
 def tune(episodes: int) -> None:
     """Print what constants of the rules give on training seeds."""
     tried = [(kind, (hold, dwell)) for kind in ("uniform",) for hold in (1, 2) for dwell in (0, 1, 2)]
@@ -109,9 +141,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tune", action="store_true")
     parser.add_argument("--episodes", type=int, default=96)
+    parser.add_argument("--overlap", action="store_true")
     options = parser.parse_args()
-    if options.tune:
-        tune(options.episodes)
+    if options.tune or options.overlap:
+        overlaps() if options.overlap else tune(options.episodes)
         return
     cases = [("heat-bath", 0.0), ("metropolis", 0.0), ("heat-bath", 0.1), ("kawasaki", 0.0)]
     speeds = [(f"{rule}{', diagonal neighbours' if d else ''}", threads, *spin_speed(rule, threads, d, sweeps=200 if not d and rule != "kawasaki" else 10))
