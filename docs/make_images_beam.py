@@ -67,9 +67,9 @@ def beliefs() -> None:
         if dwell in after:
             column = after.index(dwell) + 1
             mean = (torch.softmax(torch.from_numpy(policy.memory["belief"]), 1) @ rates.T).numpy()
-            for axis, values, lobe in zip(axes[:, column], mean, lobes, strict=True):
-                axis.scatter(*grid.T, c=values, s=70, cmap="inferno", vmin=0, vmax=lobe.max(), marker="h")
-                axis.set_title(f"believed after {dwell} dwells", fontsize=9)
+            for axis, values in zip(axes[:, column], mean, strict=True):
+                axis.scatter(*grid.T, c=values, s=70, cmap="inferno", vmin=0, marker="h")
+                axis.set_title(f"believed after {dwell} dwells, up to {values.max():.2g} / s", fontsize=8)
         observation, *_ = envs.step(policy.decide(observation))
     for axis, lobe in zip(axes[:, 0], lobes, strict=True):
         axis.imshow(lobe.T, origin="lower", extent=(-2, 2, -2, 2), cmap="inferno", vmin=0)

@@ -87,7 +87,7 @@ def test_the_reward_is_the_published_one():
 
 
 def test_a_goal_is_reached_within_the_lattice_constant_over_root_three():
-    goals = Goals(2e-9, 0.288e-9, 1)
+    goals = AdatomManipulation("chen").episodes.task.goals
     assert goals.tolerance * 2e-9 == pytest.approx(0.16628e-9, abs=1e-14)
     aside = np.array([[0.1662e-9 / 2e-9, 0.0], [0.1664e-9 / 2e-9, 0.0]])
     assert goals.reached(aside, np.zeros((2, 2))).tolist() == [True, False]
@@ -289,7 +289,7 @@ def test_patterns_are_regular_and_inside():
 def test_several_atoms_are_assigned_such_that_the_sum_of_distances_is_least():
     from scipy.optimize import linear_sum_assignment
 
-    rng, goals = np.random.default_rng(0), Goals(2e-9, 0.288e-9, 4)
+    rng, goals = np.random.default_rng(0), Goals(2e-9, 0.288e-9, 0.1663e-9, 4)
     atoms, places = rng.normal(size=(2, 50, 8))
     for number, total in enumerate(goals.distance(atoms, places)):
         apart = np.hypot(*np.moveaxis(atoms[number].reshape(4, 1, 2) - places[number].reshape(4, 2), -1, 0))

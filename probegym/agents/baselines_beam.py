@@ -109,4 +109,4 @@ class BayesianGreedy(Agent):
 
 def bayesian_curious() -> BayesianGreedy:
     """The same with the worth of information that took the least time on training seeds (benchmarks/beam_policies.py --tune)."""
-    return BayesianGreedy(2.0)
+    return BayesianGreedy(4.0)

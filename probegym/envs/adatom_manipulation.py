@@ -33,7 +33,7 @@ class AdatomManipulationTask(Task):
             self.settings = s = Settings(**settings)
         except ValidationError as error:
             raise ProbeGymError(f"scenario, task.{explain(error)}") from error
-        self.goals, self.notes = Goals(s.unit, s.lattice, s.atoms), Notes(s)
+        self.goals, self.notes = Goals(s.unit, s.lattice, s.tolerance, s.atoms), Notes(s)
         far = self.notes.farthest
         boxes = {"observation": spaces.Box(-self.notes.highest, self.notes.highest, (self.notes.told,), np.float32)}
         if s.shown == "image":

@@ -12,10 +12,10 @@ import numpy as np
 
 
 class Goals:
-    """unit: m of the positions; lattice: m, unit of the potential; goals have lattice / sqrt 3 of tolerance; atoms: how many."""
+    """unit: m of the positions; lattice: m, unit of the potential; tolerance: m within which a goal is reached; atoms: how many."""
 
-    def __init__(self, unit: float, lattice: float, atoms: int):
-        self.atoms, self.scale, self.tolerance = atoms, unit / lattice, lattice / 3**0.5 / unit
+    def __init__(self, unit: float, lattice: float, tolerance: float, atoms: int):
+        self.atoms, self.scale, self.tolerance = atoms, unit / lattice, tolerance / unit
         self.orders = np.array(list(permutations(range(atoms))))
 
     def assigned(self, achieved: np.ndarray, desired: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
