@@ -106,5 +106,5 @@ def film(scenario: str, agent, seed: int, name: str, milliseconds: int) -> None:
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
     film("tip-change", BundlePolicy("adatom-manipulation"), EVALUATION_SEED + 5, "adatom_manipulation", 900)
-    film("assembly-5", Builder("adatom-manipulation"), EVALUATION_SEED + 4, "adatom_assembly", 450)
+    film("assembly-5", Builder(), EVALUATION_SEED + 4, "adatom_assembly", 450)
     traces(), successes()

@@ -26,7 +26,7 @@ from probegym.agents.registry import make_agent
 ENV_ID, POLICY = "probegym/BeamManipulation-v0", "beam-manipulation"
 FOLDER = Path(__file__).parent / "images"
 SHOWN, EPISODES = EVALUATION_SEED + 16, 100
-COLOURS = {"beam-manipulation": "#c8553d", "bayesian-greedy": "#30475e", "bayesian-curious": "#8d6a9f", "greedy-tuned": "#e7b85c", "oracle": "#000000"}
+COLOURS = {"beam-manipulation": "#c8553d", "bayesian-greedy": "#30475e", "bayesian-curious": "#8d6a9f", "greedy-tuned": "#e7b85c", "greedy-published": "#7a9e7e", "oracle": "#000000"}
 
 
 def episode() -> None:
@@ -89,8 +89,8 @@ def times() -> None:
     for axis, (scenario, title) in zip(axes, {"id": "unknown rates, drift, misplacement", "published-free": "published rates"}.items(), strict=True):
         for name, colour in COLOURS.items():
             results = evaluate(make_agent(name, ENV_ID), ENV_ID, scenario, EPISODES)
-            reached = np.sort(np.where(results.success, results.costs["time"], np.inf))
-            axis.step(np.append(reached, 600), np.append(np.arange(1, EPISODES + 1), results.success.sum()) / EPISODES, where="post", color=colour,
+            reached = np.sort(results.costs["time"][results.success])
+            axis.step(np.append(reached, 600), np.append(np.arange(1, len(reached) + 1), len(reached)) / EPISODES, where="post", color=colour,
                       lw=2.2 if name == POLICY else 1.3, ls=":" if name == "oracle" else "-", label=name)  # fmt: skip
         axis.set(xlabel="microscope-seconds", title=title, xlim=(0, 600), ylim=(0, 1.02))
         axis.grid(alpha=0.3)

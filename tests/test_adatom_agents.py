@@ -84,8 +84,8 @@ def test_a_walled_in_atom_has_no_path():
 
 
 def test_the_builder_assembles_a_triangle_and_goes_round_other_atoms():
-    built = evaluate(assembly.Builder(), ENV_ID, "assembly-3", 32, seed=0)
-    straight = evaluate(FixedDrag(), ENV_ID, "assembly-3", 32, seed=0)
+    built = evaluate(assembly.Builder(), ENV_ID, "assembly-3", 64, seed=0)
+    straight = evaluate(FixedDrag(), ENV_ID, "assembly-3", 64, seed=0)
     assert built.success.mean() > 0.75 and built.costs["damage"].sum() < straight.costs["damage"].sum()
     with pytest.raises(ProbeGymError, match="assembly"):
         evaluate(assembly.Builder(), ENV_ID, "id", 4)

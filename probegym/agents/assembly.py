@@ -91,7 +91,9 @@ class Builder(Agent):
         self.tries += 1
         atom = places[np.arange(lanes), self.atom]
         if self.policy is None:
-            return task.action(np.zeros((lanes, 2)), self.next - atom, self.recipe.bias, self.recipe.conductance, self.atom)
+            way, r = self.next - atom, self.recipe
+            ahead = way / np.maximum(np.hypot(*way.T), 1e-15)[:, None]
+            return task.action(-r.behind * ahead, way + r.beyond * ahead, r.bias, r.conductance, self.atom)
         records = observation["observation"][:, 2 * s.adatoms :].reshape(lanes, s.remembered, -1)[:, :, 1:]  # without the number of the atom
         achieved, desired = (((v - self.start) / s.unit).astype(np.float32) for v in (atom, self.next))
         told = np.concatenate([achieved, records.reshape(lanes, -1)], 1)

@@ -74,6 +74,7 @@ BASELINES: dict[str | None, dict[str, Callable[[], Agent | Script]]] = {
     "adatom_manipulation": {
         "fixed-drag": baselines_adatoms.FixedDrag,
         "grid-table": baselines_adatoms.GridTable,
+        "corrected-drag": baselines_adatoms.CorrectedDrag,
         "builder": assembly.Builder,
     },
     "ising_inference": {
