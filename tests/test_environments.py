@@ -440,7 +440,7 @@ def test_reset_twice_and_close_twice(subject):
 def test_reset_does_not_remember(subject):
     env = subject.bare()
     first = env.reset(seed=1)
-    follow(env, subject.actions(4))
+    follow(env, subject.actions(2))
     assert differences(env.reset(seed=1), first) == []
 
 
