@@ -6,7 +6,6 @@ from collections.abc import Generator
 
 import numpy as np
 from gymnasium import spaces
-from pydantic import ValidationError
 
 from probegym.envs import adatom_plans, pictures_adatoms
 from probegym.envs.adatom_memory import Notes, until_found
@@ -14,9 +13,8 @@ from probegym.envs.adatom_rewards import Goals
 from probegym.envs.adatom_settings import STRETCHES, Settings
 from probegym.envs.core import ScopeEnv, ScopeVectorEnv
 from probegym.envs.task import Observation, Task, Term, Transition, Where
-from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Command, DragTip, Lanes, LocateAdatoms, Readings
-from probegym.scenarios import explain
+from probegym.scenarios import parsed
 
 
 class AdatomManipulationTask(Task):
@@ -29,10 +27,7 @@ class AdatomManipulationTask(Task):
     goal_info = ("achieved_before",)
 
     def __init__(self, settings: dict):
-        try:
-            self.settings = s = Settings(**settings)
-        except ValidationError as error:
-            raise ProbeGymError(f"scenario, task.{explain(error)}") from error
+        self.settings = s = parsed(Settings, settings, "task")
         self.goals, self.notes = Goals(s.unit, s.lattice, s.tolerance, s.atoms), Notes(s)
         far = self.notes.farthest
         boxes = {"observation": spaces.Box(-self.notes.highest, self.notes.highest, (self.notes.told,), np.float32)}

@@ -7,15 +7,13 @@ from functools import partial
 
 import numpy as np
 from gymnasium import spaces
-from pydantic import ValidationError
 
 from probegym.envs import afm_rewards, pictures_afm
 from probegym.envs.afm_settings import LOGARITHMIC, NAMES, Settings
 from probegym.envs.core import ScopeEnv, ScopeVectorEnv
 from probegym.envs.task import Observation, Task, Term, Where, success
-from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Command, Lanes, Readings, ScanLine, SetFeedback
-from probegym.scenarios import explain
+from probegym.scenarios import parsed
 
 HEIGHT_UNIT = 20e-9  # m, of heights in the observation
 HEIGHT_BOUND = 1e3
@@ -30,10 +28,7 @@ class AfmTuningTask(Task):
     decides = ("settings",)
 
     def __init__(self, settings: dict):
-        try:
-            self.settings = s = Settings(**settings)
-        except ValidationError as error:
-            raise ProbeGymError(f"scenario, task.{explain(error)}") from error
+        self.settings = s = parsed(Settings, settings, "task")
         limits = np.array([getattr(s, name) for name in NAMES])
         scaled = np.where(LOGARITHMIC[:, None], np.log(np.maximum(limits, 1e-300)), limits)
         self.low, self.span = scaled[:, 0], scaled[:, 1] - scaled[:, 0]

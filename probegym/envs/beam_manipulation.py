@@ -7,7 +7,6 @@ from functools import partial
 
 import numpy as np
 from gymnasium import spaces
-from pydantic import ValidationError
 
 from probegym.envs import beam_lattice, beam_oracle, beam_rewards, beam_tracking, pictures_beam
 from probegym.envs.beam_settings import BOND, Settings
@@ -15,7 +14,7 @@ from probegym.envs.core import ScopeEnv, ScopeVectorEnv
 from probegym.envs.task import Observation, Task, Term, Where, failure
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Command, Lanes, LocateAtoms, PlaceProbe, Readings
-from probegym.scenarios import explain
+from probegym.scenarios import parsed
 
 FAR = 100.0  # bonds; observations saturate there
 FIRST_LOOKS = 10  # images in which all atoms must be found once before an episode can start
@@ -29,10 +28,7 @@ class BeamManipulationTask(Task):
     measured = "images"
 
     def __init__(self, settings: dict):
-        try:
-            self.settings = s = Settings(**settings)
-        except ValidationError as error:
-            raise ProbeGymError(f"scenario, task.{explain(error)}") from error
+        self.settings = s = parsed(Settings, settings, "task")
         n, pixels, self.shows_image, self.shows_state = s.atoms, s.frame.pixels, s.observe != "state", s.observe != "image"
         far = {"goal": (n, 2), "bonds": (n, 3), "drift": (n, 2), "correction": (n, 2)}
         one = {"axis": (n, 2), "found": (n,), "four_fold": (n,), "outcome": (5,), "treated": (n,)}

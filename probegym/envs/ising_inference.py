@@ -6,16 +6,14 @@ from collections.abc import Iterable
 
 import numpy as np
 from gymnasium import spaces
-from pydantic import ValidationError
 
 from probegym.envs import ising_rewards, pictures_ising
 from probegym.envs.core import ScopeEnv, ScopeVectorEnv
 from probegym.envs.ising_belief import SpinBelief
 from probegym.envs.ising_settings import Settings
 from probegym.envs.task import Observation, Task, Term, Where
-from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import ClassifyAtoms, Command, Lanes, Readings, SetConditions
-from probegym.scenarios import explain
+from probegym.scenarios import parsed
 
 GREY = np.array([0, 127, 255], np.uint8)  # of labels -1, 0 (not seen) and +1
 HIGHEST = 10.0  # that an observation shows; rarely met
@@ -30,10 +28,7 @@ class IsingInferenceTask(Task):
     decides = ("chosen", "annealed", "fresh", "previous")
 
     def __init__(self, settings: dict):
-        try:
-            self.settings = s = Settings(**settings)
-        except ValidationError as error:
-            raise ProbeGymError(f"scenario, task.{explain(error)}") from error
+        self.settings = s = parsed(Settings, settings, "task")
         self.belief = SpinBelief(s)
         self.cycle_seconds, self.image_seconds = s.seconds()
         t, f, h, d = (len(v) for v in (s.temperatures, s.fields, s.holds, s.dwells))

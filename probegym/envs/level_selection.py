@@ -6,16 +6,14 @@ from collections.abc import Iterable
 
 import numpy as np
 from gymnasium import spaces
-from pydantic import ValidationError
 
 from probegym.envs import level_plans, pictures_levels
 from probegym.envs.core import ScopeEnv, ScopeVectorEnv
 from probegym.envs.level_knowledge import FLAKES, Knowledge
 from probegym.envs.level_settings import Settings
 from probegym.envs.task import Observation, Task, Term, Transition, Where
-from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Command, InspectLevels, Lanes, MeasureLevel, Readings
-from probegym.scenarios import explain
+from probegym.scenarios import parsed
 
 HIGHEST = 10.0  # that an observation shows; rarely met
 
@@ -43,10 +41,7 @@ class LevelSelectionTask(Task):
     decides = ("instrument", "place", "steps")
 
     def __init__(self, settings: dict):
-        try:
-            self.settings = s = Settings(**settings)
-        except ValidationError as error:
-            raise ProbeGymError(f"scenario, task.{explain(error)}") from error
+        self.settings = s = parsed(Settings, settings, "task")
         self.levels = n = len(s.levels)
         self.knowledge = Knowledge(s)
         box = {"mean": (-HIGHEST, (n, FLAKES)), "variance": (0, (n, FLAKES)), "flakes": (0, (FLAKES, 4)), "correlations": (-1, (2 * n - 2,)),

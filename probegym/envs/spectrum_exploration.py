@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 import numpy as np
 from gymnasium import spaces
-from pydantic import ValidationError
 
 from probegym.envs import exploration_rewards as rewards
 from probegym.envs import pictures_spectra
@@ -16,7 +15,7 @@ from probegym.envs.exploration_settings import Settings
 from probegym.envs.task import Observation, Task, Term, Transition, Where, measurements
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import AcquireImage, AcquireSpectrum, Command, Lanes, Readings
-from probegym.scenarios import explain
+from probegym.scenarios import parsed
 
 WEIGHTS = ("mean", "deviation", "novelty", "travel")
 CANDIDATES = np.stack(np.meshgrid(*[np.linspace(-1, 1, 5, dtype=np.float32)] * 3, (0.0, 0.5)), -1).reshape(-1, 4).astype(np.float32)
@@ -33,10 +32,7 @@ class SpectrumExplorationTask(Task):
     decides = ("at",)
 
     def __init__(self, settings: dict):
-        try:
-            self.settings = s = Settings(**settings)
-        except ValidationError as error:
-            raise ProbeGymError(f"scenario, task.{explain(error)}") from error
+        self.settings = s = parsed(Settings, settings, "task")
         from probegym.physics import scalarizers
 
         for name in s.scalarizers:

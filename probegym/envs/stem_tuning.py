@@ -6,16 +6,15 @@ from collections.abc import Iterable
 
 import numpy as np
 from gymnasium import spaces
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, model_validator
 
 from probegym.envs import pictures
 from probegym.envs.core import ScopeEnv, ScopeVectorEnv
 from probegym.envs.frames import ImageSeries, RonchigramSeries, grey_levels
 from probegym.envs.task import Observation, Task, Term, Transition, Where, failure, measurements, success
-from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Command, Lanes, Readings, SetAberrations
 from probegym.rewards import terms
-from probegym.scenarios import explain
+from probegym.scenarios import parsed
 
 STREHL_GOAL = 0.8
 DECLARED = 0.5  # the last component of the action above this ends the episode
@@ -58,10 +57,7 @@ class StemTuningTask(Task):
     decides = ("set_point", "excursion", "declared")
 
     def __init__(self, settings: dict):
-        try:
-            self.settings = s = Settings(**settings)
-        except ValidationError as error:
-            raise ProbeGymError(f"scenario, task.{explain(error)}") from error
+        self.settings = s = parsed(Settings, settings, "task")
         self.names = tuple(s.controls)
         self.scales = np.array(list(s.controls.values()))
         self.series = {name: series for name in ("haadf", "ronchigram") if (series := getattr(s, name))}

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 import numpy as np
 from gymnasium import spaces
-from pydantic import ValidationError
 
 from probegym.envs import pictures_stm
 from probegym.envs.clean_area import CleanArea
@@ -15,7 +14,7 @@ from probegym.envs.task import Observation, Task, Term, Transition, Where, failu
 from probegym.envs.tip_settings import Settings
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import AcquireTopograph, Command, DipTip, Lanes, PulseBias, Readings
-from probegym.scenarios import explain
+from probegym.scenarios import parsed
 
 AREA_UNIT = 1e-14  # m^2 that cost as much as one action; a disc of 50 nm is 0.785 of it
 OFFSETS = 2e-9 * np.array([(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1)])
@@ -43,10 +42,7 @@ class TipConditioningTask(Task):
     decides = ("action", "just_spoilt", "actions", "place", "discs", "treated", "clearance")
 
     def __init__(self, settings: dict):
-        try:
-            self.settings = s = Settings(**settings)
-        except ValidationError as error:
-            raise ProbeGymError(f"scenario, task.{explain(error)}") from error
+        self.settings = s = parsed(Settings, settings, "task")
         self.names, self.bias, self.depth, self.flat, self.radius = s.actions()
         n = len(self.names)
         self.smallest, self.declare = self.radius[self.radius > 0].min(), n - 1

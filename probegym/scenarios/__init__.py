@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
@@ -19,6 +19,8 @@ from probegym.scenarios.distributions import is_distribution
 
 FOLDER = Path(__file__).parent
 MAXIMUM_BYTES = 1_000_000
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class _Loader(yaml.SafeLoader):
@@ -61,6 +63,14 @@ def explain(error: ValidationError) -> str:
     """The first of pydantic's complaints, in one line."""
     first = error.errors()[0]
     return f"{'.'.join(map(str, first['loc'])) or 'value'}: {first['msg']}"
+
+
+def parsed(model: type[Model], table: dict, name: str) -> Model:
+    """The table ``name`` of a scenario as its model; raises ProbeGymError with the first complaint."""
+    try:
+        return model(**table)
+    except ValidationError as error:
+        raise ProbeGymError(f"scenario, {name}.{explain(error)}") from error
 
 
 def _merge(base: Any, change: Any) -> Any:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import DragTip, Lanes, LocateAdatoms, Readings
 from probegym.hardware_bridge.twins.lanes import LaneTwin, refuse_outside
 from probegym.hardware_bridge.world import Refused
 from probegym.physics import adatom_images, adatoms, randomness, stm
-from probegym.scenarios import explain
+from probegym.scenarios import parsed
 from probegym.scenarios.distributions import Sampled
 
 FARTHEST, LARGEST_VIEW = 50e-9, 100e-9  # m, from the centre of the piezo; of an image
@@ -124,10 +124,7 @@ class AdatomTwin(LaneTwin):
     noun = "this STM has"
 
     def __init__(self, config: dict, lanes: int):
-        try:
-            self.config = c = AdatomConfig(**config)
-        except ValidationError as error:
-            raise ProbeGymError(f"scenario, world.{explain(error)}") from error
+        self.config = c = parsed(AdatomConfig, config, "world")
         self.lanes = lanes
         self._handlers = {LocateAdatoms: self._locate, DragTip: self._drag}
         n = c.adatoms.count

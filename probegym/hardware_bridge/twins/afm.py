@@ -6,14 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, field_validator
 
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Command, Lanes, LaneState, Readings, ScanLine, SetFeedback, TestFeedback
 from probegym.hardware_bridge.twins.lanes import refuse_outside
 from probegym.hardware_bridge.world import Refused
 from probegym.physics import randomness, surfaces, tapping, tips
-from probegym.scenarios import explain
+from probegym.scenarios import parsed
 from probegym.scenarios.distributions import Sampled
 
 MOST_LINES = 256  # an episode
@@ -101,11 +101,9 @@ class AfmTwin:
     """Implements the world protocol; ``config`` is the ``world`` table of a scenario."""
 
     def __init__(self, config: dict, lanes: int):
+        self.config = c = parsed(AfmConfig, config, "world")
         try:
-            self.config = c = AfmConfig(**config)
             self.change = tips.TipChange(**c.change)
-        except ValidationError as error:
-            raise ProbeGymError(f"scenario, world.{explain(error)}") from error
         except TypeError as error:
             raise ProbeGymError(f"scenario, world.change: {error}") from error
         self.lanes = lanes

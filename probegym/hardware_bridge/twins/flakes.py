@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import InspectLevels, Lanes, MeasureLevel, Readings
 from probegym.hardware_bridge.twins.lanes import LaneTwin, refuse_outside
 from probegym.hardware_bridge.world import Refused
 from probegym.physics import flakes, randomness
 from probegym.physics.flakes import FLAKES
-from probegym.scenarios import explain
+from probegym.scenarios import parsed
 from probegym.scenarios.distributions import Sampled
 
 LIMITS = {
@@ -101,10 +100,7 @@ class FlakesTwin(LaneTwin):
     noun = "these instruments have"
 
     def __init__(self, config: dict, lanes: int):
-        try:
-            self.config = c = FlakesConfig(**config)
-        except ValidationError as error:
-            raise ProbeGymError(f"scenario, world.{explain(error)}") from error
+        self.config = c = parsed(FlakesConfig, config, "world")
         self.lanes = lanes
         self.pixel = c.view / c.rows
         self.names = [level.name for level in c.levels]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cached_property
 
 import numpy as np
-from pydantic import ValidationError
 
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Lanes, LocateAtoms, PlaceProbe, Readings
@@ -16,7 +15,7 @@ from probegym.physics import atom_images, beam_rates, graphene, knock_on, random
 from probegym.physics.beam_rates import BOND, GAUSSIANS
 from probegym.physics.graphene import EVENTS, RATES
 from probegym.physics.image_formation import shot_noise
-from probegym.scenarios import explain
+from probegym.scenarios import parsed
 from probegym.scenarios.distributions import Distribution
 
 LONGEST_DWELL = 100.0  # s
@@ -34,10 +33,7 @@ class GrapheneTwin(LaneTwin):
     noun = "this STEM has"
 
     def __init__(self, config: dict, lanes: int):
-        try:
-            self.config = c = GrapheneConfig(**config)
-        except ValidationError as error:
-            raise ProbeGymError(f"scenario, world.{explain(error)}") from error
+        self.config = c = parsed(GrapheneConfig, config, "world")
         self.lanes = lanes
         self.variance = beam_rates.gaussian_variance(c.probe.fwhm) if c.probe.fwhm else 0.0
         self._handlers = {LocateAtoms: self._locate, PlaceProbe: self._park}

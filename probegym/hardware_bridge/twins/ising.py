@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy import constants
 from scipy.special import ndtr
 
-from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import ClassifyAtoms, Lanes, Readings, SetConditions
 from probegym.hardware_bridge.twins.lanes import LaneTwin, refuse_outside
 from probegym.hardware_bridge.world import Refused
 from probegym.physics import ising, randomness
-from probegym.scenarios import explain
+from probegym.scenarios import parsed
 from probegym.scenarios.distributions import Sampled
 
 BOLTZMANN = constants.k / constants.e  # eV/K
@@ -77,10 +76,7 @@ class IsingTwin(LaneTwin):
     noun = "this hot stage has"
 
     def __init__(self, config: dict, lanes: int):
-        try:
-            self.config = c = IsingConfig(**config)
-        except ValidationError as error:
-            raise ProbeGymError(f"scenario, world.{explain(error)}") from error
+        self.config = c = parsed(IsingConfig, config, "world")
         self.lanes = lanes
         self._handlers = {SetConditions: self._set, ClassifyAtoms: self._classify}
         self.state: Lanes = {

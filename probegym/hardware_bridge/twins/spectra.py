@@ -7,7 +7,7 @@ loops under a piezoresponse tip, the centre of mass of diffraction patterns, or 
 from __future__ import annotations
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import AcquireImage, AcquireSpectrum, Lanes, LaneState, Readings
@@ -15,7 +15,7 @@ from probegym.hardware_bridge.twins.lanes import LaneTwin, refuse_outside
 from probegym.hardware_bridge.twins.spectra_sources import AnySource, Source
 from probegym.hardware_bridge.world import Refused
 from probegym.physics import randomness, scalarizers
-from probegym.scenarios import explain
+from probegym.scenarios import parsed
 from probegym.scenarios.distributions import Sampled
 
 
@@ -37,10 +37,7 @@ class SpectraTwin(LaneTwin):
     noun = "this instrument has"
 
     def __init__(self, config: dict, lanes: int):
-        try:
-            self.config = c = SpectraConfig(**config)
-        except ValidationError as error:
-            raise ProbeGymError(f"scenario, world.{explain(error)}") from error
+        self.config = c = parsed(SpectraConfig, config, "world")
         self.source: Source = c.source
         for name in c.specimen.keys() - self.source.fields.keys():
             raise ProbeGymError(f"scenario, world.specimen.{name}: unknown, there is {', '.join(self.source.fields) or 'nothing to draw'}")

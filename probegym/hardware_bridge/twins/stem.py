@@ -6,18 +6,19 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, model_validator
 from scipy import constants
 
 from probegym.errors import ProbeGymError
-from probegym.hardware_bridge.commands import AcquireImage, AcquireRonchigram, Command, Lanes, LaneState, Readings, SetAberrations
+from probegym.hardware_bridge.commands import AcquireImage, AcquireRonchigram, Command, Lanes, Readings, SetAberrations
+from probegym.hardware_bridge.twins.lanes import LaneTwin
 from probegym.hardware_bridge.world import Refused
 from probegym.physics import randomness, specimens
 from probegym.physics.image_formation import ImageFormer, shot_noise
 from probegym.physics.lenses import LensBank
 from probegym.physics.optics import ABERRATIONS, Pupil, focal_spread, wavelength
 from probegym.physics.ronchigram import RonchigramFormer
-from probegym.scenarios import explain
+from probegym.scenarios import parsed
 from probegym.scenarios.distributions import Sampled
 
 ANGSTROM = 1e-10
@@ -119,14 +120,13 @@ def _ronchigram_former(name: str, energy: float, cutoff: float, pixels: int, nam
         raise ProbeGymError(f"film {name!r}: {error}") from error
 
 
-class StemTwin:
+class StemTwin(LaneTwin):
     """Implements the world protocol; ``config`` is the ``world`` table of a scenario."""
 
+    noun = "this STEM has"
+
     def __init__(self, config: dict, lanes: int):
-        try:
-            self.config = StemConfig(**config)
-        except ValidationError as error:
-            raise ProbeGymError(f"scenario, world.{explain(error)}") from error
+        self.config = parsed(StemConfig, config, "world")
         c = self.config
         self.lanes, self.names = lanes, c.names
         scales = np.array([c.controls.get(name, 1.0) for name in c.names])
@@ -189,7 +189,7 @@ class StemTwin:
     def execute(self, command: Command, where: np.ndarray) -> Readings:
         handler = self._handlers.get(type(command))
         if handler is None:
-            raise Refused(f"this STEM has no {command.verb}")
+            raise Refused(f"{self.noun} no {command.verb}")
         for name, argument in vars(command).items():
             if isinstance(argument, float | np.ndarray) and not np.isfinite(argument).all():
                 raise Refused(f"{command.verb}.{name} is not finite")
@@ -222,15 +222,6 @@ class StemTwin:
     def portrait(self, lane: int) -> Lanes:
         plate = Pupil(self.config.energy, self.config.semiangle_cutoff, self.names, samples=128)
         return {"wavefront": plate.phase_plate(self.lenses.actual(self.state)[lane])}
-
-    def snapshot(self, lane: int) -> LaneState:
-        return LaneState.take(self.state, lane)
-
-    def restore(self, state: LaneState, lane: int) -> None:
-        state.put(self.state, lane)
-
-    def rekey(self, key: int, lane: int) -> None:
-        self.state["key"][lane] = np.uint64(key)
 
     # ---- commands ----
 

@@ -6,16 +6,15 @@ from functools import lru_cache
 from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy.special import ndtri
 
-from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import AcquireTopograph, DipTip, Lanes, PulseBias, Readings
 from probegym.hardware_bridge.twins.lanes import LaneTwin, refuse_outside
 from probegym.hardware_bridge.world import Refused
 from probegym.physics import randomness, stm, stm_apex
 from probegym.physics.stm_surfaces import CELLS, FIELDS
-from probegym.scenarios import explain
+from probegym.scenarios import parsed
 from probegym.scenarios.distributions import Sampled
 
 DEBRIS = 10  # features that a treatment leaves
@@ -130,10 +129,7 @@ class StmTwin(LaneTwin):
     noun = "this STM has"
 
     def __init__(self, config: dict, lanes: int):
-        try:
-            self.config = c = StmConfig(**config)
-        except ValidationError as error:
-            raise ProbeGymError(f"scenario, world.{explain(error)}") from error
+        self.config = c = parsed(StmConfig, config, "world")
         self.lanes = lanes
         self.outlook = outlook(c.model_dump_json())
         self._handlers = {AcquireTopograph: self._topograph, PulseBias: self._pulse, DipTip: self._dip}
