@@ -11,7 +11,7 @@ import time
 
 import gymnasium as gym
 import numpy as np
-from report import json_line, table
+from report import json_line, ratio, table
 
 import probegym  # noqa: F401  registers the environments
 from probegym import scenarios
@@ -25,13 +25,6 @@ ENV_ID, FAMILY, POLICY, TRACE = "probegym/AdatomManipulation-v0", "adatom_manipu
 SCRIPTS = {"corrected-drag": CorrectedDrag, "fixed-drag": FixedDrag, "grid-table": GridTable, "oracle": OracleAgent, "random": RandomAgent}
 CHANGES = ("tip-change", "far-tip-change")
 BUILDERS = {"builder, policy": lambda: Builder(POLICY), "builder, fixed drag": Builder, "fixed-drag": FixedDrag, "oracle": OracleAgent}
-
-
-def ratio(ours: np.ndarray, theirs: np.ndarray, resamples: int = 4000) -> tuple[float, float, float]:
-    """Ratio of means and its paired 95 % bootstrap interval."""
-    drawn = np.random.default_rng(0).integers(0, len(ours), (resamples, len(ours)))
-    low, high = np.quantile(ours[drawn].mean(1) / theirs[drawn].mean(1), [0.025, 0.975])
-    return float(ours.mean() / theirs.mean()), float(low), float(high)
 
 
 def play(scenario: str, agents: dict, episodes: int) -> dict[str, dict]:

@@ -13,7 +13,7 @@ import time
 
 import gymnasium as gym
 import numpy as np
-from report import json_line, table
+from report import json_line, ratio, table
 
 import probegym  # noqa: F401  registers the environments
 from probegym import scenarios
@@ -59,14 +59,6 @@ def agents_of(scenario: str) -> tuple[str, ...]:
 def seconds(results: Results, scenario: str) -> np.ndarray:
     """Microscope-seconds of every episode; failures at the limit."""
     return np.where(results.success, results.costs["time"], scenarios.load(FAMILY, scenario).budget.time)
-
-
-def ratio(ours: np.ndarray, theirs: np.ndarray, resamples: int = 4000) -> tuple[float, float, float]:
-    """Ratio of means and its paired 95 % bootstrap interval."""
-    rng = np.random.default_rng(0)
-    drawn = rng.integers(0, len(ours), (resamples, len(ours)))
-    low, high = np.quantile(ours[drawn].mean(1) / theirs[drawn].mean(1), [0.025, 0.975])
-    return float(ours.mean() / theirs.mean()), float(low), float(high)
 
 
 def play(scenario: str, episodes: int) -> dict[str, dict]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
-from report import json_line, table
+from report import json_line, ratio, table
 
 import probegym  # noqa: F401  registers the environments
 from probegym import scenarios
@@ -26,14 +26,6 @@ RULES = {
 MAIN = ("known", "id")
 SHIFTED = ("uniform-sweep", "maximum-fisher", "maximum-fisher-doubting", "maximum-fisher-patient")
 OTHERS = ("uniform-sweep", "maximum-fisher", "maximum-fisher-patient")
-
-
-def ratio(ours: np.ndarray, theirs: np.ndarray, resamples: int = 4000) -> tuple[float, float, float]:
-    """Ratio of means and its paired 95 % bootstrap interval."""
-    rng = np.random.default_rng(0)
-    drawn = rng.integers(0, len(ours), (resamples, len(ours)))
-    low, high = np.quantile(ours[drawn].mean(1) / theirs[drawn].mean(1), [0.025, 0.975])
-    return float(ours.mean() / theirs.mean()), float(low), float(high)
 
 
 def play(scenario: str, agents: tuple[str, ...], episodes: int) -> dict[str, dict]:

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from probegym.agents import bundle, checkpoints
+from probegym.agents import checkpoints
 from probegym.agents.base import Agent
 from probegym.agents.beam_networks import LANE, SEEN, Mover, RateBelief, Student, prior
 from probegym.agents.distil import LAST_TRAINING_SEED, Progress
 from probegym.agents.evaluate import evaluate
-from probegym.agents.export import SELECTION_SEED, commit, to_onnx
+from probegym.agents.export import SELECTION_SEED, ship
 from probegym.envs import beam_oracle
 from probegym.envs.episodes import Episodes
 from probegym.errors import ProbeGymError
@@ -199,24 +199,10 @@ class Trainer:
         """Choose the state and write the bundle; returns its folder."""
         tried = self.choose(episodes, report)
         observation, _ = self.envs.reset(seed=SELECTION_SEED)
-        shown = {name: torch.from_numpy(observation[name][:4]) for name in SEEN}
-        memory = self.policy.memory(4)
-        inputs = shown | {"belief": memory[0], "place": memory[1]}
-        with torch.no_grad():
-            action = self.policy.eval()(*inputs.values())[0]
-        spec = {
-            "environment": self.config.env_id,
-            "scenario": self.config.scenario,
-            "observations": {name: {"shape": list(v.shape[1:]), "dtype": str(observation[name].dtype)} for name, v in shown.items()},
-            "action": self.envs.episodes.task.action_units,
-            "memory": {"belief": memory[0][0].tolist(), "place": [0.0]},
-            "selection": {"rule": f"least mean seconds to the goal of the last {CANDIDATES} states on the training scenario, {episodes} episodes, seeds from {SELECTION_SEED}",
-                          "tried": tried},
-            "training_commit": commit(),
-            "command": command,
-            "golden": [bundle.golden_pair({name: v.numpy() for name, v in inputs.items()}, action.numpy())],
-        }  # fmt: skip
-        return bundle.write(folder, to_onnx(self.policy, inputs, ["action", "belief_next", "place_next"]), spec)
+        shown = {name: observation[name][:4] for name in SEEN}
+        memory = dict(zip(("belief", "place"), self.policy.memory(4), strict=True))
+        rule = f"least mean seconds to the goal of the last {CANDIDATES} states on the training scenario, {episodes} episodes, seeds from {SELECTION_SEED}"
+        return ship(folder, self.policy, self.config, self.envs.episodes.task, shown, memory, command, selection={"rule": rule, "tried": tried})
 
 
 def mover(env_id: str, scenario: str, updates: int, seed: int, folder: Path) -> Trainer:

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from probegym.agents import bundle, checkpoints
+from probegym.agents import checkpoints
 from probegym.agents.base import Agent
 from probegym.agents.distil import LAST_TRAINING_SEED, Progress
 from probegym.agents.evaluate import evaluate
-from probegym.agents.export import SELECTION_SEED, commit, to_onnx
+from probegym.agents.export import SELECTION_SEED, ship
 from probegym.agents.ising_networks import SEEN, CycleScorer
 from probegym.envs.episodes import Episodes
 from probegym.envs.ising_rewards import relative_error
@@ -198,22 +198,9 @@ class Trainer:
         tried = self.choose(episodes, report)
         envs = self.envs[self.config.scenario]
         observation, _ = envs.reset(seed=SELECTION_SEED)
-        shown = {name: torch.from_numpy(observation[name][:4]) for name in SEEN}
-        with torch.no_grad():
-            action = self.policy(*shown.values())
-        spec = {
-            "environment": self.config.env_id,
-            "scenario": self.config.scenario,
-            "observations": {name: {"shape": list(v.shape[1:]), "dtype": str(observation[name].dtype)} for name, v in shown.items()},
-            "action": envs.episodes.task.action_units,
-            "memory": {},
-            "selection": {"rule": f"least error of J of the first and the last {CANDIDATES} states on the training scenarios, {episodes} episodes each, seeds from {SELECTION_SEED}",
-                          "tried": tried},
-            "training_commit": commit(),
-            "command": command,
-            "golden": [bundle.golden_pair({name: v.numpy() for name, v in shown.items()}, action.numpy())],
-        }  # fmt: skip
-        return bundle.write(folder, to_onnx(self.policy, shown, ["action"]), spec)
+        shown = {name: observation[name][:4] for name in SEEN}
+        rule = f"least error of J of the first and the last {CANDIDATES} states on the training scenarios, {episodes} episodes each, seeds from {SELECTION_SEED}"
+        return ship(folder, self.policy, self.config, envs.episodes.task, shown, {}, command, selection={"rule": rule, "tried": tried})
 
 
 def annealer(env_id: str, scenario: str, updates: int, seed: int, folder: Path) -> Trainer:

@@ -246,7 +246,6 @@ class AdatomTwin(LaneTwin):
         s, origin = self.state, self._origin()
         told = {name: self._surface(name).copy() for name in _SURFACE}
         told |= {name: s[name].copy() for name in ("tip", "work_function", "threshold", "time", "tip_changes", "drags")}
-        told |= {"rows": self._rows(), "sites": s["sites"].copy(), "status": s["status"].copy()}
         told |= {"stuck": s["status"] == adatoms.STUCK, "gone": s["status"] == adatoms.GONE}
         return told | {"position": self._positions(origin), "origin": origin, "drift": s["velocity"].copy()}
 
