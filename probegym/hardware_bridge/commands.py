@@ -7,8 +7,16 @@ so a command that was sent twice does no harm.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from typing import Annotated
 
 import numpy as np
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The unit of a command's field, in its annotation. An array has a leading axis of lanes, a plain number is the same for all."""
+
+    symbol: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,13 +32,25 @@ class Command:
         """Field name -> array, for records and comparison."""
         return {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
 
+    def takes(self) -> np.ndarray | float:
+        """Seconds that it takes, (lanes,) or the same for all, without what an instrument adds to it."""
+        return 0.0
+
+    def exposure(self) -> np.ndarray | float:
+        """Seconds for which the probe stays at each place that it visits."""
+        return self.takes()
+
+    def area(self) -> float | None:
+        """Square metres that one exposure spreads over; None where the command does not say."""
+        return None
+
 
 @dataclass(frozen=True, eq=False)
 class SetAberrations(Command):
     """Set the aberration controls. names: coefficients; values: (lanes, n) set points in m."""
 
     names: tuple[str, ...]
-    values: np.ndarray
+    values: Annotated[np.ndarray, Unit("m")]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +62,18 @@ class AcquireImage(Command):
 
     detector: str
     shape: tuple[int, int]
-    field_of_view: float
-    dwell_time: float
-    defocus: np.ndarray
+    field_of_view: Annotated[float, Unit("m")]
+    dwell_time: Annotated[float, Unit("s")]
+    defocus: Annotated[np.ndarray, Unit("m")]
+
+    def takes(self) -> float:
+        return self.shape[0] * self.shape[1] * self.dwell_time
+
+    def exposure(self) -> float:
+        return self.dwell_time
+
+    def area(self) -> float:
+        return (self.field_of_view / self.shape[1]) ** 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,9 +85,12 @@ class AcquireRonchigram(Command):
     """
 
     shape: tuple[int, int]
-    exposure_time: float
-    defocus: np.ndarray
-    film_shift: np.ndarray
+    exposure_time: Annotated[float, Unit("s")]
+    defocus: Annotated[np.ndarray, Unit("m")]
+    film_shift: Annotated[np.ndarray, Unit("m")]
+
+    def takes(self) -> float:
+        return self.exposure_time
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,11 +102,11 @@ class SetFeedback(Command):
     of the line before, added to the height command.
     """
 
-    proportional: np.ndarray
-    integral: np.ndarray
-    setpoint: np.ndarray
-    drive: np.ndarray
-    feed_forward: np.ndarray
+    proportional: Annotated[np.ndarray, Unit("m/m")]
+    integral: Annotated[np.ndarray, Unit("m/m/s")]
+    setpoint: Annotated[np.ndarray, Unit("m")]
+    drive: Annotated[np.ndarray, Unit("m")]
+    feed_forward: Annotated[np.ndarray, Unit("1")]
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +114,10 @@ class ScanLine(Command):
     """Scan the next line there and back. pixels: each way. line_rate: (lanes,) Hz, both ways in one period."""
 
     pixels: int
-    line_rate: np.ndarray
+    line_rate: Annotated[np.ndarray, Unit("Hz")]
+
+    def takes(self) -> np.ndarray:
+        return 1 / self.line_rate
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,9 +127,12 @@ class TestFeedback(Command):
     relay: (lanes,) m. duration: s. samples: of the amplitude error that is read back.
     """
 
-    relay: np.ndarray
-    duration: float
+    relay: Annotated[np.ndarray, Unit("m")]
+    duration: Annotated[float, Unit("s")]
     samples: int
+
+    def takes(self) -> float:
+        return self.duration
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,20 +144,26 @@ class AcquireTopograph(Command):
     """
 
     shape: tuple[int, int]
-    field_of_view: float
-    speed: float
-    centre: np.ndarray
-    bias: float
-    current: float
+    field_of_view: Annotated[float, Unit("m")]
+    speed: Annotated[float, Unit("m/s")]
+    centre: Annotated[np.ndarray, Unit("m")]
+    bias: Annotated[float, Unit("V")]
+    current: Annotated[float, Unit("A")]
+
+    def takes(self) -> float:
+        return 2 * self.shape[0] * self.field_of_view / self.speed  # there and back
 
 
 @dataclass(frozen=True, eq=False)
 class PulseBias(Command):
     """A bias pulse with the feedback held. position: (lanes, 2) m; bias: (lanes,) V; duration: s. Irreversible."""
 
-    position: np.ndarray
-    bias: np.ndarray
-    duration: float
+    position: Annotated[np.ndarray, Unit("m")]
+    bias: Annotated[np.ndarray, Unit("V")]
+    duration: Annotated[float, Unit("s")]
+
+    def takes(self) -> float:
+        return self.duration
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,10 +173,13 @@ class DipTip(Command):
     bias: V during the dip; duration: s. Irreversible.
     """
 
-    position: np.ndarray
-    depth: np.ndarray
-    bias: float
-    duration: float
+    position: Annotated[np.ndarray, Unit("m")]
+    depth: Annotated[np.ndarray, Unit("m")]
+    bias: Annotated[float, Unit("V")]
+    duration: Annotated[float, Unit("s")]
+
+    def takes(self) -> float:
+        return self.duration
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,8 +190,11 @@ class AcquireSpectrum(Command):
     """
 
     detector: str
-    position: np.ndarray
-    exposure_time: float
+    position: Annotated[np.ndarray, Unit("m")]
+    exposure_time: Annotated[float, Unit("s")]
+
+    def takes(self) -> float:
+        return self.exposure_time
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +215,7 @@ class MeasureLevel(Command):
     """
 
     level: str
-    position: np.ndarray
+    position: Annotated[np.ndarray, Unit("m")]
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,20 +230,32 @@ class LocateAtoms(Command):
 
     detector: str
     shape: tuple[int, int]
-    field_of_view: float
-    centre: np.ndarray
-    dwell_time: float
+    field_of_view: Annotated[float, Unit("m")]
+    centre: Annotated[np.ndarray, Unit("m")]
+    dwell_time: Annotated[float, Unit("s")]
     species: str
     count: int
     image: bool
+
+    def takes(self) -> float:
+        return self.shape[0] * self.shape[1] * self.dwell_time
+
+    def exposure(self) -> float:
+        return self.dwell_time
+
+    def area(self) -> float:
+        return (self.field_of_view / self.shape[1]) ** 2
 
 
 @dataclass(frozen=True, eq=False)
 class PlaceProbe(Command):
     """Park the beam at a place of the sample, then blank it. position: (lanes, 2) m; dwell_time: (lanes,) s. Irreversible."""
 
-    position: np.ndarray
-    dwell_time: np.ndarray
+    position: Annotated[np.ndarray, Unit("m")]
+    dwell_time: Annotated[np.ndarray, Unit("s")]
+
+    def takes(self) -> np.ndarray:
+        return self.dwell_time
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,13 +268,16 @@ class LocateAdatoms(Command):
     """
 
     shape: tuple[int, int]
-    field_of_view: float
-    speed: float
-    centre: np.ndarray
-    bias: float
-    current: float
+    field_of_view: Annotated[float, Unit("m")]
+    speed: Annotated[float, Unit("m/s")]
+    centre: Annotated[np.ndarray, Unit("m")]
+    bias: Annotated[float, Unit("V")]
+    current: Annotated[float, Unit("A")]
     count: int
     image: bool
+
+    def takes(self) -> float:
+        return 2 * self.shape[0] * self.field_of_view / self.speed  # there and back
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,12 +288,15 @@ class DragTip(Command):
     (lanes, samples) A, the current along the way.
     """
 
-    start: np.ndarray
-    end: np.ndarray
-    bias: np.ndarray
-    current: np.ndarray
-    speed: float
+    start: Annotated[np.ndarray, Unit("m")]
+    end: Annotated[np.ndarray, Unit("m")]
+    bias: Annotated[np.ndarray, Unit("V")]
+    current: Annotated[np.ndarray, Unit("A")]
+    speed: Annotated[float, Unit("m/s")]
     samples: int
+
+    def takes(self) -> np.ndarray:
+        return np.asarray(np.hypot(*(self.end - self.start).T) / self.speed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,9 +306,12 @@ class SetConditions(Command):
     temperature: (lanes,) K; field: (lanes,) eV, energy of an atom's state in it; hold: (lanes,) s.
     """
 
-    temperature: np.ndarray
-    field: np.ndarray
-    hold: np.ndarray
+    temperature: Annotated[np.ndarray, Unit("K")]
+    field: Annotated[np.ndarray, Unit("eV")]
+    hold: Annotated[np.ndarray, Unit("s")]
+
+    def takes(self) -> np.ndarray:
+        return self.hold
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,8 +323,14 @@ class ClassifyAtoms(Command):
 
     detector: str
     shape: tuple[int, int]
-    centre: np.ndarray
-    dwell_time: np.ndarray
+    centre: Annotated[np.ndarray, Unit("m")]
+    dwell_time: Annotated[np.ndarray, Unit("s")]
+
+    def takes(self) -> np.ndarray:
+        return self.shape[0] * self.shape[1] * self.dwell_time
+
+    def exposure(self) -> np.ndarray:
+        return self.dwell_time
 
 
 @dataclass(frozen=True, eq=False)

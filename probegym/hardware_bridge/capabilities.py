@@ -1,0 +1,144 @@
+"""What an instrument can do: its verbs, the range of every argument, and what a command can cost at worst. Plain data, written as JSON.
+
+A command is checked against a descriptor before anything runs. What the descriptor does not allow is refused: an argument
+without a range has no range at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, ValidationError, model_validator
+from scipy.constants import angstrom, elementary_charge
+
+from probegym.errors import ProbeGymError
+from probegym.hardware_bridge import codec
+from probegym.hardware_bridge.commands import Command
+from probegym.hardware_bridge.world import Refused
+
+
+class Effect(StrEnum):
+    """What a verb does to the instrument or the sample."""
+
+    reads = "reads"  # looks; the probe may still deposit dose
+    sets = "sets"  # moves a control that can be moved back
+    changes = "changes"  # sample or probe are not as before, for good
+
+
+class Range(BaseModel):
+    """Where a quantity may lie, in the unit of the language; step and rate are against what the instrument reads back."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    low: float
+    high: float
+    step: PositiveFloat | None = None  # the most that one command may change it by
+    rate: PositiveFloat | None = None  # the most that it may change by in a second
+    resolution: NonNegativeFloat = 0.0  # what the instrument tells apart
+    tolerance: NonNegativeFloat | None = None  # between what was set and what is read back; None: not compared
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Range:
+        if not self.low <= self.high:
+            raise ValueError(f"low must not be above high, got {self.low:g} and {self.high:g}")
+        return self
+
+
+class Capability(BaseModel):
+    """One verb of an instrument."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    effect: Effect
+    ranges: dict[str, Range] = {}  # of every quantity
+    counts: dict[str, tuple[int, int]] = {}  # of every whole number, and of the entries of a shape: least and most
+    names: dict[str, tuple[str, ...]] = {}  # of every name: those that there are. For a list of names: exactly this list
+    reads_back: dict[str, str] = {}  # argument -> name of the measured value that follows it
+    relative: bool = False  # whether the instrument itself moves by differences
+    approval: bool = False  # whether an operator must agree each time
+    overhead: NonNegativeFloat = 0.0  # s, the most that is added to what the command itself takes
+    line_overhead: NonNegativeFloat = 0.0  # s for each row of a shape
+    current: NonNegativeFloat = 0.0  # A of beam on the area of the command
+    dose_rate: NonNegativeFloat = 0.0  # electrons per square Angstrom and second of exposure
+    dose: NonNegativeFloat = 0.0  # electrons per square Angstrom at once
+
+
+@dataclass(frozen=True)
+class Charge:
+    """What a command can cost at worst. seconds; dose in electrons per square Angstrom; changes: irreversible commands."""
+
+    seconds: float
+    dose: float
+    changes: int
+
+
+class Descriptor(BaseModel):
+    """An instrument: its kind, its verbs, and the steps that bring it to its safe state, in order."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    name: str = Field(min_length=1, max_length=100)
+    kind: Literal["stem", "afm", "stm", "laboratory"]
+    capabilities: dict[str, Capability]
+    safe: tuple[str, ...] = Field(min_length=1)
+    region: PositiveFloat = 1e-6  # m, side of the squares of the sample for which dose is counted
+
+    @model_validator(mode="after")
+    def _complete(self) -> Descriptor:
+        for verb, capability in self.capabilities.items():
+            if verb not in codec.VERBS:
+                raise ValueError(f"there is no verb {verb!r} in the language")
+            for name, (kind, unit) in codec.ARGUMENTS[verb].items():
+                table = capability.ranges if unit else capability.names if kind in (str, tuple[str, ...]) else capability.counts
+                if kind is not bool and name not in table:
+                    raise ValueError(f"{verb}.{name} has no limits: an argument without limits is always refused")
+        return self
+
+    def check(self, command: Command) -> Capability:
+        """The capability that the command needs; raises Refused when the verb is not there or an argument lies outside."""
+        capability = self.capabilities.get(command.verb)
+        if capability is None:
+            raise Refused(f"{self.name} has no {command.verb}")
+        for name, (kind, unit) in codec.ARGUMENTS[command.verb].items():
+            value = getattr(command, name)
+            label = f"{command.verb}.{name}"
+            if unit:
+                _within(label, np.asarray(value, float), capability.ranges[name], unit)
+            elif kind in (str, tuple[str, ...]):
+                known = capability.names[name]
+                if (value not in known) if kind is str else (tuple(value) != known):
+                    raise Refused(f"{label}: {self.name} has {', '.join(known)}; asked was {value if kind is str else ', '.join(value)}")
+            elif kind is not bool:
+                low, high = capability.counts[name]
+                if not all(low <= n <= high for n in np.atleast_1d(value)):
+                    raise Refused(f"{label} may be {low} to {high}, asked was {value}")
+        return capability
+
+    def worst_case(self, command: Command) -> Charge:
+        """Seconds, dose and changes of a command that ``check`` lets pass, for the lane that costs most."""
+        capability = self.capabilities[command.verb]
+        rows = getattr(command, "shape", (0,))[0]
+        seconds = float(np.max(command.takes(), initial=0.0)) + capability.overhead + rows * capability.line_overhead
+        exposure, area = float(np.max(command.exposure(), initial=0.0)), command.area()
+        dose = capability.dose + capability.dose_rate * exposure
+        if capability.current and area:
+            dose += capability.current * exposure / elementary_charge / (area / angstrom**2)
+        return Charge(seconds, dose, int(capability.effect is Effect.changes))
+
+
+def _within(name: str, values: np.ndarray, allowed: Range, unit: str) -> None:
+    inside = (values >= allowed.low) & (values <= allowed.high)  # false for what is no number
+    if not inside.all():
+        raise Refused(f"{name} must be from {allowed.low:g} to {allowed.high:g} {unit}, asked was {values[~inside].flat[0]:g}")
+
+
+def descriptor(content: object) -> Descriptor:
+    """A descriptor from JSON; raises ProbeGymError with the first thing that is wrong."""
+    try:
+        return Descriptor.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ProbeGymError(f"descriptor, {'.'.join(map(str, first['loc'])) or 'as a whole'}: {first['msg']}") from error

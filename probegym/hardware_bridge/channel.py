@@ -1,0 +1,195 @@
+"""Connections between the bridge's processes: messages over a loopback socket, with a deadline for every wait.
+
+Any doubt about what the other side said closes the connection. Processes are spawned afresh, inherit no open files but their
+standard ones, and connect back with a secret that they are handed on standard input.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+import select
+import socket
+import subprocess
+import sys
+import time
+
+from probegym.errors import ProbeGymError
+from probegym.hardware_bridge import codec
+from probegym.hardware_bridge.codec import Arrays, Json
+
+HOST = "127.0.0.1"
+START_SECONDS = 30.0  # for a process to import and connect
+PASSED_ON = ("PATH", "HOME", "LANG", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "XDG_CACHE_HOME", "OMP_NUM_THREADS")
+
+
+class Disconnected(ProbeGymError):
+    """The other side has gone, or what it said cannot be trusted; the connection is closed."""
+
+
+class Late(ProbeGymError):
+    """The deadline passed. Nothing was taken from the connection, or, in the middle of a message, it is closed."""
+
+
+class Channel:
+    """Messages over a connected socket. Not for two threads at once."""
+
+    def __init__(self, connection: socket.socket):
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket: socket.socket | None = connection
+
+    def fileno(self) -> int:
+        """For ``select``; -1 when closed."""
+        return self.socket.fileno() if self.socket else -1
+
+    def send(self, header: Json, arrays: Arrays | None = None, seconds: float = 5.0) -> None:
+        """Send one message; raises Disconnected, also when the other side does not take it within ``seconds``."""
+        left, end = memoryview(codec.pack(header, arrays)), time.monotonic() + seconds
+        while len(left):
+            link = self._open()
+            try:
+                left = left[link.send(left) :]
+            except (BlockingIOError, InterruptedError):
+                if not self._wait(end, writing=True):
+                    raise self._gone("the other side takes no messages") from None
+            except OSError as error:
+                raise self._gone("the other side has gone") from error
+
+    def receive(self, seconds: float | None = None) -> tuple[Json, Arrays]:
+        """The next message, (header, arrays); raises Late when none begins within ``seconds``, Disconnected otherwise."""
+        end = None if seconds is None else time.monotonic() + seconds
+        prefix = self._exactly(codec.PREFIX.size, end, begun=False)
+        try:
+            head, body, checksum = codec.lengths(prefix)
+            return codec.unpack(self._exactly(head, end), self._exactly(body, end), checksum)
+        except codec.Malformed as error:
+            raise self._gone(str(error)) from error
+
+    def ask(self, header: Json, arrays: Arrays | None = None, seconds: float = 5.0) -> tuple[Json, Arrays]:
+        """Send and wait for the answer. A late answer closes the connection: it must not be taken for that to a later question."""
+        self.send(header, arrays, seconds)
+        try:
+            return self.receive(seconds)
+        except Late as error:
+            raise self._gone(f"no answer within {seconds:g} s") from error
+
+    def close(self) -> None:
+        """Close; may be called again."""
+        if self.socket:
+            self.socket.close()
+            self.socket = None
+
+    def _open(self) -> socket.socket:
+        if self.socket is None:
+            raise Disconnected("the connection is closed: connect again")
+        return self.socket
+
+    def _gone(self, why: str) -> Disconnected:
+        self.close()
+        return Disconnected(f"{why}: the connection is closed")
+
+    def _wait(self, end: float | None, writing: bool = False) -> bool:
+        link = [self._open()]
+        left = None if end is None else max(0.0, end - time.monotonic())
+        return any(select.select([] if writing else link, link if writing else [], [], left))
+
+    def _exactly(self, count: int, end: float | None, begun: bool = True) -> bytes:
+        taken = bytearray()
+        while len(taken) < count:
+            link = self._open()
+            try:
+                part = link.recv(min(count - len(taken), 1 << 20))
+            except (BlockingIOError, InterruptedError):
+                if not self._wait(end):
+                    if begun or taken:
+                        raise self._gone("a message broke off in the middle") from None
+                    raise Late("no message came in time") from None
+                continue
+            except OSError as error:
+                raise self._gone("the other side has gone") from error
+            if not part:
+                raise self._gone("the other side has gone")
+            taken += part
+        return bytes(taken)
+
+
+class Listener:
+    """Waits for connections on the loopback interface; each must show the secret first."""
+
+    def __init__(self, port: int = 0):
+        self.secret = secrets.token_hex(16)
+        try:
+            self.socket = socket.create_server((HOST, port), backlog=4)
+        except OSError as error:
+            raise ProbeGymError(f"port {port} cannot be used ({error.strerror}): choose another") from error
+        self.port: int = self.socket.getsockname()[1]
+
+    def fileno(self) -> int:
+        """For ``select``."""
+        return self.socket.fileno()
+
+    def accept(self, seconds: float = START_SECONDS) -> Channel:
+        """The next connection that knows the secret; others are closed. Raises Late."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self.socket.settimeout(left)
+            try:
+                connection, _ = self.socket.accept()
+            except (TimeoutError, BlockingIOError):
+                break
+            channel = Channel(connection)
+            try:
+                shown, _ = channel.receive(min(1.0, left))
+            except ProbeGymError:
+                channel.close()
+                continue
+            if hmac.compare_digest(str(shown.get("secret")), self.secret):
+                return channel
+            channel.close()
+        raise Late(f"nobody connected within {seconds:g} s")
+
+    def close(self) -> None:
+        """Close; connections that were made stay."""
+        self.socket.close()
+
+
+def connect(port: int, secret: str, seconds: float = 5.0) -> Channel:
+    """A channel to a Listener on this machine; raises Disconnected."""
+    try:
+        channel = Channel(socket.create_connection((HOST, port), timeout=seconds))
+    except OSError as error:
+        raise Disconnected(f"nothing listens on port {port} of this machine ({error.strerror or error})") from error
+    channel.send({"secret": secret}, seconds=seconds)
+    return channel
+
+
+def spawn(module: str, *arguments: str, told: Json | None = None, seconds: float = START_SECONDS) -> tuple[subprocess.Popen[bytes], Channel]:
+    """Start ``python -m module`` in a process of its own and wait until it has connected back; ``told`` is handed over on standard input.
+
+    Raises ProbeGymError when it does not come up.
+    """
+    listener = Listener()
+    environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    process = subprocess.Popen([sys.executable, "-m", module, *arguments], stdin=subprocess.PIPE, close_fds=True, env=environment)
+    try:
+        assert process.stdin
+        process.stdin.write(codec.dumps({"port": listener.port, "secret": listener.secret, "told": told or {}}).encode() + b"\n")
+        process.stdin.flush()
+        return process, listener.accept(seconds)
+    except (OSError, ProbeGymError) as error:
+        process.kill()
+        process.wait()
+        raise ProbeGymError(f"{module} did not start ({error}): see what it printed above") from error
+    finally:
+        listener.close()
+
+
+def called() -> tuple[Channel, Json]:
+    """In a spawned process: the channel back, and what it was told. Raises ProbeGymError when it was not started by ``spawn``."""
+    line = sys.stdin.buffer.readline(codec.MAXIMUM_HEADER)
+    start = codec.loads(line) if line else {}
+    if not isinstance(start, dict) or not {"port", "secret", "told"} <= set(start):
+        raise ProbeGymError("this process is started by the bridge, not by hand")
+    return connect(start["port"], start["secret"]), start["told"]
