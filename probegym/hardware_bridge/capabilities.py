@@ -28,22 +28,30 @@ class Effect(StrEnum):
     changes = "changes"  # sample or probe are not as before, for good
 
 
+Numbers = float | tuple[float, ...]
+"""One number for all components of a quantity, or one for each."""
+
+
 class Range(BaseModel):
     """Where a quantity may lie, in the unit of the language; step and rate are against what the instrument reads back."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    low: float
-    high: float
-    step: PositiveFloat | None = None  # the most that one command may change it by
-    rate: PositiveFloat | None = None  # the most that it may change by in a second
+    low: Numbers
+    high: Numbers
+    step: Numbers | None = None  # the most that one command may change it by
+    rate: Numbers | None = None  # the most that it may change by in a second
     resolution: NonNegativeFloat = 0.0  # what the instrument tells apart
-    tolerance: NonNegativeFloat | None = None  # between what was set and what is read back; None: not compared
+    tolerance: Numbers | None = None  # between what was set and what is read back; None: not compared
 
     @model_validator(mode="after")
     def _in_order(self) -> Range:
-        if not self.low <= self.high:
-            raise ValueError(f"low must not be above high, got {self.low:g} and {self.high:g}")
+        if len({len(n) for n in (self.low, self.high, self.step, self.rate, self.tolerance) if isinstance(n, tuple)}) > 1:
+            raise ValueError("low, high, step, rate and tolerance must have as many numbers")
+        if not np.all(np.asarray(self.low) <= np.asarray(self.high)):
+            raise ValueError(f"low must not be above high, got {self.low} and {self.high}")
+        if any(n is not None and not np.all(np.asarray(n) > 0) for n in (self.step, self.rate)):
+            raise ValueError("step and rate must be above 0")
         return self
 
 
@@ -57,6 +65,8 @@ class Capability(BaseModel):
     counts: dict[str, tuple[int, int]] = {}  # of every whole number, and of the entries of a shape: least and most
     names: dict[str, tuple[str, ...]] = {}  # of every name: those that there are. For a list of names: exactly this list
     reads_back: dict[str, str] = {}  # argument -> name of the measured value that follows it
+    readings: dict[str, tuple[float, float]] = {}  # least and most that can be read, where it is known
+    may_lack: tuple[str, ...] = ()  # readings that hold NaN where the instrument does not know
     relative: bool = False  # whether the instrument itself moves by differences
     approval: bool = False  # whether an operator must agree each time
     overhead: NonNegativeFloat = 0.0  # s, the most that is added to what the command itself takes
@@ -129,10 +139,19 @@ class Descriptor(BaseModel):
         return Charge(seconds, dose, int(capability.effect is Effect.changes))
 
 
+def per_component(numbers: Numbers, values: np.ndarray, name: str) -> np.ndarray:
+    """Limits shaped as ``values`` (lanes, ...); raises Refused where they are of another number of components."""
+    limits = np.asarray(numbers, float)
+    if limits.ndim and values.shape[-1:] != limits.shape:
+        raise Refused(f"{name} has {len(limits)} components, got numbers of shape {values.shape}")
+    return np.broadcast_to(limits, values.shape)
+
+
 def _within(name: str, values: np.ndarray, allowed: Range, unit: str) -> None:
-    inside = (values >= allowed.low) & (values <= allowed.high)  # false for what is no number
-    if not inside.all():
-        raise Refused(f"{name} must be from {allowed.low:g} to {allowed.high:g} {unit}, asked was {values[~inside].flat[0]:g}")
+    low, high = (per_component(n, values, name) for n in (allowed.low, allowed.high))
+    outside = ~((values >= low) & (values <= high))  # true for what is no number
+    if outside.any():
+        raise Refused(f"{name} must be from {low[outside].flat[0]:g} to {high[outside].flat[0]:g} {unit}, asked was {values[outside].flat[0]:g}")
 
 
 def descriptor(content: object) -> Descriptor:

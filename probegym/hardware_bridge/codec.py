@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from probegym.errors import ProbeGymError
-from probegym.hardware_bridge import commands, controls
+from probegym.hardware_bridge import commands
 from probegym.hardware_bridge.commands import Command, Readings, Unit
 
 Arrays = dict[str, np.ndarray]
@@ -30,8 +30,8 @@ def _is_verb(thing: object) -> bool:
     return isinstance(thing, type) and issubclass(thing, Command) and thing is not Command
 
 
-VERBS: dict[str, type[Command]] = {kind.__name__: kind for module in (commands, controls) for kind in vars(module).values() if _is_verb(kind)}
-"""Every verb of the language: those of commands.py and controls.py."""
+VERBS: dict[str, type[Command]] = {kind.__name__: kind for kind in vars(commands).values() if _is_verb(kind)}
+"""Every verb of the language."""
 
 MAXIMUM_HEADER, MAXIMUM_BODY = 4_000_000, 512_000_000  # bytes
 MAXIMUM_NUMBERS = 1_000_000  # of one argument

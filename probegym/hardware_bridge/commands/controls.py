@@ -1,4 +1,4 @@
-"""Commands to an instrument's own controls, which no task gives: an operator, the guard or a program does. Units as in commands.py."""
+"""Commands to an instrument's own controls, which no task gives: an operator, the guard or a program does."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import numpy as np
 
-from probegym.hardware_bridge.commands import Command, Unit
+from probegym.hardware_bridge.commands.base import Command, Unit
 
 
 @dataclass(frozen=True, eq=False)

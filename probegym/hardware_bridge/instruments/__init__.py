@@ -1,0 +1,48 @@
+"""Instruments behind one interface: what a guard needs of a driver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from probegym.errors import ProbeGymError
+from probegym.hardware_bridge.capabilities import Descriptor
+from probegym.hardware_bridge.commands import Command, Readings
+
+
+class InstrumentFault(ProbeGymError):
+    """The instrument did not answer as it should: what it did is not known, and a command is never sent twice."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A value that the instrument reads back. age: s since it was measured."""
+
+    values: np.ndarray
+    age: float
+
+
+class Instrument(Protocol):
+    """One instrument. All methods raise InstrumentFault when it cannot be trusted, ``execute`` also Refused, when it did nothing."""
+
+    descriptor: Descriptor
+
+    def execute(self, command: Command, seconds: float) -> Readings:
+        """Carry a command out, of one lane, within ``seconds``."""
+
+    def measured(self) -> dict[str, Measured]:
+        """What controls stand at, by the names in ``Capability.reads_back``."""
+
+    def ready(self, seconds: float) -> None:
+        """Leave the safe state, so that commands can be carried out."""
+
+    def safe(self, seconds: float) -> None:
+        """Go to the safe state, step by step, and read each step back. May be called at any time, during a command and again."""
+
+    def is_safe(self) -> bool:
+        """Whether the safe state is read back now."""
+
+    def close(self) -> None:
+        """Give the instrument up; its state stays."""
