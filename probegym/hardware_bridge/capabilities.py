@@ -67,6 +67,7 @@ class Capability(BaseModel):
     reads_back: dict[str, str] = {}  # argument -> name of the measured value that follows it
     readings: dict[str, tuple[float, float]] = {}  # least and most that can be read, where it is known
     may_lack: tuple[str, ...] = ()  # readings that hold NaN where the instrument does not know
+    may_repeat: tuple[str, ...] = ()  # readings that can be alike to the last bit each time, such as an axis
     relative: bool = False  # whether the instrument itself moves by differences
     approval: bool = False  # whether an operator must agree each time
     overhead: NonNegativeFloat = 0.0  # s, the most that is added to what the command itself takes
@@ -74,6 +75,7 @@ class Capability(BaseModel):
     current: NonNegativeFloat = 0.0  # A of beam on the area of the command
     dose_rate: NonNegativeFloat = 0.0  # electrons per square Angstrom and second of exposure
     dose: NonNegativeFloat = 0.0  # electrons per square Angstrom at once
+    reach: NonNegativeFloat = 0.0  # m around the places that the command names within which it touches the sample
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,14 @@ class Descriptor(BaseModel):
                 table = capability.ranges if unit else capability.names if kind in (str, tuple[str, ...]) else capability.counts
                 if kind is not bool and name not in table:
                     raise ValueError(f"{verb}.{name} has no limits: an argument without limits is always refused")
+            told = {*capability.ranges, *capability.counts, *capability.names, *capability.reads_back}
+            if unknown := sorted(told - set(codec.ARGUMENTS[verb])):
+                raise ValueError(f"{verb} has no argument {unknown[0]!r}")
+            for name, allowed in capability.ranges.items():
+                if name not in capability.reads_back and any(n is not None for n in (allowed.step, allowed.rate, allowed.tolerance)):
+                    raise ValueError(f"{verb}.{name} is limited against a value that is not read back")
+            if capability.current and codec.VERBS[verb].area is Command.area:
+                raise ValueError(f"{verb} tells no area that a current spreads over: give its dose_rate")
         return self
 
     def check(self, command: Command) -> Capability:
@@ -120,7 +130,7 @@ class Descriptor(BaseModel):
             elif kind in (str, tuple[str, ...]):
                 known = capability.names[name]
                 if (value not in known) if kind is str else (tuple(value) != known):
-                    raise Refused(f"{label}: {self.name} has {', '.join(known)}; asked was {value if kind is str else ', '.join(value)}")
+                    raise Refused(f"{label}: {self.name} has {', '.join(known)}; asked was {codec.shown(value if kind is str else list(value))}")
             elif kind is not bool:
                 low, high = capability.counts[name]
                 if not all(low <= n <= high for n in np.atleast_1d(value)):
@@ -128,14 +138,20 @@ class Descriptor(BaseModel):
         return capability
 
     def worst_case(self, command: Command) -> Charge:
-        """Seconds, dose and changes of a command that ``check`` lets pass, for the lane that costs most."""
+        """Seconds, dose and changes of a command that ``check`` lets pass, for the lane that costs most. Raises Refused where no finite number bounds them."""
         capability = self.capabilities[command.verb]
         rows = getattr(command, "shape", (0,))[0]
-        seconds = float(np.max(command.takes(), initial=0.0)) + capability.overhead + rows * capability.line_overhead
-        exposure, area = float(np.max(command.exposure(), initial=0.0)), command.area()
-        dose = capability.dose + capability.dose_rate * exposure
-        if capability.current and area:
-            dose += capability.current * exposure / elementary_charge / (area / angstrom**2)
+        try:
+            with np.errstate(all="ignore"):  # what is no number is refused below
+                takes, exposure = (float(np.max(seconds)) for seconds in (command.takes(), command.exposure()))
+                seconds = takes + capability.overhead + rows * capability.line_overhead
+                dose = capability.dose + capability.dose_rate * exposure
+                if capability.current:
+                    dose += capability.current * exposure / elementary_charge / ((command.area() or 0.0) / angstrom**2)
+        except ArithmeticError as error:
+            raise Refused(f"{command.verb}: what it costs has no bound ({error})") from error
+        if not (0 <= takes <= seconds < np.inf and 0 <= exposure and 0 <= dose < np.inf):
+            raise Refused(f"{command.verb}: what it costs has no bound ({seconds:g} s, {dose:g} electrons per square Angstrom)")
         return Charge(seconds, dose, int(capability.effect is Effect.changes))
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 import typing
 import zlib
@@ -38,6 +39,7 @@ MAXIMUM_NUMBERS = 1_000_000  # of one argument
 PREFIX = struct.Struct("!4sIQI")  # mark, length of the header, length of the arrays, checksum of both
 MARK = b"PGm1"
 KINDS = "?bBhHiIlLqQefdU"  # type codes of arrays that may travel; none holds objects
+TYPE = re.compile(r"[<>|=][biufU]\d{1,9}")  # as arrays spell theirs; NumPy would read more, some of it as Python
 
 
 class Malformed(ProbeGymError):
@@ -53,9 +55,9 @@ def dumps(content: Any) -> str:
 
 
 def loads(text: str | bytes) -> Any:
-    """Strict JSON: raises Malformed for NaN, names that come twice, and what is nested too deeply."""
+    """Strict JSON: raises Malformed for NaN, numbers too large, names that come twice, and what is nested too deeply."""
     try:
-        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_once)
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_once)
     except Malformed:
         raise
     except (ValueError, RecursionError) as error:
@@ -66,11 +68,25 @@ def _refuse_constant(name: str) -> None:
     raise Malformed(f"JSON holds {name}, which is no number here")
 
 
+def _finite(text: str) -> float:
+    if math.isinf(number := float(text)):
+        _refuse_constant(text[:40])
+    return number
+
+
 def _once(pairs: list[tuple[str, Any]]) -> Json:
     held = dict(pairs)
     if len(held) != len(pairs):
         raise Malformed("JSON names one entry twice")
     return held
+
+
+def shown(thing: Any) -> str:
+    """Anything in at most 40 characters of one line, for messages."""
+    try:
+        return repr(thing)[:40]
+    except (ValueError, RecursionError):  # an integer of too many digits, lists in lists without end
+        return f"a {type(thing).__name__}"
 
 
 # ---- commands and readings ----
@@ -79,6 +95,8 @@ def _once(pairs: list[tuple[str, Any]]) -> Json:
 def _arguments(kind: type[Command]) -> dict[str, tuple[Any, str | None]]:
     told: dict[str, tuple[Any, str | None]] = {}
     for name, hint in typing.get_type_hints(kind, include_extras=True).items():
+        if typing.get_origin(hint) is typing.ClassVar:
+            continue
         base, *extras = typing.get_args(hint) if typing.get_origin(hint) is typing.Annotated else (hint,)
         told[name] = base, next((extra.symbol for extra in extras if isinstance(extra, Unit)), None)
     return told
@@ -104,10 +122,10 @@ def command_from_json(content: Any) -> Command:
     verb, given = content["verb"], content["arguments"]
     kind = VERBS.get(verb) if isinstance(verb, str) else None
     if kind is None:
-        raise Malformed(f"there is no verb {str(verb)[:60]!r}: use one of {', '.join(sorted(VERBS))}")
+        raise Malformed(f"there is no verb {shown(verb)}: use one of {', '.join(sorted(VERBS))}")
     wanted = ARGUMENTS[kind.__name__]
     if unlike := sorted(set(wanted) ^ set(given)):
-        raise Malformed(f"{verb} has the arguments {', '.join(wanted) or 'none'}; lacking or unknown: {', '.join(map(str, unlike))[:100]}")
+        raise Malformed(f"{verb} has the arguments {', '.join(wanted) or 'none'}; lacking or unknown: {', '.join(map(shown, unlike))[:100]}")
     return kind(**{name: _argument(f"{verb}.{name}", given[name], *of) for name, of in wanted.items()})
 
 
@@ -117,26 +135,28 @@ def _argument(name: str, given: Any, kind: Any, unit: str | None) -> Any:
     if not isinstance(given, dict) or set(given) != {"value", "unit"}:
         raise Malformed(f"{name} needs a value and a unit, {unit}")
     if given["unit"] != unit:
-        raise Malformed(f"{name} is in {unit}, got {str(given['unit'])[:20]!r}: convert it")
+        raise Malformed(f"{name} is in {unit}, got {shown(given['unit'])}: convert it")
     return _number(name, given["value"]) if kind is float else _numbers(name, given["value"])
 
 
 def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e300 or not math.isfinite(value):
-        raise Malformed(f"{name} must be a finite number, got {str(value)[:40]}")
+        raise Malformed(f"{name} must be a finite number, got {shown(value)}")
     return float(value)
 
 
 def _numbers(name: str, value: Any) -> np.ndarray:
     if not isinstance(value, list):
         raise Malformed(f"{name} must be a list of numbers, one entry a lane")
-    try:
-        array = np.array(value)
-    except ValueError as error:
-        raise Malformed(f"{name} is ragged: give every lane as many numbers") from error
-    if array.dtype.kind not in "if" or array.ndim > 3 or array.size > MAXIMUM_NUMBERS:
+    flat = value
+    for _ in range(2):  # at most three axes
+        flat = [number for entry in flat for number in (entry if isinstance(entry, list) else [entry])]
+    if len(flat) > MAXIMUM_NUMBERS or not all(isinstance(n, int | float) and not isinstance(n, bool) for n in flat):
         raise Malformed(f"{name} must hold numbers, at most {MAXIMUM_NUMBERS}")
-    array = array.astype(float)
+    try:
+        array = np.array(value, float)
+    except (ValueError, OverflowError) as error:
+        raise Malformed(f"{name} is ragged or too large: give every lane as many finite numbers") from error
     if not np.isfinite(array).all():
         raise Malformed(f"{name} is not finite")
     return array
@@ -146,20 +166,20 @@ def _plain(name: str, given: Any, hint: Any) -> Any:
     """Names, switches, counts and shapes."""
     if hint is bool:
         if not isinstance(given, bool):
-            raise Malformed(f"{name} must be true or false, got {str(given)[:40]}")
+            raise Malformed(f"{name} must be true or false, got {shown(given)}")
         return given
     if hint is str:
         if not isinstance(given, str) or len(given) > 200:
-            raise Malformed(f"{name} must be a name, got {str(given)[:40]}")
+            raise Malformed(f"{name} must be a name, got {shown(given)}")
         return given
     if hint is int:
         if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given < 2**31:
-            raise Malformed(f"{name} must be a whole number from 0, got {str(given)[:40]}")
+            raise Malformed(f"{name} must be a whole number from 0, got {shown(given)}")
         return given
     inner = typing.get_args(hint)
     many = len(inner) == 2 and inner[1] is Ellipsis
     if not isinstance(given, list) or len(given) > 1000 or not (many or len(given) == len(inner)):
-        raise Malformed(f"{name} must be a list of {'names' if many else len(inner)}, got {str(given)[:40]}")
+        raise Malformed(f"{name} must be a list of {'names' if many else len(inner)}, got {shown(given)}")
     return tuple(_plain(name, value, inner[0]) for value in given)
 
 
@@ -222,13 +242,15 @@ def unpack(head: bytes, body: bytes, checksum: int) -> tuple[Json, Arrays]:
     for entry in content["arrays"]:
         try:
             name, code, shape = entry
+            if not isinstance(code, str) or not TYPE.fullmatch(code) or not isinstance(name, str) or name in arrays:
+                raise ValueError
             kind = np.dtype(code)
             count = math.prod(int(n) for n in shape)
-            if kind.char not in KINDS or not isinstance(name, str) or any(isinstance(n, bool) or n < 0 for n in shape):
+            if kind.char not in KINDS or any(isinstance(n, bool) or n < 0 for n in shape):
                 raise ValueError
             arrays[name] = np.frombuffer(body, kind, count, at).reshape(shape).copy()
         except (TypeError, ValueError, OverflowError) as error:
-            raise Malformed(f"a message holds an array that it cannot hold: {str(entry)[:80]}") from error
+            raise Malformed(f"a message holds an array that it cannot hold: {shown(entry)}") from error
         at += count * kind.itemsize
     if at != len(body):
         raise Malformed(f"a message has {len(body) - at} bytes more than its arrays")

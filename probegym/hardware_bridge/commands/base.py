@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from typing import ClassVar
 
 import numpy as np
 
@@ -20,6 +21,8 @@ class Unit:
 @dataclass(frozen=True, eq=False)
 class Command:
     """Base of all commands: knows its verb and can be written as plain arrays for a record."""
+
+    flags: ClassVar[tuple[str, ...]] = ()  # readings that are true or false
 
     @property
     def verb(self) -> str:

@@ -92,6 +92,8 @@ class LocateAtoms(Command):
     (lanes, count), bonds of the atom, 0 where it was not found; and ``image`` (lanes, rows, columns) if asked for.
     """
 
+    flags = ("found",)
+
     detector: str
     shape: tuple[int, int]
     field_of_view: Annotated[float, Unit("m")]

@@ -117,6 +117,8 @@ class LocateAdatoms(Command):
     (lanes, count) bool; and ``height`` (lanes, rows, columns) in m if asked for.
     """
 
+    flags = ("found",)
+
     shape: tuple[int, int]
     field_of_view: Annotated[float, Unit("m")]
     speed: Annotated[float, Unit("m/s")]

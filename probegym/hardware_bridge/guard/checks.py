@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from probegym.hardware_bridge import codec
 from probegym.hardware_bridge.capabilities import Capability, Charge, Descriptor, per_component
-from probegym.hardware_bridge.commands import Command, Readings
+from probegym.hardware_bridge.commands import Command, MoveStage, Readings, SetAberrations, ShiftBeam
 from probegym.hardware_bridge.guard.ledger import Region
 from probegym.hardware_bridge.instruments import Measured
 from probegym.hardware_bridge.world import Refused
@@ -21,57 +22,98 @@ OLDEST_READ = 2.0  # s since a control was read back
 MOST_REGIONS = 10_000
 LARGEST_READING = 1e15
 FRAME = 256  # numbers from which two measurements cannot be alike by chance
-PLACES = ("position", "centre", "start", "end")
+PLACES = ("position", "centre", "start", "end", "film_shift")
+PAIRS = (*PLACES, "shift", "tilt")  # arguments of two numbers a lane
+LARGEST_NUMBER = 2**53  # of a request
+ROUNDING = 1e-6  # of a region's side, so that a place on a border counts for both sides
 
 
 @dataclass
 class Order:
     """Keeps what was asked for before: numbers only grow, so nothing is sent twice."""
 
+    begun: float = -math.inf  # what was decided before counts for another run
     last: int = -1
 
-    def check(self, number: object, stamp: object, now: float) -> int:
+    def check(self, number: Any, stamp: object, now: float) -> int:
         """The number of a request; raises Refused for one that is old, doubled or from the future."""
-        if isinstance(number, bool) or not isinstance(number, int) or not isinstance(stamp, float) or not math.isfinite(stamp):
+        if not _whole(number) or not isinstance(stamp, float) or not math.isfinite(stamp):
             raise Refused("a request needs a number and the time at which it was decided")
         if number <= self.last:
             raise Refused(f"request {number} was seen before or is out of order: the last was {self.last}")
         if not 0 <= now - stamp <= OLDEST_ASKED:
             raise Refused(f"request {number} was decided {now - stamp:.3g} s ago, at most {OLDEST_ASKED:g} s are allowed")
+        if not stamp >= self.begun:
+            raise Refused(f"request {number} was decided before the gate was armed")
         self.last = number
-        return number
+        return int(number)
+
+
+def _whole(number: object) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and 0 <= number < LARGEST_NUMBER
+
+
+def action_number(action: Any) -> int:
+    """The number of the action that a command belongs to; raises Refused."""
+    if not _whole(action):
+        raise Refused("a command must say which action it belongs to")
+    return int(action)
 
 
 def well_formed(content: object) -> Command:
-    """The command, of one lane; raises Refused for what is no command of the language, or of several lanes."""
+    """The command, of one lane; raises Refused for what is no command of the language, of several lanes, or has too few or many numbers."""
     try:
         command = codec.command_from_json(content)
     except codec.Malformed as error:
         raise Refused(str(error)) from error
     for name, (kind, unit) in codec.ARGUMENTS[command.verb].items():
         value = getattr(command, name)
-        if unit and kind is not float and (value.ndim == 0 or len(value) != 1):
-            raise Refused(f"{command.verb}.{name} must be of one lane, this is one instrument")
+        if unit and kind is not float:
+            wanted = (1, *_components(command, name))
+            if value.shape != wanted:
+                raise Refused(f"{command.verb}.{name} must have the shape {wanted}, of one lane, not {value.shape}")
     return command
 
 
-def in_rate(command: Command, capability: Capability, measured: Mapping[str, Measured], since: float) -> None:
-    """Raise Refused where a control would move too far from where it stands, or too fast; ``since``: s since it was last set."""
+def _components(command: Command, name: str) -> tuple[int, ...]:
+    if command.verb == "MoveStage" and name == "position":
+        return (3,)
+    if isinstance(command, SetAberrations):
+        return (len(command.names),)
+    return (2,) if name in PAIRS else ()
+
+
+def stands(measured: Mapping[str, Measured], control: str, label: str, since: float) -> np.ndarray:
+    """What a control is read back to stand at, flat. since: s since it was last set: what was read before that is old.
+
+    Raises Refused where the read-back is missing, no number, or stale.
+    """
+    told = measured.get(control)
+    if told is None:
+        raise Refused(f"{label} is not read back")
+    values = np.asarray(told.values)
+    if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
+        raise Refused(f"{label} is read back as what is no number")
+    oldest = min(OLDEST_READ, since)
+    if not 0 <= told.age <= oldest:
+        raise Refused(f"{label} was read back {told.age:.3g} s ago, at most {oldest:.3g} s are allowed")
+    return values.astype(float).reshape(-1)
+
+
+def in_rate(command: Command, capability: Capability, measured: Mapping[str, Measured], since: Callable[[str], float]) -> None:
+    """Raise Refused where a control would move too far from where it stands, or too fast. since: s since a control was last set."""
     for name, allowed in capability.ranges.items():
         if allowed.step is None and allowed.rate is None:
             continue
-        told = measured.get(capability.reads_back.get(name, ""))
-        label = f"{command.verb}.{name}"
-        if told is None:
-            raise Refused(f"{label} has a limit on its steps, and the instrument does not read it back")
-        if not 0 <= told.age <= OLDEST_READ:
-            raise Refused(f"{label} was read back {told.age:.3g} s ago, at most {OLDEST_READ:g} s are allowed")
-        asked = np.asarray(getattr(command, name), float)
-        if told.values.size != asked.size:
-            raise Refused(f"{label} has {asked.size} numbers, the instrument reads back {told.values.size}")
-        far = np.abs(asked - told.values.reshape(asked.shape))
-        step, rate = (per_component(math.inf if n is None else n, asked, label) for n in (allowed.step, allowed.rate))
-        most = np.minimum(step, rate * since)
+        label, control = f"{command.verb}.{name}", capability.reads_back.get(name, "")
+        here, asked = stands(measured, control, label, since(control)), np.asarray(getattr(command, name), float)
+        if here.size != asked.size:
+            raise Refused(f"{label} has {asked.size} numbers, the instrument reads back {here.size}")
+        far, most = np.abs(asked - here.reshape(asked.shape)), np.full(asked.shape, math.inf)
+        if allowed.step is not None:
+            most = per_component(allowed.step, asked, label)
+        if allowed.rate is not None:
+            most = np.minimum(most, per_component(allowed.rate, asked, label) * since(control))
         beyond = ~(far <= most * (1 + 1e-9))
         if beyond.any():
             raise Refused(f"{label} would move by {far[beyond].flat[0]:.4g}, at most {most[beyond].flat[0]:.4g} at once: go there in steps")
@@ -102,15 +144,52 @@ class Account:
         return Charge(seconds, self.spent.dose + charge.dose, changes)
 
 
-def regions(command: Command, descriptor: Descriptor, stage: np.ndarray) -> list[Region]:
-    """The squares of the sample that a command touches; ``stage``: (2,) m, where the stage stands."""
-    places = [np.asarray(getattr(command, name), float)[0, :2] for name in PLACES if hasattr(command, name)] or [np.zeros(2)]
-    half = getattr(command, "field_of_view", 0.0) / 2
-    low, high = np.min(places, 0) + stage - half, np.max(places, 0) + stage + half
-    first, last = np.floor(low / descriptor.region).astype(int), np.floor(high / descriptor.region).astype(int)
-    if (last - first + 1).prod() > MOST_REGIONS:
+@dataclass(frozen=True)
+class Site:
+    """Where on the sample the instrument works: stage and shift of the probe, (2,) m each, and how well the stage is known, m."""
+
+    stage: np.ndarray
+    shift: np.ndarray
+    margin: float = 0.0
+
+
+def site(descriptor: Descriptor, measured: Mapping[str, Measured], since: Callable[[str], float]) -> Site:
+    """From what stage and beam deflectors stand at; raises Refused where they could have moved and are not read back."""
+    found, margin = [], 0.0
+    for verb, argument, usual in (("MoveStage", "position", "stage"), ("ShiftBeam", "shift", "shift")):
+        capability = descriptor.capabilities.get(verb)
+        control = capability.reads_back.get(argument, usual) if capability else usual
+        if capability is None and control not in measured:
+            found.append(np.zeros(2))
+            continue
+        place = stands(measured, control, f"where the {usual} stands", since(control))
+        if place.size < 2:
+            raise Refused(f"where the {usual} stands is read back as {place.size} numbers")
+        found.append(place[:2])
+        if capability:
+            margin += float(np.max(capability.ranges[argument].tolerance or 0.0))
+    return Site(*found, margin)
+
+
+def regions(command: Command, descriptor: Descriptor, at: Site) -> list[Region]:
+    """The squares of the sample that a command may touch, those on the way of a move among them."""
+    asked = [np.asarray(getattr(command, name), float)[0, :2] for name in PLACES if hasattr(command, name)] or [np.zeros(2)]
+    origin, shifts = at.stage, [np.zeros(2), at.shift]  # whether a place is told with or without the shift, both count
+    if isinstance(command, MoveStage):
+        origin, asked = np.zeros(2), [*asked, at.stage]
+    if isinstance(command, ShiftBeam):
+        shifts.append(command.shift[0])
+    places = [origin + place + shift for place in asked for shift in shifts]
+    rows, columns = getattr(command, "shape", (1, 1))
+    half = getattr(command, "field_of_view", 0.0) / 2 * max(1.0, rows / max(columns, 1))
+    margin = half + descriptor.capabilities[command.verb].reach + at.margin + ROUNDING * descriptor.region
+    low, high = (np.min(places, 0) - margin) / descriptor.region, (np.max(places, 0) + margin) / descriptor.region
+    if not (np.abs([low, high]) < LARGEST_NUMBER).all():
+        raise Refused(f"{command.verb} touches places beyond the sample")
+    (left, bottom), (right, top) = ([math.floor(n) for n in corner] for corner in (low, high))
+    if (right - left + 1) * (top - bottom + 1) > MOST_REGIONS:
         raise Refused(f"{command.verb} touches more than {MOST_REGIONS} regions of {descriptor.region:g} m: make it smaller")
-    return [(int(x), int(y)) for x in range(first[0], last[0] + 1) for y in range(first[1], last[1] + 1)]
+    return [(x, y) for x in range(left, right + 1) for y in range(bottom, top + 1)]
 
 
 def landed(command: Command, capability: Capability, measured: Mapping[str, Measured]) -> str | None:
@@ -118,11 +197,14 @@ def landed(command: Command, capability: Capability, measured: Mapping[str, Meas
     for name, allowed in capability.ranges.items():
         if allowed.tolerance is None:
             continue
-        told = measured.get(capability.reads_back.get(name, ""))
         asked, label = np.asarray(getattr(command, name), float), f"{command.verb}.{name}"
-        if told is None or told.values.size != asked.size or not 0 <= told.age <= OLDEST_READ:
-            return f"{label} is not read back"
-        off = np.abs(asked - told.values.reshape(asked.shape))
+        try:
+            here = stands(measured, capability.reads_back.get(name, ""), label, OLDEST_READ)
+        except Refused as error:
+            return str(error)
+        if here.size != asked.size:
+            return f"{label} has {asked.size} numbers, the instrument reads back {here.size}"
+        off = np.abs(asked - here.reshape(asked.shape))
         beyond = ~(off <= per_component(allowed.tolerance, asked, label))
         if beyond.any():
             return f"{label} was set, and stands {off[beyond].flat[0]:.4g} away"
@@ -131,6 +213,10 @@ def landed(command: Command, capability: Capability, measured: Mapping[str, Meas
 
 def implausible(command: Command, readings: Readings, capability: Capability, seen: dict[str, int]) -> str | None:
     """Why readings cannot be taken for new measurements, as one line; None when all is well. ``seen``: checksums of the last frames, kept up to date."""
+    for name in Readings.COSTS:
+        cost = np.asarray(getattr(readings, name))
+        if cost.shape != (1,) or cost.dtype.kind not in "iuf" or not (0 <= cost[0] < math.inf):
+            return f"{command.verb}: what it cost in {name} is no number of one lane"
     wanted = command.returns()
     if lacking := [name for name in wanted if name not in readings.values]:
         return f"{command.verb}: the instrument did not send {', '.join(lacking)}"
@@ -145,9 +231,9 @@ def implausible(command: Command, readings: Readings, capability: Capability, se
         low, high = capability.readings.get(name, (-LARGEST_READING, LARGEST_READING))
         if not ((known >= low) & (known <= high)).all():
             return f"{label} is not within {low:g} and {high:g}"
-        if values.dtype.kind == "f" and values.size >= FRAME:
+        if values.dtype.kind in "iuf" and values.size >= FRAME and name not in capability.may_repeat:
             checksum = zlib.crc32(np.ascontiguousarray(values).tobytes())
-            if seen.get(f"{command.verb} {name}") == checksum and np.ptp(known) > 0:
+            if seen.get(f"{command.verb} {name}") == checksum and known.size and np.ptp(known) > 0:
                 return f"{label} is the same to the last bit as the one before: the detector has stopped, or sent an old frame"
             seen[f"{command.verb} {name}"] = checksum
     return None

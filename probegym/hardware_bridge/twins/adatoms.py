@@ -144,7 +144,6 @@ class AdatomTwin(LaneTwin):
             "change_after": np.full(lanes, -1, np.int64),
             "tip_changes": np.zeros(lanes, np.int64),
             "drags": np.zeros(lanes, np.int64),
-            "threshold": np.zeros(lanes),
         }
 
     # ---- world protocol ----
@@ -175,7 +174,6 @@ class AdatomTwin(LaneTwin):
             s[name][where] = values[where]
         for name in ("count", "status", "time", "tip_changes", "drags"):
             s[name][where] = 0
-        self._know_threshold(where)
 
     def _places(self, keys: np.ndarray, where: np.ndarray, origin: np.ndarray, spacing: np.ndarray, orientation: np.ndarray) -> np.ndarray:
         """Hollows (lanes, n, 3) that the adatoms start on; raises where they overlap or do not fit."""
@@ -220,10 +218,6 @@ class AdatomTwin(LaneTwin):
         tip, work_function = self._apex(c.tip_change.tip or c.tip, keys, where)
         s["tip"][where], s["work_function"][where] = tip[where], work_function[where]
         s["tip_changes"] += where
-        self._know_threshold(where)
-
-    def _know_threshold(self, where: np.ndarray) -> None:
-        self.state["threshold"][where] = adatoms.threshold(self._rows()[where])
 
     def _rows(self) -> np.ndarray:
         s, c = self.state, self.config
@@ -245,9 +239,13 @@ class AdatomTwin(LaneTwin):
     def truth(self) -> Lanes:
         s, origin = self.state, self._origin()
         told = {name: self._surface(name).copy() for name in _SURFACE}
-        told |= {name: s[name].copy() for name in ("tip", "work_function", "threshold", "time", "tip_changes", "drags")}
+        told |= {name: s[name].copy() for name in ("tip", "work_function", "time", "tip_changes", "drags")}
+        told |= {name: np.full(self.lanes, getattr(self.config, name)) for name in ("contact", "attempt_rate")}
         told |= {"stuck": s["status"] == adatoms.STUCK, "gone": s["status"] == adatoms.GONE}
         return told | {"position": self._positions(origin), "origin": origin, "drift": s["velocity"].copy()}
+
+    def portrait(self, lane: int) -> Lanes:
+        return {"threshold": adatoms.threshold(self._rows()[lane : lane + 1])[0]}
 
     # ---- commands ----
 

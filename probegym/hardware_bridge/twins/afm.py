@@ -17,6 +17,8 @@ from probegym.scenarios import parsed
 from probegym.scenarios.distributions import Sampled
 
 MOST_LINES = 256  # an episode
+PIXELS, SAMPLES = (8, 4096), (8, 65536)  # of a line, and of a relay test
+LONGEST_TEST = 10.0  # s
 OVERSAMPLING = 2  # points of the surface a pixel
 RECENTRING = 50.0  # 1/s, integral gain that keeps a relay test symmetric
 RAIL = 0.05  # share of a line that the piezo may spend at the end of its range
@@ -266,8 +268,8 @@ class AfmTwin:
     def _scan_line(self, command: ScanLine, where: np.ndarray) -> Readings:
         s, c, lanes = self.state, self.config, np.nonzero(where)[0]
         rate = np.broadcast_to(np.asarray(command.line_rate, float), (self.lanes,))[lanes]
-        if command.pixels < 8 or command.pixels > 4096 or (rate <= 0).any():
-            raise Refused(f"ScanLine: 8 to 4096 pixels and a line rate above 0 Hz, asked were {command.pixels} and {rate.min():g} Hz")
+        if not PIXELS[0] <= command.pixels <= PIXELS[1] or (rate <= 0).any():
+            raise Refused(f"ScanLine: {PIXELS[0]} to {PIXELS[1]} pixels and a line rate above 0 Hz, asked were {command.pixels} and {rate.min():g} Hz")
         if (s["line"][lanes] >= MOST_LINES).any():
             raise Refused(f"ScanLine: an episode has room for {MOST_LINES} lines")
         if (s["feedback"][lanes, 3] <= 0).any():
@@ -316,8 +318,8 @@ class AfmTwin:
     def _test_feedback(self, command: TestFeedback, where: np.ndarray) -> Readings:
         s, lanes = self.state, np.nonzero(where)[0]
         relay = np.asarray(command.relay, float)[lanes]
-        if not 8 <= command.samples <= 65536 or not 0 < command.duration <= 10 or (relay <= 0).any():
-            raise Refused("TestFeedback: a relay above 0 m, 8 to 65536 samples, and a duration above 0 s and at most 10 s")
+        if not SAMPLES[0] <= command.samples <= SAMPLES[1] or not 0 < command.duration <= LONGEST_TEST or (relay <= 0).any():
+            raise Refused(f"TestFeedback: a relay above 0 m, {SAMPLES[0]} to {SAMPLES[1]} samples, and a duration above 0 s and at most {LONGEST_TEST:g} s")
         if (s["line"][lanes] == 0).any():
             raise Refused("TestFeedback: scan a line first, the tip is not at the surface")
         here = self._track(lanes, s["expected"].shape[1])[0]

@@ -18,7 +18,9 @@ from probegym.physics.image_formation import shot_noise
 from probegym.scenarios import parsed
 from probegym.scenarios.distributions import Distribution
 
-LONGEST_DWELL = 100.0  # s
+PIXELS, VIEWS = (8, 256), (0.5e-9, 100e-9)  # a side of an image, and its width in m
+LONGEST_PIXEL, LONGEST_DWELL = 1.0, 100.0  # s, of a pixel and of a parked beam
+SPECIES = "Si"
 DEFECT_RADIUS = 3e-9  # m, within which vacancies and clusters of the start lie
 CELL_AREA = 2 * graphene.SITE_AREA  # m^2, the exposed area of a parked beam
 ANGSTROM = 1e-10
@@ -268,12 +270,13 @@ class GrapheneTwin(LaneTwin):
 
     def _checked(self, command: LocateAtoms, where: np.ndarray) -> tuple[int, int, float]:
         c, (rows, columns) = self.config, (int(v) for v in command.shape)
-        if not (8 <= rows <= 256 and 8 <= columns <= 256):
-            raise Refused(f"this STEM scans 8 to 256 pixels a side, asked were {rows} x {columns}")
-        if not (0.5e-9 <= command.field_of_view <= 100e-9 and 0 < command.dwell_time <= 1):
-            raise Refused("an image needs a field_of_view from 0.5 to 100 nm and a dwell time up to 1 s per pixel, more than zero")
-        if command.detector != c.detector or command.species != "Si" or not 1 <= command.count <= graphene.SILICON:
-            raise Refused(f"this STEM finds 1 to {graphene.SILICON} Si atoms with the detector {c.detector}")
+        if not all(PIXELS[0] <= side <= PIXELS[1] for side in (rows, columns)):
+            raise Refused(f"this STEM scans {PIXELS[0]} to {PIXELS[1]} pixels a side, asked were {rows} x {columns}")
+        if not (VIEWS[0] <= command.field_of_view <= VIEWS[1] and 0 < command.dwell_time <= LONGEST_PIXEL):
+            low, high = (1e9 * view for view in VIEWS)
+            raise Refused(f"an image needs a field_of_view from {low:g} to {high:g} nm and a dwell time up to {LONGEST_PIXEL:g} s per pixel, more than zero")
+        if command.detector != c.detector or command.species != SPECIES or not 1 <= command.count <= graphene.SILICON:
+            raise Refused(f"this STEM finds 1 to {graphene.SILICON} {SPECIES} atoms with the detector {c.detector}")
         if command.image and command.field_of_view > atom_images.LARGEST_VIEW:
             raise Refused(f"this STEM draws images up to {1e9 * atom_images.LARGEST_VIEW:g} nm wide: ask for positions alone")
         self._within(np.asarray(command.centre, float), where, "the middle of an image")

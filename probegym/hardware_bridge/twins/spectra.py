@@ -18,6 +18,9 @@ from probegym.physics import randomness, scalarizers
 from probegym.scenarios import parsed
 from probegym.scenarios.distributions import Sampled
 
+SAME_VIEW = 1e-6  # relative difference of two fields of view that are the same
+ROUNDING = 1e-9  # pixels by which a place may lie before its pixel
+
 
 class SpectraConfig(BaseModel):
     """The ``world`` table of a scenario; every number a draw may replace is sampled once an episode."""
@@ -107,7 +110,7 @@ class SpectraTwin(LaneTwin):
         s, source = self.state, self.source
         if command.detector != source.image_detector:
             raise Refused(f"this instrument has no detector {command.detector!r} for images: use {source.image_detector!r}")
-        if tuple(command.shape) != source.shape or abs(command.field_of_view / source.field_of_view - 1) > 1e-6:
+        if tuple(command.shape) != source.shape or abs(command.field_of_view / source.field_of_view - 1) > SAME_VIEW:
             raise Refused(f"this specimen is mapped with {source.shape[0]} x {source.shape[1]} pixels over {source.field_of_view:.9g} m")
         if command.dwell_time <= 0 or command.defocus[where].any():
             raise Refused("an image here needs a positive dwell_time and no defocus")
@@ -124,7 +127,7 @@ class SpectraTwin(LaneTwin):
         if command.exposure_time <= 0:
             raise Refused(f"a spectrum needs a positive exposure_time, got {command.exposure_time:g} s")
         rows, columns = source.shape
-        pixel = np.floor(command.position * (columns / source.field_of_view) + 1e-9).astype(int)
+        pixel = np.floor(command.position * (columns / source.field_of_view) + ROUNDING).astype(int)
         inside = (pixel >= 0).all(1) & (pixel[:, 0] < columns) & (pixel[:, 1] < rows)
         if not inside[where].all():
             raise Refused(f"a place lies outside the image of {1e9 * source.field_of_view:g} nm")

@@ -1,0 +1,126 @@
+"""A session: the environment, played on an instrument behind its guard by a policy in a process of its own.
+
+``python -m probegym.hardware_bridge.deployment.session`` is started by ``start``; it tells the one who started it of every episode.
+The environment decodes and encodes exactly as in training; only its world is another.
+"""
+
+from __future__ import annotations
+
+import math
+import subprocess
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+import probegym  # noqa: F401  registers the environments
+from probegym.envs.core import ScopeEnv
+from probegym.errors import ProbeGymError
+from probegym.hardware_bridge.channel import Channel, called, spawn
+from probegym.hardware_bridge.codec import Json
+from probegym.hardware_bridge.deployment.policy import PolicyFault, PolicyProcess
+from probegym.hardware_bridge.deployment.world import GuardedWorld
+from probegym.hardware_bridge.world import Refused
+
+COSTS = ("time", "dose", "damage", "measurements")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a session is to do. judge: how to reach a twin that tells its hidden state; None on an instrument."""
+
+    env_id: str
+    scenario: str
+    policy: str
+    episodes: int
+    seed: int
+    deadline: float
+    reached: Json
+    judge: Json | None = None
+
+
+class Session:
+    """Plays episodes; ``tell`` is called with plain JSON after each step and episode."""
+
+    def __init__(self, plan: Plan, tell: Any):
+        self.plan, self.tell = plan, tell
+        self.world = GuardedWorld(plan.reached, plan.judge)
+        self.env: ScopeEnv = gym.make(plan.env_id, scenario=plan.scenario, reward="privileged" if plan.judge else "observable",
+                                      world=self.world, disable_env_checker=True).unwrapped  # type: ignore[assignment]  # fmt: skip
+        self.actions = 0
+
+    def run(self) -> Json:
+        """All episodes; returns what the policy's decisions took. Raises Refused when the guard lets nothing more pass."""
+        with PolicyProcess(self.plan.policy, self.plan.deadline) as policy:
+            policy.bundle.fits(self.env.episodes.task, self.plan.env_id)
+            try:
+                for number in range(self.plan.episodes):
+                    self._episode(policy, self.plan.seed + number)
+            except PolicyFault as error:
+                self.world.fault(str(error))
+                raise
+            return policy.latency()
+
+    def _episode(self, policy: PolicyProcess, seed: int) -> None:
+        self.world.note("begin", {"environment": self.plan.env_id, "scenario": self.plan.scenario, "seed": seed})
+        observation, info = self.env.reset(seed=seed)
+        policy.begin()
+        self.world.note("observation", {}, observation)
+        total, steps, over = 0.0, 0, False
+        while not over:
+            action = policy.decide({name: value[None] for name, value in observation.items()})[0]
+            self.actions += 1
+            self.world.action = self.actions
+            self.world.note("action", {"number": self.actions}, {"action": np.asarray(action)})
+            observation, reward, terminated, truncated, info = self.env.step(action)
+            total, steps, over = total + reward, steps + 1, terminated or truncated
+            self.world.note("observation", {}, observation)
+            self.world.note("reward", {"reward": reward, "terminated": terminated, "truncated": truncated})
+            self.tell({"step": steps, "action": np.asarray(action, float).reshape(-1).tolist(), "reward": reward, "costs": {name: float(info[name]) for name in COSTS}})
+        end = {"seed": seed, "steps": steps, "return": total, "success": bool(info["is_success"]) if self.plan.judge else None,
+               "costs": {name: float(info[name]) for name in COSTS}}  # fmt: skip
+        self.world.note("end", end)
+        self.tell({"episode": end})
+
+    def close(self) -> None:
+        """End the session; the guard takes the instrument to its safe state."""
+        self.world.close()
+
+
+def start(plan: Plan) -> tuple[subprocess.Popen[bytes], Channel]:
+    """Start a session; its channel tells of every episode, then of its end: ``done`` or ``stopped`` with the reason."""
+    return spawn("probegym.hardware_bridge.deployment.session", told=vars(plan))
+
+
+def main() -> None:
+    """The session's process."""
+    channel, told = called()
+
+    def tell(news: Json) -> None:
+        channel.send(_finite(news))
+
+    session = None
+    try:
+        session = Session(Plan(**told), tell)
+        tell({"done": session.run()})
+    except Refused as error:
+        tell({"stopped": f"refused: {error}"})
+    except ProbeGymError as error:
+        tell({"stopped": str(error)})
+    finally:
+        if session:
+            session.close()
+
+
+def _finite(content: Any) -> Any:
+    """JSON has no NaN: null in its place."""
+    if isinstance(content, dict):
+        return {name: _finite(value) for name, value in content.items()}
+    if isinstance(content, list):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,333 @@
+"""The guard's process: the only writer to an instrument. Sessions and operators connect to it; a guardian watches it.
+
+``python -m probegym.hardware_bridge.guard.process`` is started by ``start``. Every way out of it leads through the safe state.
+"""
+
+from __future__ import annotations
+
+import queue
+import select
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from types import FrameType
+from typing import Any
+
+from probegym.errors import ProbeGymError
+from probegym.hardware_bridge.channel import Channel, Listener, called, spawn
+from probegym.hardware_bridge.codec import Arrays, Json, readings_to_json
+from probegym.hardware_bridge.commands import Readings
+from probegym.hardware_bridge.guard.gate import SLACK_SECONDS, Admission, Gate, State, Waiting
+from probegym.hardware_bridge.guard.ledger import Ledger
+from probegym.hardware_bridge.instruments import Instrument, InstrumentFault
+from probegym.hardware_bridge.instruments.drivers import open_writer
+from probegym.hardware_bridge.records.log import Recorder
+from probegym.hardware_bridge.world import Refused
+
+BEAT_SECONDS = 0.03
+SILENCE_SECONDS = 0.25  # of a session's pulse while the gate is open
+RUN_BYTES = 500_000_000  # that must be free on the disk when a run is armed
+NOTES = ("begin", "observation", "action", "reward", "end")  # what a session may have written down
+
+
+class Worker:
+    """Carries commands out beside the guard's loop, one at a time; a socket wakes the loop when one is done."""
+
+    def __init__(self, instrument: Instrument):
+        self.instrument = instrument
+        self.todo: queue.SimpleQueue[Admission] = queue.SimpleQueue()
+        self.done: queue.SimpleQueue[tuple[Admission, Readings | ProbeGymError]] = queue.SimpleQueue()
+        self.bell, self._ring = socket.socketpair()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            admission = self.todo.get()
+            outcome: Readings | ProbeGymError
+            try:
+                outcome = self.instrument.execute(admission.command, admission.charge.seconds + SLACK_SECONDS)
+            except ProbeGymError as error:
+                outcome = error
+            except Exception as error:  # a driver's own mistake must not leave the guard waiting
+                outcome = InstrumentFault(f"the driver failed ({type(error).__name__}: {str(error)[:200]})")
+            self.done.put((admission, outcome))
+            self._ring.send(b"!")
+
+
+@dataclass
+class Client:
+    """Somebody who is connected. asked: number of the question that waits for its answer."""
+
+    channel: Channel
+    role: str
+    asked: object = None
+
+
+class Guard:
+    """The loop around the gate. told: instrument, sample (path of its account), runs (folder of records), name, manifest."""
+
+    def __init__(self, parent: Channel, told: Json):
+        self.instrument = open_writer(told["instrument"], told["name"])
+        self.recorder = Recorder(told["runs"], {"guard": told["name"], "instrument": self.instrument.descriptor.model_dump(mode="json")} | told["manifest"])
+        self.gate = Gate(self.instrument, Ledger(told["sample"]), self.recorder, time.monotonic)
+        self.guardian, self.pulse = spawn("probegym.hardware_bridge.guard.guardian", told={"instrument": told["instrument"]})
+        self.pulse.receive(10.0)
+        self.worker = Worker(self.instrument)
+        self.listeners = {role: Listener() for role in ("session", "pulse", "operator")}
+        self.clients = [Client(parent, "operator")]
+        self.pending: Client | None = None  # whose command is under way or waits for an operator
+        self.stopping = ""
+        self.heard, self.beat = time.monotonic(), 0.0
+        self.latest: tuple[Json, Arrays] = ({}, {})
+        self.notes: dict[str, Json] = {}
+        self.operator: dict[str, Callable[[Json], Json | None]] = {
+            "status": lambda _: self.status(), "ask": self._ask, "arm": lambda q: self.gate.arm(str(q.get("nonce"))),
+            "present": lambda _: self.gate.present(), "hold": lambda q: self.gate.hold(_why(q, "an operator holds")),
+            "resume": lambda _: self.gate.resume(), "disarm": lambda q: self.gate.disarm(_why(q, "an operator disarmed")),
+            "abort": lambda q: self.gate.abort(_why(q, "by an operator")), "reset": lambda _: self.gate.reset(), "decide": self._decide,
+        }  # fmt: skip
+
+    # ---- the loop ----
+
+    def run(self) -> None:
+        """Serve until told to stop; then the safe state, and goodbye to the guardian if it is confirmed."""
+        try:
+            while not self.stopping:
+                self._once()
+        except BaseException as error:
+            self.gate.fail(f"the guard failed ({type(error).__name__}: {str(error)[:200]})")
+            raise
+        finally:
+            self._leave()
+
+    def _once(self) -> None:
+        now = time.monotonic()
+        if now - self.beat >= BEAT_SECONDS:
+            self.beat = now
+            try:
+                self.pulse.send({"beat": True})
+            except ProbeGymError:
+                self.gate.fail("the guardian has gone")
+                self.stopping = "the guardian has gone"
+                return
+        self.gate.tick()
+        if self.pending is not None and self.gate.waiting is None and self.gate.running is None:  # what waited for an operator was dropped
+            self._reply({"refused": f"the gate is {self.gate.state}: {self.gate.why}"}, {})
+        joined = any(client.role != "operator" for client in self.clients)
+        if joined and self.gate.state is State.running and now - self.heard > SILENCE_SECONDS:
+            self.gate.fail(f"the session has been silent for {SILENCE_SECONDS:g} s")
+        watched: list[Any] = [self.worker.bell, *self.listeners.values(), *(client.channel for client in self.clients)]
+        ready, _, _ = select.select(watched, [], [], max(0.0, self.beat + BEAT_SECONDS - time.monotonic()))
+        if self.worker.bell in ready:
+            self.worker.bell.recv(1)
+            self._finished(*self.worker.done.get())
+        for role, listener in self.listeners.items():
+            if listener in ready:
+                self._admit_client(role, listener)
+        for client in [c for c in self.clients if c.channel in ready]:
+            self._hear(client)
+
+    def _leave(self) -> None:
+        self.gate.disarm(self.stopping or "the guard ends")
+        try:
+            confirmed = self.instrument.is_safe()
+        except ProbeGymError:
+            confirmed = False
+        try:
+            self.pulse.send({"goodbye": confirmed})  # a guardian that is not released tries on by itself
+        except ProbeGymError:
+            pass
+        self.pulse.close()
+        self.recorder.close()
+        for client in self.clients:
+            client.channel.close()
+
+    # ---- clients ----
+
+    def _admit_client(self, role: str, listener: Listener) -> None:
+        try:
+            channel = listener.accept(0.5)
+        except ProbeGymError:
+            return
+        if role != "operator" and any(client.role == role for client in self.clients):
+            _say(channel, {"refused": "another session is connected: one at a time"})
+            channel.close()
+            return
+        self.heard = time.monotonic()
+        _say(channel, {"welcome": role})
+        self.clients.append(Client(channel, role))
+
+    def _hear(self, client: Client) -> None:
+        try:
+            question, arrays = client.channel.receive(1.0)
+        except ProbeGymError:
+            self._gone(client)
+            return
+        if client.role == "pulse":
+            self.heard = time.monotonic()
+            return
+        answer = self._answer(client, question, arrays)
+        if answer is not None and not _say(client.channel, {"id": question.get("id")} | answer[0], answer[1]):
+            self._gone(client)
+
+    def _gone(self, client: Client) -> None:
+        client.channel.close()
+        if client in self.clients:
+            self.clients.remove(client)
+        if client.role != "operator":
+            self.gate.disarm("the session has gone")
+            self.pending = None
+        elif not any(c.role == "operator" for c in self.clients):
+            self.gate.disarm("no operator is connected any more")
+            self.stopping = "no operator is connected any more"
+
+    # ---- questions ----
+
+    def _answer(self, client: Client, question: Json, arrays: Arrays) -> tuple[Json, Arrays] | None:
+        what = question.get("do")
+        try:
+            if client.role == "session":
+                return self._session(client, question, arrays)
+            if what == "latest":
+                return self.latest
+            if what == "quit":
+                self.stopping = "an operator ended it"
+                return {}, {}
+            if what not in self.operator:
+                raise Refused(f"an operator may not ask for {str(what)[:40]!r}: use one of {', '.join(self.operator)}")
+            return self.operator[str(what)](question) or {}, {}
+        except ProbeGymError as error:
+            return {"refused": str(error)}, {}
+
+    def _session(self, client: Client, question: Json, arrays: Arrays) -> tuple[Json, Arrays] | None:
+        what = question.get("do")
+        if what == "describe":
+            return {"descriptor": self.instrument.descriptor.model_dump(mode="json")}, {}
+        if what == "note":
+            self._note(question, arrays)
+            return None
+        if what == "fault":
+            self.gate.fail(f"the session reports: {str(question.get('why'))[:300]}")
+            return {}, {}
+        if what != "command":
+            raise Refused(f"a session may not ask for {str(what)[:40]!r}")
+        admitted = self.gate.admit(question.get("number"), question.get("stamp"), question.get("action"), question.get("command"))
+        self.pending, client.asked = client, question.get("id")
+        if isinstance(admitted, Admission):
+            self.worker.todo.put(admitted)
+        return None
+
+    def _note(self, question: Json, arrays: Arrays) -> None:
+        kind, payload = question.get("kind"), question.get("payload")
+        if kind in NOTES and isinstance(payload, dict):
+            self.notes[str(kind)] = payload
+            try:
+                self.recorder.append(str(kind), payload, arrays)
+            except ProbeGymError as error:
+                self.gate.fail(f"the record cannot be written: {error}")
+
+    def _finished(self, admission: Admission, outcome: Readings | ProbeGymError) -> None:
+        try:
+            readings = self.gate.complete(admission, outcome)
+        except ProbeGymError as error:
+            self._reply({"refused": str(error)}, {})
+            return
+        header, arrays = readings_to_json(readings)
+        self.latest = {"verb": admission.command.verb, "number": admission.number}, arrays
+        self._reply(header, arrays)
+
+    def _reply(self, header: Json, arrays: Arrays) -> None:
+        client, self.pending = self.pending, None
+        if client is not None and not _say(client.channel, {"id": client.asked} | header, arrays):
+            self._gone(client)
+
+    def _ask(self, question: Json) -> Json:
+        self.recorder.free_space(RUN_BYTES)
+        return self.gate.ask(question.get("request"))
+
+    def _decide(self, question: Json) -> None:
+        number, agreed = question.get("number"), question.get("agreed") is True
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise Refused("say which request is meant, by its number")
+        waiting: Waiting | None = self.gate.waiting
+        try:
+            admission = self.gate.decide(number, agreed)
+        except Refused as error:
+            if waiting is not None and waiting.number == number:
+                self._reply({"refused": str(error)}, {})
+            raise
+        if admission is None:
+            self._reply({"refused": "the operator did not agree"}, {})
+        else:
+            self.worker.todo.put(admission)
+
+    def status(self) -> Json:
+        """What an operator is shown."""
+        gate, spent = self.gate, self.gate.ledger.worst()
+        waiting = None if gate.waiting is None else {"number": gate.waiting.number, "action": gate.waiting.action, "command": gate.waiting.content}
+        return {
+            "state": str(gate.state), "why": gate.why, "lease": max(0.0, gate.until - time.monotonic()) if gate.state is not State.disarmed else 0.0,
+            "instrument": self.instrument.descriptor.name, "kind": self.instrument.descriptor.kind, "record": self.recorder.folder.name,
+            "request": gate.request.model_dump() if gate.request else None, "waiting": waiting, "refusals": gate.refusals,
+            "spent": asdict(gate.account.spent), "limits": asdict(gate.account.limits), "sample": asdict(spent), "budget": gate.ledger.budget.model_dump(),
+            "session": any(client.role == "session" for client in self.clients), "notes": self.notes, "latest": self.latest[0],
+        }  # fmt: skip
+
+
+def _why(question: Json, default: str) -> str:
+    return str(question.get("why") or default)[:300]
+
+
+def _say(channel: Channel, header: Json, arrays: Arrays | None = None) -> bool:
+    try:
+        channel.send(header, arrays, seconds=0.5)
+    except ProbeGymError:
+        return False
+    return True
+
+
+@dataclass
+class GuardProcess:
+    """A running guard. operator: the channel of the one who started it; ``reached``: port and secret for each role; record: its folder."""
+
+    process: Any
+    operator: Channel
+    reached: Json
+    record: str
+
+
+def start(instrument: Json, sample: str, runs: str, name: str, manifest: Json) -> GuardProcess:
+    """Start a guard for an instrument that a driver can reach. Raises ProbeGymError when it cannot start, with its reason."""
+    told = {"instrument": instrument, "sample": sample, "runs": runs, "name": name, "manifest": manifest}
+    process, channel = spawn("probegym.hardware_bridge.guard.process", told=told)
+    answer, _ = channel.receive(30.0)
+    if "error" in answer:
+        process.wait()
+        raise ProbeGymError(str(answer["error"]))
+    return GuardProcess(process, channel, answer["reached"], answer["record"])
+
+
+def main() -> None:
+    """The guard's process."""
+    parent, told = called()
+    try:
+        guard = Guard(parent, told)
+    except ProbeGymError as error:
+        _say(parent, {"error": str(error)})
+        return
+
+    def stop(number: int, _: FrameType | None) -> None:
+        guard.stopping = f"signal {number}"
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    reached = {role: {"port": listener.port, "secret": listener.secret} for role, listener in guard.listeners.items()}
+    _say(parent, {"reached": reached, "record": str(guard.recorder.folder)})
+    guard.run()
+
+
+if __name__ == "__main__":
+    main()

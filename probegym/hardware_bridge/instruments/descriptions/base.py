@@ -1,0 +1,50 @@
+"""What the descriptions of all twins share: their form, the steps to the safe state, and bounds on what a scenario can draw."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.constants import angstrom, elementary_charge
+
+from probegym.hardware_bridge.capabilities import Descriptor, Numbers, Range
+from probegym.scenarios.distributions import Distribution
+
+SAFE_STEPS: dict[str, tuple[str, ...]] = {
+    "stem": ("blank the beam", "close the column valve"),
+    "afm": ("stop the scan", "withdraw the tip", "drive off"),
+    "stm": ("feedback off", "withdraw the tip", "bias to zero"),
+    "laboratory": ("stop all instruments",),
+}
+"""Kind of instrument -> what brings it to its safe state, in order."""
+
+REGION = 1e-6  # m, side of the squares of the sample for which dose is counted; larger where a command reaches further than its position says
+
+
+@dataclass(frozen=True)
+class Description:
+    """A twin as an instrument. rest: what its controls read back before anything was set, by the names in ``Capability.reads_back``."""
+
+    descriptor: Descriptor
+    rest: dict[str, np.ndarray]
+
+
+def span(limits: tuple[Numbers, Numbers]) -> Range:
+    """A range without more."""
+    return Range(low=limits[0], high=limits[1])
+
+
+def around(most: float) -> Range:
+    """From -most to most."""
+    return Range(low=-most, high=most)
+
+
+def highest(drawn: Distribution, most: float) -> float:
+    """The largest number that a scenario can draw; ``most``: beyond it the twin refuses the episode."""
+    values = drawn.choice or drawn.uniform or drawn.log_uniform
+    return min(max(values), most) if values else most
+
+
+def flux(current: float, area: float) -> float:
+    """Electrons per square Angstrom and second of a current in A on an area in m^2."""
+    return current / elementary_charge / (area / angstrom**2)

@@ -1,0 +1,57 @@
+"""What programs can ask of readings and costs: their units, statistics, and how quantities are printed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from probegym.hardware_bridge import codec
+from probegym.hardware_bridge.commands import Readings
+
+DOSE = "e/angstrom^2"
+COSTS = dict(zip(Readings.COSTS, ("s", DOSE, "1", "1"), strict=True))
+"""Name of a cost -> its unit."""
+
+_READINGS = {
+    "ScanLine": {"height": "m", "amplitude_error": "m", "phase": "rad"},
+    "TestFeedback": {"error": "m"},
+    "AcquireTopograph": {"height": "m"},
+    "LocateAdatoms": {"position": "m", "height": "m"},
+    "DragTip": {"trace": "A"},
+    "LocateAtoms": {"position": "m", "neighbours": "m"},
+    "InspectLevels": {"view": "m", "seconds": "s", "psf": "m", "side": "m", "dose": DOSE},
+}
+"""Verb -> reading -> unit; what is not here are counts, shares, labels, and quantities in a detector's own unit, "1"."""
+
+STATISTICS: dict[str, Callable[[np.ndarray], float]] = {
+    "mean": lambda numbers: float(numbers.mean()),
+    "std": lambda numbers: float(numbers.std()),
+    "max": lambda numbers: float(numbers.max()),
+    "min": lambda numbers: float(numbers.min()),
+    "range": lambda numbers: float(numbers.max() - numbers.min()),
+    "count": lambda numbers: float(np.count_nonzero(numbers)),
+}
+"""Of all numbers of a reading that are there, NaN aside; ``count`` is how many are not zero (atoms found, pixels lit)."""
+
+UNITS = {unit for arguments in codec.ARGUMENTS.values() for _, unit in arguments.values() if unit} | {"1", DOSE}
+"""Every unit of the language."""
+
+PREFIXED = {"m", "s", "A", "V", "Hz", "eV", "rad", "m/s"}
+PREFIXES = {-15: "f", -12: "p", -9: "n", -6: "u", -3: "m", 0: "", 3: "k", 6: "M", 9: "G"}
+
+
+def reading_unit(verb: str, reading: str, statistic: str) -> str:
+    """Unit of a statistic of a reading."""
+    return "1" if statistic == "count" else _READINGS.get(verb, {}).get(reading, "1")
+
+
+def quantity(value: float, unit: str) -> str:
+    """A number with its unit for people: 5e-09 and "m" give "5 nm"."""
+    if unit not in PREFIXED or value == 0:
+        return f"{value:.6g}" + ("" if unit == "1" else f" {unit}")
+    power = 3 * math.floor(math.log10(abs(value) * (1 + 1e-9)) / 3)
+    if power not in PREFIXES:
+        return f"{value:.6g} {unit}"
+    return f"{value / 10.0**power:.6g} {PREFIXES[power]}{unit}"

@@ -1,0 +1,236 @@
+"""A record in the formats of others: HyperSpy (.hspy), NeXus NXdata (.nxs), Minari. After the run, in a process of its own.
+
+    python -m probegym.hardware_bridge.records.export FOLDER --to hspy|nxs|minari [--out PATH]
+
+What is written takes its place when it is complete; the same record gives the same export again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from probegym.errors import ProbeGymError
+from probegym.hardware_bridge.commands import Command, Readings
+from probegym.hardware_bridge.records import minari
+from probegym.hardware_bridge.records.layout import RecordError
+from probegym.hardware_bridge.records.read import Record
+from probegym.hardware_bridge.records.replay import exchanges, recorded_command, recorded_readings
+
+CHUNK = 2**18  # bytes
+COST_UNITS = {"time": "s", "dose": "1/angstrom^2", "damage": "", "measurements": ""}
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A scratch name that takes the place of ``path`` when the block ends well; raises RecordError when it cannot be written."""
+    scratch = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    old = path.with_name(f".{path.name}-old-{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield scratch
+        if path.is_dir():
+            os.rename(path, old)
+        os.replace(scratch, path)
+    except OSError as error:
+        if old.exists():
+            os.rename(old, path)
+        raise RecordError(f"{path} cannot be written ({error.strerror or error}): free space or choose another place") from error
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+        if scratch.is_dir():
+            shutil.rmtree(scratch, ignore_errors=True)
+        else:
+            scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def _replaced_file(path: Path) -> Iterator[Any]:
+    """An HDF5 file that takes the place of ``path`` when it is complete."""
+    if path.is_dir():
+        raise RecordError(f"{path} is a folder: give the name of a file")
+    with replacing(path) as scratch, h5py.File(scratch, "w") as file:
+        yield file
+
+
+# ---- readings as stacks ----
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An evenly spaced axis: ``offset + scale * index``."""
+
+    name: str
+    size: int
+    scale: float = 1.0
+    offset: float = 0.0
+    units: str = ""
+
+
+@dataclass
+class Stack:
+    """Readings of one kind, in a data set that grows with each; events, seconds since the first event, costs of each."""
+
+    data: Any
+    axes: tuple[Axis, ...]
+    events: list[int] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    costs: list[list[float]] = field(default_factory=list)
+
+
+def calibrated(command: Command, name: str, array: np.ndarray, readings: Readings) -> tuple[Axis, ...]:
+    """The axes of one lane's reading, in SI units where the command says them."""
+    if array.ndim == 2 and array.shape == tuple(getattr(command, "shape", ())):
+        rows, columns = array.shape
+        width = getattr(command, "field_of_view", None)
+        scale, units = (width / columns, "m") if width else (1.0, "px")
+        return Axis("y", rows, scale, 0.0, units), Axis("x", columns, scale, 0.0, units)
+    axis = readings.values.get("axis")
+    if array.ndim == 1 and name != "axis" and axis is not None and axis.shape == (1, *array.shape) and array.size > 1:
+        step = float(axis[0, -1] - axis[0, 0]) / (array.size - 1)
+        if step and np.allclose(np.diff(axis[0]), step, rtol=1e-3):
+            return (Axis("axis", array.size, step, float(axis[0, 0])),)
+    return tuple(Axis(f"index {i}" if array.ndim > 1 else "index", size) for i, size in enumerate(array.shape))
+
+
+def stacks(record: Record, parent: Any) -> dict[str, Stack]:
+    """Write every reading of a record below an HDF5 group, like with like, one after the other; title -> stack."""
+    found: dict[str, Stack] = {}
+    kinds: dict[tuple[Any, ...], str] = {}
+    start = None
+    for exchange in exchanges(record):
+        start = record.at(exchange.place).t_wall if start is None else start
+        if not exchange.verb or exchange.outcome != "result" or exchange.answer is None:
+            continue
+        command, readings = recorded_command(record, exchange)[0], recorded_readings(record, exchange)
+        for name, value in readings.values.items():
+            if value.ndim == 0 or value.shape[0] != 1 or value.dtype.kind not in "fiub":
+                continue
+            array = value[0].astype(np.uint8) if value.dtype.kind == "b" else value[0]
+            axes = calibrated(command, name, array, readings)
+            kind = (exchange.verb, name, array.dtype.str, axes)
+            if kind not in kinds:
+                same = sum(other[:2] == kind[:2] for other in kinds)
+                kinds[kind] = f"{exchange.verb}.{name}" + (f" {same + 1}" if same else "")
+                chunk = max(1, min(1024, CHUNK // max(1, array.nbytes)))
+                data = parent.create_group(kinds[kind]).create_dataset(
+                    "data", (0, *array.shape), array.dtype, chunks=(chunk, *(max(1, n) for n in array.shape)), maxshape=(None, *array.shape))  # fmt: skip
+                found[kinds[kind]] = Stack(data, axes)
+            stack = found[kinds[kind]]
+            stack.data.resize(len(stack.events) + 1, axis=0)
+            stack.data[-1] = array
+            stack.events.append(exchange.seq)
+            stack.seconds.append(record.at(exchange.answer).t_wall - start)
+            stack.costs.append([float(getattr(readings, cost)[0]) for cost in Readings.COSTS])
+    if not found:
+        raise RecordError(f"{record.folder} holds no readings: there is nothing to export")
+    return found
+
+
+def to_hspy(record: Record, path: str | os.PathLike[str]) -> Path:
+    """Write the readings as signals that HyperSpy loads, axes calibrated in m where the command tells the field of view.
+
+    One signal for each verb and reading, named ``Verb.reading``; its navigation axis counts the commands. Raises RecordError.
+    """
+    with _replaced_file(Path(path)) as file:
+        file.attrs.update({"file_format": "HyperSpy", "file_format_version": "3.3"})
+        for title, stack in stacks(record, file.create_group("Experiments")).items():
+            group = stack.data.parent
+            images = min(len(stack.axes), 2)  # HyperSpy's signal has two dimensions at most, the others navigate
+            for index, axis in enumerate((Axis("command", len(stack.events)), *stack.axes)):
+                told = {"name": axis.name, "units": axis.units, "scale": axis.scale, "offset": axis.offset, "size": axis.size}
+                navigate = bool(stack.axes) and index <= len(stack.axes) - images
+                group.create_group(f"axis-{index}").attrs.update(told | {"navigate": navigate, "_type": "UniformDataAxis"})
+            metadata = group.create_group("metadata")
+            metadata.create_group("General").attrs.update({"title": title, "original_filename": record.run})
+            metadata.create_group("Signal").attrs.update({"signal_type": ""})
+            group.create_group("original_metadata").attrs.update({"run": record.run, "manifest": json.dumps(record.manifest)[:60_000]})
+    return Path(path)
+
+
+def to_nxdata(record: Record, path: str | os.PathLike[str]) -> Path:
+    """Write the readings as NXdata groups of one NXentry, with event numbers, times and costs along the first axis.
+
+    Form: the NeXus manual, class NXdata (signal, axes, ``_indices``). Raises RecordError.
+    """
+    with _replaced_file(Path(path)) as file:
+        file.attrs["default"] = "entry"
+        entry = file.create_group("entry")
+        entry.attrs["NX_class"] = "NXentry"
+        entry["title"], entry["manifest"] = record.run, json.dumps(record.manifest)
+        for title, stack in stacks(record, entry).items():
+            group = stack.data.parent
+            entry.attrs.setdefault("default", title)
+            names = ["event", *(axis.name.replace(" ", "_") for axis in stack.axes)]
+            group.attrs.update({"NX_class": "NXdata", "signal": "data", "axes": names, "title": title})
+            group["event"] = stack.events
+            for axis, name in zip(stack.axes, names[1:], strict=True):
+                group[name] = axis.offset + axis.scale * np.arange(axis.size)
+                group[name].attrs["units"] = axis.units
+            columns = {"elapsed": (stack.seconds, "s")} | {
+                cost: ([row[i] for row in stack.costs], COST_UNITS[cost]) for i, cost in enumerate(Readings.COSTS)
+            }
+            for name, (values, units) in columns.items():
+                group[name] = values
+                group[name].attrs["units"] = units
+                group.attrs[f"{name}_indices"] = 0
+    return Path(path)
+
+
+def to_minari(record: Record, path: str | os.PathLike[str], dataset: str = "") -> Path:
+    """Write the episodes as a Minari data set in folder ``path``; ``MinariDataset(path / "data")`` reads it.
+
+    dataset: its id, ``probegym/<run>-v0`` unless given; below ``$MINARI_DATASETS_PATH/<id>`` ``minari.load_dataset`` finds it.
+    Raises RecordError when there is no step, steps do not fit together, or ``path`` holds something else.
+    """
+    minari.replaceable(Path(path))
+    with replacing(Path(path)) as scratch:
+        minari.write(record, scratch, dataset or f"probegym/{record.run}-v0")
+    return Path(path)
+
+
+FORMATS: dict[str, tuple[Callable[[Record, Path], Path], str]] = {
+    "hspy": (to_hspy, ".hspy"),
+    "nxs": (to_nxdata, ".nxs"),
+    "minari": (to_minari, "-minari"),
+}
+
+
+def export(folder: str | os.PathLike[str], to: str, out: str | os.PathLike[str] | None = None) -> Path:
+    """Export a record; ``out`` is a file or folder beside the record unless given. Raises ProbeGymError."""
+    if to not in FORMATS:
+        raise ProbeGymError(f"records are exported to {', '.join(FORMATS)}, got {to!r}")
+    record, (write, ending) = Record(folder), FORMATS[to]
+    return write(record, Path(out) if out else record.folder.absolute().with_name(record.folder.absolute().name + ending))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; 0 when the export is there, 1 with one line of what is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m probegym.hardware_bridge.records.export", description="Export the record of a run.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--to", choices=FORMATS, required=True)
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args(arguments)
+    try:
+        path = export(given.folder, given.to, given.out)
+    except ProbeGymError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stdout.write(f"{path}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
