@@ -20,6 +20,7 @@ from typer.core import TyperGroup
 
 import probegym
 from probegym import scenarios
+from probegym.envs import environment_type
 from probegym.errors import ProbeGymError
 
 _CLICK_ERROR = typer.BadParameter.__mro__[2]  # ClickException, which typer carries but does not name
@@ -87,13 +88,6 @@ def environment(name: str) -> str:
     return short[wanted]
 
 
-def _class(env_id: str):
-    from importlib import import_module
-
-    module, name = probegym.ENVIRONMENTS[env_id].split(":")
-    return getattr(import_module(module), name)
-
-
 Env = Annotated[str, typer.Argument(metavar="ENV", help="Environment, for example StemTuning.")]
 ScenarioOption = Annotated[str, typer.Option("--scenario", help="Scenario by name, or FILE.yaml:NAME.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=MAXIMUM_SEED, help="Seed of everything random.")]
@@ -111,7 +105,7 @@ def list_() -> None:
     console = Console(soft_wrap=True)
     for env_id in probegym.ENVIRONMENTS:
         console.print(f"[bold]{env_id}[/bold]", highlight=False)
-        console.print(_scenario_table(_class(env_id).task_type.family))
+        console.print(_scenario_table(environment_type(env_id).task_type.family))
     console.print("\n[bold]shipped policies[/bold]\n  " + (", ".join(shipped()) or "none"), highlight=False)
     console.print("\n[bold]specimens[/bold]\n  " + ", ".join(sorted(available())), highlight=False)
 
@@ -130,7 +124,7 @@ def show(env: Env, scenario: Annotated[str | None, typer.Option("--scenario", he
     from rich.markdown import Markdown
 
     env_id = environment(env)
-    kind = _class(env_id)
+    kind = environment_type(env_id)
     if scenario is not None:
         import yaml
 
@@ -177,7 +171,7 @@ def train(
     if (steps if algorithm is Algorithm.distil else updates) is not None:
         raise ProbeGymError(f"{wrong} does not go with --algorithm {algorithm}: use {other}")
     env_id = environment(env)
-    split = scenarios.load(_class(env_id).task_type.family, scenario).split
+    split = scenarios.load(environment_type(env_id).task_type.family, scenario).split
     if split != "train":
         raise ProbeGymError(f"scenario {scenario!r} is of the split {split}, which is for evaluation: train on a scenario of the split train")
     from probegym.terminal import train as training
@@ -203,7 +197,7 @@ def evaluate(
     Success with its 95 % interval; measurements, seconds and dose to the goal; the environment's own figures.
     """
     env_id = environment(env)
-    scenarios.load(_class(env_id).task_type.family, scenario)
+    scenarios.load(environment_type(env_id).task_type.family, scenario)
     from probegym.terminal import measure
 
     measure.report(agent, env_id, scenario, episodes, seed, out, Console())

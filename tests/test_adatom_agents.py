@@ -16,7 +16,7 @@ from probegym.errors import ProbeGymError
 ENV_ID = "probegym/AdatomManipulation-v0"
 
 
-def batch(lanes: int, scenario: str = "id", **options):
+def batch(lanes: int, scenario: str = "steady-tip", **options):
     return gym.make_vec(ENV_ID, num_envs=lanes, scenario=scenario, autoreset_mode="Disabled", **options)
 
 
@@ -49,11 +49,11 @@ def test_scripts_say_when_no_places_are_shown():
 
 
 def test_the_oracle_puts_atoms_on_the_nearest_site_whatever_the_tip():
-    for scenario in ("id", "tip-change"):
+    for scenario in ("steady-tip", "tip-change"):
         oracle = evaluate(OracleAgent(), ENV_ID, scenario, 48, seed=0)
         assert oracle.success.mean() > 0.95 and np.median(oracle.metrics["error"]) < 90e-12
     fixed = evaluate(FixedDrag(), ENV_ID, "tip-change", 96, seed=0)
-    assert fixed.success.mean() < 0.9 and evaluate(FixedDrag(), ENV_ID, "id", 96, seed=0).success.mean() > 0.95
+    assert fixed.success.mean() < 0.9 and evaluate(FixedDrag(), ENV_ID, "steady-tip", 96, seed=0).success.mean() > 0.95
 
 
 # ---- patterns ----
@@ -88,7 +88,7 @@ def test_the_builder_assembles_a_triangle_and_goes_round_other_atoms():
     straight = evaluate(FixedDrag(), ENV_ID, "assembly-3", 64, seed=0)
     assert built.success.mean() > 0.75 and built.costs["damage"].sum() < straight.costs["damage"].sum()
     with pytest.raises(ProbeGymError, match="assembly"):
-        evaluate(assembly.Builder(), ENV_ID, "id", 4)
+        evaluate(assembly.Builder(), ENV_ID, "steady-tip", 4)
 
 
 # ---- learning ----
@@ -128,7 +128,11 @@ def test_the_actor_starts_from_the_straight_drag(tmp_path):
     seen = model.env.reset()
     with torch.no_grad():
         action = model.policy._predict({name: torch.from_numpy(v) for name, v in seen.items()}, deterministic=True).numpy()
-    assert action[:, 2:4] == pytest.approx(np.clip(seen["desired_goal"], -0.97, 0.97), abs=1e-5) and np.abs(action[:, [0, 1, 4]]).max() < 1e-5 and (action[:, 5] > 0.9).all()
+    task, goal = model.env.unwrapped.envs.episodes.task, seen["desired_goal"]
+    start, end, bias, conductance = task.drag(action, np.zeros((len(action), 2)))
+    ahead = goal / np.hypot(*goal.T)[:, None]
+    assert end / task.settings.unit == pytest.approx(np.clip(goal, -0.97, 0.97), abs=1e-5) and start == pytest.approx(-0.2e-9 * ahead, abs=1e-15)
+    assert bias == pytest.approx(10e-3) and conductance == pytest.approx(4e-6, rel=0.01)
 
 
 def test_sac_with_hindsight_trains_and_ships_a_policy(tmp_path):
@@ -148,14 +152,14 @@ def test_sac_with_hindsight_trains_and_ships_a_policy(tmp_path):
 
 
 def test_the_shipped_policy_moves_atoms_home_and_makes_up_for_the_tip():
-    policy, oracle = (evaluate(agent, ENV_ID, "id", 192) for agent in (BundlePolicy("adatom-manipulation"), OracleAgent()))
+    policy, oracle = (evaluate(agent, ENV_ID, "steady-tip", 192) for agent in (BundlePolicy("adatom-manipulation"), OracleAgent()))
     assert policy.success.mean() > 0.95 and policy.metrics["error"].mean() < 1.15 * oracle.metrics["error"].mean()
     changed = evaluate(BundlePolicy("adatom-manipulation"), ENV_ID, "tip-change", 128)
     assert changed.success.mean() > evaluate(FixedDrag(), ENV_ID, "tip-change", 128).success.mean() + 0.1
 
 
 def test_the_policy_that_sees_traces_keeps_its_success_when_the_tip_changes():
-    before, after = (evaluate(BundlePolicy("adatom-manipulation-trace"), ENV_ID, name, 192).success.mean() for name in ("trace-id", "trace-tip-change"))
+    before, after = (evaluate(BundlePolicy("adatom-manipulation-trace"), ENV_ID, name, 192).success.mean() for name in ("trace-steady-tip", "trace-tip-change"))
     assert before > 0.95 and before - after < 0.15
 
 

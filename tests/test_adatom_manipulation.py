@@ -17,7 +17,7 @@ ENV_ID = "probegym/AdatomManipulation-v0"
 STILL = np.array([0, 0, 0, 0, 0, -1], np.float32)  # a drag of no length, at the least conductance
 
 
-def batch(lanes: int, scenario: str = "id", **options):
+def batch(lanes: int, scenario: str = "steady-tip", **options):
     return gym.make_vec(ENV_ID, num_envs=lanes, scenario=scenario, autoreset_mode="Disabled", **options)
 
 
@@ -66,13 +66,13 @@ def test_actions_span_the_published_ranges(action, start, end, bias, current):
 
 
 def test_the_tip_stays_within_the_limits():
-    task = AdatomManipulation("id").episodes.task
+    task = AdatomManipulation("steady-tip").episodes.task
     start, end, *_ = task.drag(np.array([[1, 1, 1, -1, 0, 0]]), np.array([[3.3e-9, -3.0e-9]]))
     assert start[0] == pytest.approx([3.5e-9, -2.6e-9]) and end[0] == pytest.approx([3.5e-9, -3.5e-9])
 
 
 def test_the_reward_is_the_published_one():
-    envs = batch(128, "id")
+    envs = batch(128, "steady-tip")
     before, _ = envs.reset(seed=3)
     rng = np.random.default_rng(0)
     for step in range(3):
@@ -94,7 +94,7 @@ def test_a_goal_is_reached_within_the_lattice_constant_over_root_three():
 
 
 def test_rewards_for_other_goals():
-    env = AdatomManipulation("id")
+    env = AdatomManipulation("steady-tip")
     first, _ = env.reset(seed=0)
     m = env.episodes.memory
     action = env.episodes.task.action(np.zeros((1, 2)), (m["goal"] - m["position"])[:, 0], 0.01, 6e-6, np.zeros(1, int))[0]
@@ -109,7 +109,7 @@ def test_rewards_for_other_goals():
 
 
 def test_goals_lie_where_they_should():
-    s, n = Settings(**load("adatom_manipulation", "id").task), 4000
+    s, n = Settings(**load("adatom_manipulation", "steady-tip").task), 4000
     keys = np.arange(n, dtype=np.uint64)
     start = np.random.default_rng(0).uniform(-2.5e-9, 2.5e-9, (n, 2))
     goal = single(keys, start, s)[:, 0]
@@ -124,7 +124,7 @@ def test_goals_lie_where_they_should():
 
 
 def test_images_are_taken_when_the_trace_shows_a_move_or_by_chance(tmp_path):
-    envs = batch(400, mine(tmp_path, "{extends: id, task: {look: {chance: 0.0}}}"))
+    envs = batch(400, mine(tmp_path, "{extends: steady-tip, task: {look: {chance: 0.0}}}"))
     envs.reset(seed=0)
     before = envs.episodes.truth["position"].copy()
     action = towards_goals(envs)
@@ -135,14 +135,14 @@ def test_images_are_taken_when_the_trace_shows_a_move_or_by_chance(tmp_path):
     assert moved[200:].mean() > 0.9 and looked[moved].mean() > 0.95
     m = envs.episodes.memory
     assert np.array_equal(m["position"][~looked], m["start"][~looked])
-    chance = batch(400, mine(tmp_path, "{extends: id, task: {look: {chance: 0.5, jump: 100}}}"))
+    chance = batch(400, mine(tmp_path, "{extends: steady-tip, task: {look: {chance: 0.5, jump: 100}}}"))
     chance.reset(seed=0)
     *_, info = chance.step(np.tile(STILL, (400, 1)))
     assert (info["images"] > 1).mean() == pytest.approx(0.5, abs=0.1)
 
 
 def test_the_last_drag_is_followed_by_an_image(tmp_path):
-    envs = batch(8, mine(tmp_path, "{extends: id, task: {look: {chance: 0.0, jump: 100}}}"))
+    envs = batch(8, mine(tmp_path, "{extends: steady-tip, task: {look: {chance: 0.0, jump: 100}}}"))
     envs.reset(seed=0)
     images = [envs.step(np.tile(STILL, (8, 1)))[4]["images"].max() for _ in range(5)]
     assert images == [1, 1, 1, 1, 2]
@@ -157,7 +157,7 @@ def test_an_image_takes_time_and_a_drag_counts():
 
 
 def test_a_missed_atom_is_looked_for_again_and_then_given_up(tmp_path):
-    envs = batch(300, mine(tmp_path, "{extends: id, world: {miss_rate: 0.4}, task: {look: {always: true}}}"))
+    envs = batch(300, mine(tmp_path, "{extends: steady-tip, world: {miss_rate: 0.4}, task: {look: {always: true}}}"))
     envs.reset(seed=0)
     assert not envs.episodes.memory["lost"].any()
     _, _, terminated, _, info = envs.step(np.tile(STILL, (300, 1)))
@@ -167,7 +167,7 @@ def test_a_missed_atom_is_looked_for_again_and_then_given_up(tmp_path):
 
 def test_without_the_atom_no_episode_starts(tmp_path):
     with pytest.raises(ProbeGymError, match="has not seen 1 adatoms in 10 images"):
-        batch(2, mine(tmp_path, "{extends: id, world: {miss_rate: 1.0}}")).reset(seed=0)
+        batch(2, mine(tmp_path, "{extends: steady-tip, world: {miss_rate: 1.0}}")).reset(seed=0)
 
 
 def test_the_image_shows_atom_and_goal_and_nothing_tells_places():
@@ -215,7 +215,7 @@ def test_a_record_tells_how_far_from_the_tip_the_atom_came_to_rest():
 
 
 def test_the_trace_shows_whether_the_atom_came_along():
-    envs = batch(512, "trace-id")
+    envs = batch(512, "trace-steady-tip")
     envs.reset(seed=0)
     before = envs.episodes.truth["position"].copy()
     action = towards_goals(envs)
@@ -230,7 +230,7 @@ def test_the_trace_shows_whether_the_atom_came_along():
 
 
 def test_the_tip_changes_before_the_first_drag_and_only_there():
-    for scenario, changed in (("tip-change", True), ("id", False)):
+    for scenario, changed in (("tip-change", True), ("steady-tip", False)):
         env = AdatomManipulation(scenario)
         env.reset(seed=0)
         tips = [env.episodes.truth["tip"][0].copy()]
@@ -352,7 +352,7 @@ def test_an_assembly_is_done_when_every_goal_has_its_atom():
 )  # fmt: skip
 def test_an_impossible_scenario_is_refused_in_one_line(changes, mend, tmp_path):
     with pytest.raises(ProbeGymError, match=mend) as caught:
-        AdatomManipulation(mine(tmp_path, f"{{extends: id, {changes}}}")).reset(seed=0)
+        AdatomManipulation(mine(tmp_path, f"{{extends: steady-tip, {changes}}}")).reset(seed=0)
     assert "\n" not in str(caught.value)
 
 
@@ -363,7 +363,7 @@ def test_an_impossible_scenario_is_refused_in_one_line(changes, mend, tmp_path):
      ("task: {drag: {speed: 1e-6, end: 20e-9, start: 20e-9}, limits: 19e-9}", "")],
 )  # fmt: skip
 def test_a_task_beyond_the_world_is_refused_at_reset(changes, mend, tmp_path):
-    scenario = mine(tmp_path, f"{{extends: id, {changes}}}")
+    scenario = mine(tmp_path, f"{{extends: steady-tip, {changes}}}")
     if not mend:
         AdatomManipulation(scenario).reset(seed=0)
         return

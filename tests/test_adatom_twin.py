@@ -158,7 +158,7 @@ def test_an_unannounced_change_comes_after_so_many_drags():
         do(world, drag(at, at + 1e-10, 16))
         counts.append((world.truth()["tip_changes"][0], world.truth()["tip"][0, 2]))
     assert counts == [(0, 3.0), (0, 3.0), (1, 2.5), (1, 2.5)]
-    assert world.truth()["threshold"][0] > twin().truth()["threshold"][0]  # of a shallower well
+    assert world.portrait(0)["threshold"] > twin().portrait(0)["threshold"]  # of a shallower well
 
 
 def test_tips_change_with_time_and_with_current():
@@ -213,7 +213,7 @@ def test_adatoms_start_apart_on_hollows():
 
 def test_copper_needs_less():
     copper = {"spacing": 0.2556e-9, "barrier": 0.04}
-    assert twin(**copper).truth()["threshold"][0] < 0.5 * twin().truth()["threshold"][0]
+    assert twin(**copper).portrait(0)["threshold"] < 0.5 * twin().portrait(0)["threshold"]
 
 
 # ---- the world protocol ----

@@ -1,6 +1,6 @@
 """Networks of the policies that drag adatoms (torch, within SAC of Stable-Baselines3).
 
-The actor starts from a straight drag at a high conductance, shifted by how far beside the tip atoms came to rest before, and learns
+The actor starts from the straight drag of the scripts, shifted by how far beside the tip atoms came to rest lately, and learns
 what is added to that; the critics are told how far from the goal such a drag would end. What is shipped is the running average
 of the actor's weights (Polyak & Juditsky 1992, 10.1137/0330046).
 """
@@ -20,7 +20,10 @@ LATTICE = 2 / 0.288  # lattice constants in the unit of positions and of the end
 START = 0.4 / 0.288  # the same, in the unit of its start
 ALONG = 1.2  # lattice constants between the tip's end and the atom up to which it came along
 CLOSEST = 0.97  # to the ends of the ranges of an action that the actor starts from
-NARROW, HIGH = -1.5, 1.5  # logarithm of the spread that the actor starts with; conductance, before it is squashed
+NARROW, LEVEL = -1.5, -0.35  # logarithm of the spread that the actor starts with; 4 uS, before it is squashed
+BEHIND = 0.2 / 0.288  # lattice constants behind the atom where the drag starts
+FADES = 0.2  # weight of a drag that is remembered, against that after it: tips change
+CAUTION = 0.1  # learning rate of the actor against that of the critics
 MEMORY = 0.998  # of the average, from one step to the next
 
 
@@ -35,16 +38,17 @@ class Shown(BaseFeaturesExtractor):
         super().__init__(observation_space, sum(sizes.values()) + 5)
         self.drags = drags
         self.record = (sizes["observation"] - 2) // max(drags, 1)
+        self.register_buffer("fading", FADES ** torch.arange(float(drags))[:, None])
 
     def beside(self, observation: torch.Tensor) -> torch.Tensor:
-        """X and y (b, 2) in lattice constants, mean of the drags that brought the atom along, and whether there are any (b, 1)."""
+        """X and y (b, 2) in lattice constants, fading mean of the drags that brought the atom along, and whether there are any (b, 1)."""
         if not self.drags:
             return torch.zeros_like(observation[:, :1]).expand(-1, 3)
         records = observation[:, 2:].reshape(-1, self.drags, self.record)
         missed = records[:, :, -2:]
         along = ((records[:, :, 6] > 0.5) & ((missed * missed).sum(2) < ALONG**2)).float()[..., None]
-        count = along.sum(1)
-        return torch.cat([(missed * along).sum(1) / count.clamp_min(1.0), count.clamp_max(1.0)], 1)
+        weight = along * self.fading
+        return torch.cat([(missed * weight).sum(1) / weight.sum(1).clamp_min(1e-9), along.amax(1)], 1)
 
     def forward(self, observations: dict[str, torch.Tensor]) -> torch.Tensor:
         way = LATTICE * (observations["desired_goal"] - observations["achieved_goal"])
@@ -58,9 +62,10 @@ class DragActor(Actor):
         features = self.extract_features(obs, self.features_extractor)
         latent = self.latent_pi(features)
         way, beside = features[:, :2], features[:, 2:4]
-        aim = torch.cat([-beside / START, (way - beside) / LATTICE], 1).clamp(-CLOSEST, CLOSEST)
+        behind = BEHIND * way / torch.linalg.vector_norm(way, dim=1, keepdim=True).clamp_min(1e-6)
+        aim = torch.cat([(-beside - behind) / START, (way - beside) / LATTICE], 1).clamp(-CLOSEST, CLOSEST)
         straight = 0.5 * torch.log((1 + aim) / (1 - aim))  # the distribution is squashed by tanh
-        level = torch.zeros_like(beside) + torch.tensor([0.0, HIGH])
+        level = torch.zeros_like(beside) + torch.tensor([0.0, LEVEL])
         mean = self.mu(latent) + torch.cat([straight, level], 1)
         return mean, self.log_std(latent).clamp(-20, 2), {}
 
@@ -78,6 +83,19 @@ class DragCritic(ContinuousCritic):
         return tuple(network(told) for network in self.q_networks)
 
 
+class Cautious(torch.optim.Adam):
+    """Adam at a share of the learning rate that a schedule sets: an actor that starts well must not run ahead of its critics."""
+
+    def step(self, closure=None):
+        rates = [group["lr"] for group in self.param_groups]
+        for group in self.param_groups:
+            group["lr"] *= CAUTION
+        loss = super().step(closure)
+        for group, rate in zip(self.param_groups, rates, strict=True):
+            group["lr"] = rate
+        return loss
+
+
 class DragPolicy(MultiInputPolicy):
     """Actor and critics for AdatomManipulation with one atom whose place is shown; ``drags``: how many an observation remembers."""
 
@@ -87,6 +105,7 @@ class DragPolicy(MultiInputPolicy):
         for layer, bias in ((self.actor.mu, 0.0), (self.actor.log_std, NARROW)):
             nn.init.zeros_(layer.weight)
             nn.init.constant_(layer.bias, bias)
+        self.actor.optimizer = Cautious(self.actor.parameters())
         self.average = copy.deepcopy(self.actor).requires_grad_(False)
         self.register_buffer("followed", torch.zeros(()))
 

@@ -59,7 +59,7 @@ class Dragger(Agent):
         return task.action(-behind * ahead, way + beyond * ahead, bias, conductance, chosen)
 
 
-FIXED = Recipe(10e-3, 4e-6, 0.2e-9)
+FIXED = Recipe(15e-3, 5e-6, 0.2e-9)
 
 
 class FixedDrag(Dragger):
@@ -73,7 +73,7 @@ class FixedDrag(Dragger):
 
 
 EDGES = (0.5e-9, 1.0e-9, 1.5e-9)  # m, between the rows of the table
-TABLE = tuple(Recipe(5e-3, conductance, 0.2e-9) for conductance in (3e-6, 4e-6, 5e-6, 4e-6))
+TABLE = tuple(Recipe(15e-3, conductance, 0.2e-9) for conductance in (5e-6, 4e-6, 5e-6, 5e-6))
 
 
 class GridTable(Dragger):
@@ -88,15 +88,19 @@ class GridTable(Dragger):
         return [self.table[row] for row in np.searchsorted(self.edges, distance)]
 
 
-CORRECTED = FIXED
+CORRECTED = Recipe(10e-3, 4e-6, 0.3e-9, 0.05e-9)
+FADES = 0.2  # weight of a drag against the one after it: tips change
 ALONG = 1.2  # lattice constants between tip and atom up to which it came along
 
 
 class CorrectedDrag(Dragger):
-    """The fixed drag, shifted by how far beside the tip atoms came to rest in the drags that are remembered."""
+    """The fixed drag, shifted by how far beside the tip atoms came to rest in the drags that are remembered.
 
-    def __init__(self, recipe: Recipe = CORRECTED, share: float = 1.0):
-        self.fixed, self.share = recipe, share
+    fades: weight of a drag against that after it, from 0 (the latest alone) to 1 (the mean of all).
+    """
+
+    def __init__(self, recipe: Recipe = CORRECTED, fades: float = FADES):
+        self.fixed, self.fades = recipe, fades
 
     def recipe(self, distance: np.ndarray) -> list[Recipe]:
         return [self.fixed] * len(distance)
@@ -109,7 +113,8 @@ class CorrectedDrag(Dragger):
         records = observation["observation"][:, 2 * s.adatoms :].reshape(len(action), s.remembered, -1).astype(float)
         missed = records[:, :, -2:]
         along = (records[:, :, s.components] > 0) & (np.hypot(*np.moveaxis(missed, -1, 0)) < ALONG)
-        beside = self.share * s.lattice * (missed * along[..., None]).sum(1) / np.maximum(along.sum(1), 1)[:, None]
+        weight = along * self.fades ** (np.cumsum(along, 1) - 1.0).clip(0)
+        beside = s.lattice * (missed * weight[..., None]).sum(1) / np.maximum(weight.sum(1), 1e-9)[:, None]
         action[:, -6:-4] -= (beside / s.drag.start).astype(np.float32)
         action[:, -4:-2] -= (beside / s.drag.end).astype(np.float32)
         return np.clip(action, -1, 1)

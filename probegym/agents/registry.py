@@ -8,7 +8,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-import probegym
 from probegym.agents import (
     assembly,
     baselines_adatoms,
@@ -23,6 +22,7 @@ from probegym.agents import (
 )  # fmt: skip
 from probegym.agents.base import Agent, OracleAgent, RandomAgent, Script
 from probegym.agents.bundle import BundlePolicy
+from probegym.envs import environment_type
 from probegym.envs.task import Task
 from probegym.errors import ProbeGymError
 
@@ -95,8 +95,7 @@ def baselines(family: str | None = None) -> dict[str, Callable[[], Agent | Scrip
 
 def task_type(env_id: str) -> type[Task]:
     """The task of a registered environment."""
-    module, name = probegym.ENVIRONMENTS[env_id].split(":")
-    return getattr(import_module(module), name).task_type
+    return environment_type(env_id).task_type
 
 
 def family(env_id: str) -> str:

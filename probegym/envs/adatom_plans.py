@@ -15,8 +15,7 @@ BEYOND = (0.0, 0.05e-9, 0.1e-9, 0.15e-9, 0.2e-9)  # m, how far past the site a t
 BEHIND = (0.0, 0.2e-9)  # m, how far behind the atom it comes down
 REPEATS = 3
 HARM = 10e-9  # m of error that an atom stuck or lost counts in a trial
-CONTACT, ATTEMPT_RATE = 0.29e-9, 1e12  # m and 1/s, as in all scenarios: what the hidden state does not tell
-SURFACE = ("spacing", "barrier", "stacking", "temperature", "orientation", "apparent_height", "tip", "work_function")
+SURFACE = ("spacing", "barrier", "stacking", "temperature", "orientation", "apparent_height", "tip", "work_function", "contact", "attempt_rate")
 
 
 def best(task: AdatomManipulationTask, truth: Lanes, memory: Lanes) -> np.ndarray:
@@ -45,10 +44,10 @@ def _tried(task: AdatomManipulationTask, truth: Lanes, m: Lanes, chosen: np.ndar
     way = site - atom
     far = np.hypot(*way.T)[:, None]
     ahead = np.where(far > 0, way / np.maximum(far, 1e-15), [1.0, 0.0])
-    rows = adatoms.rows(**{name: truth[name] for name in SURFACE}, contact=CONTACT, attempt_rate=ATTEMPT_RATE)
+    rows = adatoms.rows(**{name: truth[name] for name in SURFACE})
     sites = adatoms.nearest_sites(truth["position"], *lattice)
     status = np.where(truth["gone"], adatoms.GONE, np.where(truth["stuck"], adatoms.STUCK, adatoms.FREE))
-    least, action = np.full(len(lanes), np.inf), np.zeros((len(lanes), s.components), np.float32)
+    least, action, never = np.full(len(lanes), np.inf), np.zeros((len(lanes), s.components), np.float32), np.full(len(lanes), np.inf)
     for number, (beyond, behind) in enumerate((a, b) for b in BEHIND for a in BEYOND):
         trial = task.action(atom - behind * ahead - offset - found, site + beyond * ahead - offset - found, s.drag.bias[0], s.drag.conductance[1], chosen)
         start, end, bias, conductance = task.drag(trial, found)
@@ -57,7 +56,7 @@ def _tried(task: AdatomManipulationTask, truth: Lanes, m: Lanes, chosen: np.ndar
             keys = randomness.subkey(m["key"], m["drags"] * REPEATS + repeat, f"oracle {number}")
             to, then, _, told = adatoms.drag(
                 rows, keys, sites, status, truth["origin"], start, end, bias, bias * conductance, s.drag.speed, 0,
-                np.zeros((len(lanes), 2)), *(np.full(len(lanes), np.inf) for _ in range(2)), efficiency=0.0,
+                np.zeros((len(lanes), 2)), never, never, efficiency=0.0,
             )  # fmt: skip
             rest = adatoms.site_positions(to, *lattice)[lanes, chosen]
             missed += np.hypot(*(rest - goal).T) + HARM * ((then != status).any(1) | (told["crashed"] > 0))

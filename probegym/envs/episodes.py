@@ -222,7 +222,7 @@ class Episodes:
         """The task's picture of one lane."""
         if not self.observation:
             raise gym.error.ResetNeeded("call reset() before render()")
-        truth = {name: array[lane] for name, array in self.truth.items()} | self.world.portrait(lane)
+        truth = {name: array[lane] for name, array in self.truth.items()} | self.world.portrait(lane) if self.truth else {}
         memory = {name: array[lane] for name, array in self.memory.items()}
         seen = {name: array[lane] for name, array in self.observation.items()}
         left = {f"{name}_limit": np.array(limit) for name, limit in self.limits.items()}

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
@@ -18,17 +19,19 @@ import probegym  # noqa: F401  registers the environments
 from probegym.envs.core import ScopeEnv
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.channel import Channel, called, spawn
-from probegym.hardware_bridge.codec import Json
+from probegym.hardware_bridge.codec import Arrays, Json
 from probegym.hardware_bridge.deployment.policy import PolicyFault, PolicyProcess
-from probegym.hardware_bridge.deployment.world import GuardedWorld
-from probegym.hardware_bridge.world import Refused
+from probegym.hardware_bridge.deployment.world import GuardedWorld, ObservedWorld, ReplayedWorld
+from probegym.hardware_bridge.records.log import Recorder
+from probegym.hardware_bridge.records.steps import space_to_json
+from probegym.hardware_bridge.world import Refused, World
 
 COSTS = ("time", "dose", "damage", "measurements")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a session is to do. judge: how to reach a twin that tells its hidden state; None on an instrument."""
+    """What a session is to do. world: how to reach its world, as ``open_world`` takes it. deadline: s for each decision of the policy."""
 
     env_id: str
     scenario: str
@@ -36,17 +39,42 @@ class Plan:
     episodes: int
     seed: int
     deadline: float
-    reached: Json
-    judge: Json | None = None
+    world: Json
+
+
+class Playable(World, Protocol):
+    """A world that a session can play on: it also keeps a record."""
+
+    action: int
+    about: Json
+
+    def note(self, kind: str, payload: Json, arrays: Arrays | None = None) -> None:
+        """Have something written down."""
+
+    def fault(self, why: str) -> None:
+        """Say that the session cannot go on."""
+
+    def close(self) -> None:
+        """End the session."""
+
+
+def open_world(told: Json) -> Playable:
+    """A world by what is told: ``guard`` (and ``judge``), ``observe`` with ``runs`` and ``patience``, or ``record``. Raises ProbeGymError."""
+    if "guard" in told:
+        return GuardedWorld(told["guard"], told.get("judge"))
+    if "observe" in told:
+        return ObservedWorld(told["observe"], Recorder(told["runs"], {"mode": "shadow"}), told["patience"])
+    return ReplayedWorld(told["record"])
 
 
 class Session:
     """Plays episodes; ``tell`` is called with plain JSON after each step and episode."""
 
-    def __init__(self, plan: Plan, tell: Any):
+    def __init__(self, plan: Plan, tell: Callable[[Json], None]):
         self.plan, self.tell = plan, tell
-        self.world = GuardedWorld(plan.reached, plan.judge)
-        self.env: ScopeEnv = gym.make(plan.env_id, scenario=plan.scenario, reward="privileged" if plan.judge else "observable",
+        self.world = open_world(plan.world)
+        self.judged = bool(plan.world.get("judge") or "record" in plan.world)
+        self.env: ScopeEnv = gym.make(plan.env_id, scenario=plan.scenario, reward="privileged" if self.judged else "observable",
                                       world=self.world, disable_env_checker=True).unwrapped  # type: ignore[assignment]  # fmt: skip
         self.actions = 0
 
@@ -63,7 +91,8 @@ class Session:
             return policy.latency()
 
     def _episode(self, policy: PolicyProcess, seed: int) -> None:
-        self.world.note("begin", {"environment": self.plan.env_id, "scenario": self.plan.scenario, "seed": seed})
+        spaces = {"observation": space_to_json(self.env.observation_space), "action": space_to_json(self.env.action_space)}
+        self.world.about = {"environment": self.plan.env_id, "scenario": self.plan.scenario, "seed": seed, "spaces": spaces}
         observation, info = self.env.reset(seed=seed)
         policy.begin()
         self.world.note("observation", {}, observation)
@@ -78,7 +107,7 @@ class Session:
             self.world.note("observation", {}, observation)
             self.world.note("reward", {"reward": reward, "terminated": terminated, "truncated": truncated})
             self.tell({"step": steps, "action": np.asarray(action, float).reshape(-1).tolist(), "reward": reward, "costs": {name: float(info[name]) for name in COSTS}})
-        end = {"seed": seed, "steps": steps, "return": total, "success": bool(info["is_success"]) if self.plan.judge else None,
+        end = {"seed": seed, "steps": steps, "return": total, "success": bool(info["is_success"]) if self.judged else None,
                "costs": {name: float(info[name]) for name in COSTS}}  # fmt: skip
         self.world.note("end", end)
         self.tell({"episode": end})

@@ -168,7 +168,7 @@ def site(descriptor: Descriptor, measured: Mapping[str, Measured], since: Callab
         found.append(place[:2])
         if capability:
             margin += float(np.max(capability.ranges[argument].tolerance or 0.0))
-    return Site(*found, margin)
+    return Site(found[0], found[1], margin)
 
 
 def regions(command: Command, descriptor: Descriptor, at: Site) -> list[Region]:

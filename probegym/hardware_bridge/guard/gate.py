@@ -1,15 +1,19 @@
-"""The gate: every command passes it, every state of the guard is in it. No clocks, sockets or files of its own, so that it can be tested whole."""
+"""The gate: every command passes it, every state of the guard is in it. No clocks, sockets or files of its own, so that it can be tested whole.
+
+One thread uses it, or several under one lock. A fault may come at any time, also out of a call to the instrument or the record
+that has not returned yet: it always wins, and only ``reset`` leaves it.
+"""
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat
+from pydantic import ValidationError
 
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge import codec
@@ -18,62 +22,19 @@ from probegym.hardware_bridge.commands import Command, Readings
 from probegym.hardware_bridge.guard import checks
 from probegym.hardware_bridge.guard.checks import Account, Limits
 from probegym.hardware_bridge.guard.ledger import Ledger
+from probegym.hardware_bridge.guard.requests import Admission, Record, Request, State, Waiting
 from probegym.hardware_bridge.instruments import Instrument, InstrumentFault
 from probegym.hardware_bridge.world import Refused
 
+__all__ = ["LEASE_SECONDS", "NONCE_SECONDS", "SAFE_SECONDS", "SLACK_SECONDS", "Admission", "Gate", "Record", "Request", "State", "Waiting"]
+
+T = TypeVar("T")
 NONCE_SECONDS, LEASE_SECONDS = 60.0, 600.0
+APPROVAL_SECONDS = 120.0  # for an operator to agree to a command
 MOST_REFUSALS = 3  # in a row, then the gate holds
 SAFE_SECONDS = 0.5  # for the instrument to confirm its safe state
-SLACK_SECONDS = 2.0  # beyond the worst case of a command, until it counts as lost
-
-
-class State(StrEnum):
-    """Of the gate."""
-
-    disarmed = "disarmed"
-    asked = "asked"  # arming was asked for, the operator has not answered
-    running = "running"
-    held = "held"  # nothing passes until the operator goes on
-    fault = "fault"  # the instrument was sent to its safe state; only an operator clears it
-
-
-class Request(BaseModel):
-    """What arming asks the operator for."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    environment: str = Field(max_length=200)
-    scenario: str = Field(max_length=500)
-    policy: str = Field(max_length=200)  # its name and checksum
-    seconds: PositiveFloat
-    changes: NonNegativeInt
-    approvals: NonNegativeInt = 0  # the first so many actions need an operator's agreement
-
-
-class Record(Protocol):
-    """Where everything is written down before it happens."""
-
-    def append(self, kind: str, payload: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> int:
-        """Write one event; it stands on the disk when this returns. Raises ProbeGymError."""
-
-
-@dataclass
-class Admission:
-    """A command that may be sent, once, now."""
-
-    number: int
-    command: Command
-    charge: Charge
-    intent: int = -1  # its event in the record
-
-
-@dataclass
-class Waiting:
-    """A command that an operator must agree to. ``action``: the number of the action that it belongs to."""
-
-    number: int
-    action: int
-    content: Any
+AGAIN_SECONDS = 1.0  # between tries of a safe state that is not confirmed
+SLACK_SECONDS = 2.0  # that a driver has beyond the worst case of a command; after twice as much it counts as lost
 
 
 @dataclass
@@ -87,16 +48,21 @@ class Gate:
     nonce: Callable[[], str] = field(default=lambda: f"{secrets.randbelow(10**6):06d}")
 
     def __post_init__(self) -> None:
+        if self.ledger.budget.region != self.instrument.descriptor.region:
+            told = f"{self.ledger.budget.region:g} m, the instrument in those of {self.instrument.descriptor.region:g} m"
+            raise ProbeGymError(f"sample account {self.ledger.path} counts in regions of {told}: begin an account for this instrument")
         self.state, self.why = State.disarmed, "not armed yet"
         self.request: Request | None = None
         self.word, self.until = "", 0.0  # the nonce, and how long nonce or lease hold
-        self.refusals, self.agreed = 0, -1  # refusals in a row; the last action that an operator agreed to
+        self.refusals, self.agreed = 0, set[int]()  # refusals in a row; actions that an operator agreed to
         self.order, self.account = checks.Order(), Account(Limits(0.0, 0))
         self.waiting: Waiting | None = None
         self.running: Admission | None = None
-        self.set_at: dict[str, float] = {}  # verb -> when it was last carried out
+        self.set_at: dict[str, float] = {}  # control, as it is read back -> when it was last set
         self.armed_at = 0.0
         self.seen: dict[str, int] = {}  # reading -> checksum of its last frame
+        self.faults, self.cause = 0, ""  # how many there were, and what the last one came from
+        self.safe, self.tried = False, -math.inf  # whether the safe state was confirmed when it was last tried, and when that was
 
     # ---- the operator ----
 
@@ -104,44 +70,51 @@ class Gate:
         """Ask for arming: tries the safe state, and returns what the operator is shown, the nonce among it."""
         if self.state not in (State.disarmed, State.asked):
             raise Refused(f"the gate is {self.state} ({self.why}): disarm or reset it before arming anew")
+        self._idle()
         try:
             request = Request.model_validate(content)
-        except ValueError as error:
-            raise Refused(f"this is no request for arming: {str(error).splitlines()[-1].strip()}") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise Refused(f"this is no request for arming: {codec.shown(first['loc'])}: {first['msg']}") from error
         self._make_safe("self-test before arming")
         self._faultless()
         self.request, self.word, self.until = request, self.nonce(), self.clock() + NONCE_SECONDS
         self._go(State.asked, "arming was asked for")
+        self._faultless()
         worst = self.ledger.worst()
         return {"request": request.model_dump(), "nonce": self.word, "budget": self.ledger.budget.model_dump(), "spent": asdict(worst)}
 
-    def arm(self, word: str) -> None:
+    def arm(self, word: object) -> None:
         """The operator repeats the nonce; the instrument leaves its safe state and the lease begins."""
-        if self.state is not State.asked or self.request is None:
+        request, wanted = self.request, self.word
+        if self.state is not State.asked or request is None or not wanted:
             raise Refused(f"nothing waits to be armed, the gate is {self.state}")
         if self.clock() > self.until:
             self._go(State.disarmed, "the nonce was not repeated in time")
             raise Refused(f"the nonce was valid for {NONCE_SECONDS:g} s: ask for arming again")
-        if not secrets.compare_digest(word, self.word):
+        if not isinstance(word, str) or not secrets.compare_digest(word.encode(errors="surrogatepass"), wanted.encode()):
             self._go(State.disarmed, "a wrong nonce was given")
             raise Refused("this is not the nonce that was shown: ask for arming again")
-        self.order, self.account = checks.Order(), Account(Limits(self.request.seconds, self.request.changes))
-        self.refusals, self.agreed, self.waiting, self.set_at, self.seen, self.word = 0, -1, None, {}, {}, ""
-        self._note("armed", {"request": self.request.model_dump()})
+        self.word = ""  # good for once
+        self._note("armed", {"request": request.model_dump()})
         self._faultless()
+        self.safe = False
         try:
-            self.instrument.ready(SAFE_SECONDS)
+            self._driven(self.instrument.ready, SAFE_SECONDS)
         except ProbeGymError as error:
             self.fail(f"the instrument did not get ready: {error}")
-            raise Refused(self.why) from error
-        self.armed_at = self.clock()
-        self.until = self.armed_at + LEASE_SECONDS
+        self._faultless()
+        now = self.armed_at = self.clock()
+        self.until = now + LEASE_SECONDS
+        self.order, self.account = checks.Order(now), Account(Limits(request.seconds, request.changes))
+        self.refusals, self.agreed, self.set_at, self.seen = 0, set(), {}, {}
         self._go(State.running, "armed")
         self._faultless()
 
     def present(self) -> None:
-        """The operator is there: the lease begins anew."""
+        """The operator is there: the lease begins anew, unless it has ended."""
         if self.state in (State.running, State.held):
+            self._leased()
             self.until = self.clock() + LEASE_SECONDS
 
     def hold(self, why: str) -> None:
@@ -160,16 +133,17 @@ class Gate:
     def disarm(self, why: str) -> None:
         """End the run: safe state, then disarmed."""
         if self.state in (State.running, State.held, State.asked):
+            self.state, self.why = State.disarmed, why  # first, so that nothing passes while the safe state is taken
+            self._close()
             self._make_safe(why)
-            if not self._faulty():
-                self._go(State.disarmed, why)
+            self._go(State.disarmed, why)
 
     def abort(self, why: str) -> None:
         """Safe state at once, whatever goes on; latched until an operator resets."""
         self.fail(f"aborted: {why}")
 
     def fail(self, why: str) -> None:
-        """A fault: safe state, latched."""
+        """A fault: safe state, latched. Nothing is written down before the instrument was sent there."""
         self._latch(why)
         self._make_safe(why)
 
@@ -177,32 +151,32 @@ class Gate:
         """An operator clears the fault; raises Refused while the safe state is not confirmed."""
         if self.state is not State.fault:
             raise Refused(f"there is no fault to clear, the gate is {self.state}")
-        if self.running is not None:
-            raise Refused("a command is still under way: wait until the instrument has answered or its deadline has passed")
-        try:
-            self.instrument.safe(SAFE_SECONDS)
-            confirmed = self.instrument.is_safe()
-        except ProbeGymError as error:
-            raise Refused(f"the safe state is not confirmed ({error}): see to the instrument") from error
-        if not confirmed:
-            raise Refused("the safe state is not read back: see to the instrument")
-        self._go(State.disarmed, "reset by an operator")
+        self._idle()
+        faults = self.faults
+        self._make_safe(self.cause)
+        if self.faults != faults:
+            raise Refused(f"the fault stays: {self.why}")
+        self.state, self.why = State.disarmed, "reset by an operator"
+        self._note("state", {"state": str(self.state), "why": self.why})
+        self._faultless()
 
     def decide(self, number: int, agreed: bool) -> Admission | None:
         """The operator's answer to what waits; raises Refused for a stale number, or when it would break a limit by now."""
-        if self.waiting is None or self.waiting.number != number:
-            raise Refused(f"request {number} does not wait for an answer any more")
+        if self.waiting is None or isinstance(number, bool) or self.waiting.number != number:
+            raise Refused(f"request {codec.shown(number)} does not wait for an answer any more")
         waiting, self.waiting = self.waiting, None
-        self._note("decided", {"number": number, "agreed": agreed})
-        if not agreed:
+        self._note("decided", {"number": number, "agreed": agreed is True})
+        if agreed is not True:
             return None
         try:
             self._passable()
-            admission = self._checked(waiting.number, waiting.content)
+            if self.clock() > waiting.until:
+                raise Refused(f"request {number} waited for longer than {APPROVAL_SECONDS:g} s: what it was decided on is too old")
+            admission = self._checked(number, waiting.action, checks.well_formed(waiting.content))
         except Refused as error:
             self._refused(number, str(error))
             raise
-        self.agreed = waiting.action
+        self.agreed.add(waiting.action)
         return self._sent(admission)
 
     # ---- the session ----
@@ -215,56 +189,66 @@ class Gate:
         try:
             command = checks.well_formed(content)
             number = self.order.check(number, stamp, self.clock())
-            if isinstance(action, bool) or not isinstance(action, int) or action < 0:
-                raise Refused("a command must say which action it belongs to")
+            action = checks.action_number(action)
             self._passable()
-            admission = self._checked(number, content)
+            admission = self._checked(number, action, command)
         except Refused as error:
             self._refused(number, str(error))
             raise
+        self._passable()  # reading controls back takes time
         assert self.request
         capability = self.instrument.descriptor.capabilities[command.verb]
-        supervised = action < self.request.approvals and action != self.agreed and capability.effect is not Effect.reads
-        if supervised or capability.approval:
-            self.waiting = Waiting(number, action, content)
-            self._note("waits", {"number": number, "command": content})
-            return self.waiting
-        return self._sent(admission)
+        supervised = len(self.agreed | {action}) <= self.request.approvals and capability.effect is not Effect.reads
+        if not supervised and not capability.approval:
+            return self._sent(admission)
+        told = codec.command_to_json(command)
+        waiting = self.waiting = Waiting(number, action, told, self.clock() + APPROVAL_SECONDS)
+        self._note("waits", {"number": number, "action": action, "command": told})
+        self._faultless()
+        return waiting
 
     def complete(self, admission: Admission, outcome: Readings | ProbeGymError) -> Readings:
         """What came of an admitted command; raises what the session is told when it went wrong."""
         if admission is not self.running:
             raise Refused("this command is not under way")
-        self.running = None
-        if isinstance(outcome, Refused):
-            self._note("result", {"intent": admission.intent, "refused": str(outcome)})
-            self._refused(admission.number, str(outcome))
-            raise outcome
-        if isinstance(outcome, ProbeGymError):
-            self._note("result", {"intent": admission.intent, "fault": str(outcome)})
-            self.fail(f"{admission.command.verb}: {outcome}")
-            raise Refused(self.why)
-        try:
-            header, arrays = codec.readings_to_json(outcome)
-            capability = self.instrument.descriptor.capabilities[admission.command.verb]
-            trouble = checks.implausible(admission.command, outcome, capability, self.seen) or checks.landed(admission.command, capability, self.instrument.measured())
-        except ProbeGymError as error:
-            trouble, header, arrays = str(error), {}, {}
-        self._note("result", {"intent": admission.intent} | header, arrays)
+        self.running, admission.open = None, False
+        verb, intent = admission.command.verb, {"intent": admission.intent}
+        trouble, header, arrays = self._judged(admission, outcome)
+        if self.state not in (State.running, State.held):
+            self._make_safe(f"{verb} ended after the gate had closed")  # it may have moved what was safe before
+            self._note("settled", intent | {"why": f"the gate was {self.state}"}, arrays)
+            raise Refused(f"the gate is {self.state} ({self.why}): what came of {verb} is not used")
         if trouble:
             self.fail(trouble)
+            self._note("settled", intent | {"why": trouble[:1000]}, arrays)
+            self._faultless()
+        if not isinstance(outcome, Readings):
+            self._note("refused", intent | {"reason": str(outcome)[:1000]})
+            self._refused(admission.number, str(outcome))
+            raise outcome
+        self._note("result", intent | {"readings": header}, arrays)
         self._faultless()
         self.refusals = 0
-        self.set_at[admission.command.verb] = self.clock()
+        self.set_at |= dict.fromkeys(self.instrument.descriptor.capabilities[verb].reads_back.values(), self.clock())
         return outcome
 
     def tick(self) -> None:
-        """What time brings: ends of nonce and lease, and a command that is overdue."""
+        """What time brings: ends of nonce, lease and approval, a command that is lost, and tries of a safe state that is not confirmed yet."""
         now = self.clock()
+        if self.running is not None and now > self.running.until:
+            lost, self.running = self.running, None
+            lost.open = False
+            self.fail(f"{lost.command.verb} has not ended in time: what it did is not known")
+            self._note("settled", {"intent": lost.intent, "why": self.why})
         if self.state is State.asked and now > self.until:
             self._go(State.disarmed, "the nonce was not repeated in time")
         elif self.state in (State.running, State.held) and now > self.until:
             self.disarm("the lease has ended: no operator was there")
+        elif self.waiting is not None and now > self.waiting.until:
+            number, self.waiting = self.waiting.number, None
+            self._note("decided", {"number": number, "agreed": False, "why": "no operator answered in time"})
+        elif self.state in (State.fault, State.disarmed) and not self.safe and now > self.tried + AGAIN_SECONDS:
+            self._make_safe(self.cause or "the guard has started")
 
     # ---- inside ----
 
@@ -280,6 +264,10 @@ class Gate:
             self.disarm("the lease has ended: no operator was there")
             raise Refused(self.why)
 
+    def _idle(self) -> None:
+        if self.running is not None:
+            raise Refused("a command is still under way: wait until the instrument has answered or its deadline has passed")
+
     def _passable(self) -> None:
         if self.state is not State.running:
             raise Refused(f"the gate is {self.state} ({self.why}): nothing passes")
@@ -287,68 +275,124 @@ class Gate:
         if self.running is not None or self.waiting is not None:
             raise Refused("the command before is not done yet: one at a time")
 
-    def _checked(self, number: int, content: object) -> Admission:
+    def _since(self, control: str) -> float:
+        """Seconds since a control could last have moved."""
+        return self.clock() - self.set_at.get(control, self.armed_at)
+
+    def _checked(self, number: int, action: int, command: Command) -> Admission:
         """From the absolute limits to the budgets; nothing is spent yet."""
-        command, descriptor = checks.well_formed(content), self.instrument.descriptor
+        descriptor = self.instrument.descriptor
         capability = descriptor.check(command)
         try:
-            measured = self.instrument.measured()
-        except InstrumentFault as error:
+            measured = self._driven(self.instrument.measured)
+        except ProbeGymError as error:
             self.fail(f"controls are not read back: {error}")
             raise Refused(self.why) from error
-        checks.in_rate(command, capability, measured, self.clock() - self.set_at.get(command.verb, self.armed_at))
+        checks.in_rate(command, capability, measured, self._since)
         charge = descriptor.worst_case(command)
         self.account.after(charge)
-        stage = measured["stage"].values.reshape(-1)[:2] if "stage" in measured else np.zeros(2)
-        self.places = checks.regions(command, descriptor, stage)
-        self.ledger.room(self.places, charge)
-        return Admission(number, command, charge)
+        places = checks.regions(command, descriptor, checks.site(descriptor, measured, self._since))
+        self.ledger.room(places, charge)
+        return Admission(number, action, command, charge, places)
 
     def _sent(self, admission: Admission) -> Admission:
         """Charge and write down; from here on the command counts as sent, whatever happens."""
+        self._passable()
+        charge = admission.charge
+        told = {"number": admission.number, "action": admission.action, "command": codec.command_to_json(admission.command), "charge": asdict(charge), "regions": admission.places}
         try:
-            self.ledger.charge(self.places, admission.charge)
-            self.account.spent = self.account.after(admission.charge)
-            intent = {"number": admission.number, "command": codec.command_to_json(admission.command), "charge": asdict(admission.charge), "regions": self.places}
-            admission.intent = self.record.append("intent", intent)
+            self.ledger.charge(admission.places, charge)
+            self.account.spent = self.account.after(charge)
+            admission.intent = self.record.append("intent", told)
         except Refused:
             raise
-        except ProbeGymError as error:
+        except Exception as error:  # whatever ails account or record, nothing is sent without them
             self.fail(f"nothing can be written down: {error}")
             raise Refused(self.why) from error
+        if self.state is not State.running:
+            self._note("settled", {"intent": admission.intent, "why": f"the gate was {self.state}, nothing was sent"})
+            raise Refused(f"the gate is {self.state} ({self.why}): nothing passes")
+        now = self.clock()
+        admission.by, admission.until = min(self.until, now + SLACK_SECONDS), now + charge.seconds + 2 * SLACK_SECONDS
         self.running = admission
         return admission
 
+    def _judged(self, admission: Admission, outcome: object) -> tuple[str | None, dict[str, Any], dict[str, np.ndarray]]:
+        """What is wrong with an outcome, and its readings for the record."""
+        command, arrays = admission.command, dict[str, np.ndarray]()
+        if isinstance(outcome, Refused):
+            return None, {}, {}
+        if not isinstance(outcome, Readings):
+            return f"{command.verb}: {outcome}", {}, {}
+        capability = self.instrument.descriptor.capabilities[command.verb]
+        try:
+            header, arrays = codec.readings_to_json(outcome)
+            if trouble := checks.implausible(command, outcome, capability, self.seen):
+                return trouble, {}, arrays
+            over = float(outcome.dose[0]) - admission.charge.dose
+            if over > 1e-9 * admission.charge.dose:
+                self.ledger.book(admission.places, Charge(0.0, over, 0))
+                return f"{command.verb} has cost {over:.4g} electrons per square Angstrom more than it can at worst", {}, arrays
+            return checks.landed(command, capability, self._driven(self.instrument.measured)), header, arrays
+        except Exception as error:  # a reading that not even the checks can read is a fault like any other
+            return f"{command.verb}: what came back cannot be read ({type(error).__name__}: {str(error)[:200]})", {}, arrays
+
     def _refused(self, number: object, why: str) -> None:
-        self._note("refused", {"number": number if isinstance(number, int) else None, "why": why[:1000]})
+        self._note("rejected", {"number": number if isinstance(number, int) and abs(number) < checks.LARGEST_NUMBER else None, "why": why[:1000]})
         self.refusals += 1
         if self.refusals >= MOST_REFUSALS and self.state is State.running:
             self._go(State.held, f"{self.refusals} refusals in a row, the last: {why}")
 
-    def _make_safe(self, why: str) -> None:
+    def _driven(self, call: Callable[..., T], *of: object) -> T:
+        """What the driver answers; its own mistakes are faults of the instrument, never the end of the guard."""
         try:
-            self.instrument.safe(SAFE_SECONDS)
-            if not self.instrument.is_safe():
-                raise InstrumentFault("the safe state is not read back")
-        except ProbeGymError as error:
-            self._latch(f"SAFE STATE NOT CONFIRMED ({error}), after: {why}")
-        self._note("safe", {"why": why, "confirmed": self.state is not State.fault or "NOT CONFIRMED" not in self.why})
+            return call(*of)
+        except ProbeGymError:
+            raise
+        except Exception as error:
+            raise InstrumentFault(f"the driver failed ({type(error).__name__}: {str(error)[:200]})") from error
 
-    def _latch(self, why: str) -> None:
-        self.waiting = None
-        self._go(State.fault, why)
+    def _make_safe(self, why: str) -> None:
+        self.tried = self.clock()
+        try:
+            self._driven(self.instrument.safe, SAFE_SECONDS)
+            self.safe = self._driven(self.instrument.is_safe) is True
+            trouble = "it is not read back"
+        except ProbeGymError as error:
+            self.safe, trouble = False, str(error)
+        if not self.safe:
+            self._latch(f"SAFE STATE NOT CONFIRMED ({trouble}), after: {why}", why)
+        elif self.state is State.fault:
+            self.why = self.cause
+        self._note("safe", {"why": why[:1000], "confirmed": self.safe})
+        if self.state is State.fault:
+            self._note("state", {"state": str(self.state), "why": self.why[:1000]})
+
+    def _latch(self, why: str, cause: str | None = None) -> None:
+        self.state, self.why, self.cause = State.fault, why, why if cause is None else cause
+        self.faults += 1
+        self._close()
+
+    def _close(self) -> None:
+        """What was asked for or admitted, but not sent, holds no more."""
+        self.request, self.word, self.waiting = None, "", None
+        if self.running is not None:
+            self.running.open = False
 
     def _go(self, state: State, why: str) -> None:
-        if state is State.disarmed or state is State.fault:
-            self.request, self.word = None, ""
+        if self.state is State.fault:  # which may have come meanwhile
+            return
         self.state, self.why = state, why
+        if state is State.disarmed:
+            self._close()
+        elif state is State.held and self.running is not None:
+            self.running.open = False  # what was not sent yet stays
         self._note("state", {"state": str(state), "why": why[:1000]})
 
     def _note(self, kind: str, payload: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> None:
         """Write down what has happened; a record that cannot be written is a fault, but never keeps the instrument from its safe state."""
         try:
             self.record.append(kind, payload, arrays)
-        except ProbeGymError as error:
+        except Exception as error:
             if self.state is not State.fault:
-                self.state, self.why, self.waiting = State.fault, f"the record cannot be written: {error}", None
-                self._make_safe(self.why)
+                self.fail(f"the record cannot be written: {error}")

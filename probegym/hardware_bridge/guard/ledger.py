@@ -1,23 +1,32 @@
 """What a sample has been through: dose and irreversible commands for each region, kept across restarts.
 
 The file only grows; a charge stands in it, synchronised, before the exposure begins, and is never given back. A file that is
-missing or damaged means that the budget is spent: a new sample gets its file from an operator.
+missing or damaged means that the budget is spent: a new sample gets its file from an operator. The checksum of a line goes on
+from the line before, so that none can be missing; one process at a time may have the file.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, ValidationError
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveFloat, ValidationError
 
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge import codec
 from probegym.hardware_bridge.capabilities import Charge
 from probegym.hardware_bridge.world import Refused
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+BINARY = getattr(os, "O_BINARY", 0)  # Windows would translate line ends
 
 Region = tuple[int, int]
 """Column and row of a square of the sample."""
@@ -30,6 +39,7 @@ class Budget(BaseModel):
 
     dose: NonNegativeFloat
     changes: NonNegativeInt
+    region: PositiveFloat = 1e-6  # m, side of the squares
 
 
 @dataclass
@@ -44,38 +54,53 @@ class Ledger:
     """One sample's account. Raises ProbeGymError where the file cannot be trusted."""
 
     def __init__(self, path: str | os.PathLike[str]):
-        self.path, self.regions = Path(path), dict[Region, Spent]()
+        self.path, self.regions, self.broken = Path(path), dict[Region, Spent](), False
         try:
-            lines = self.path.read_bytes().split(b"\n")
+            self.file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_APPEND | BINARY), "ab", buffering=0)
         except OSError as error:
-            raise self._untrusted(f"cannot be read ({error.strerror})") from error
-        *whole, torn = lines  # what follows the last line end was never acknowledged, so nothing was exposed for it
+            raise self._untrusted(f"cannot be opened ({error.strerror})") from error
         try:
-            entries = [_entry(line) for line in whole]
-            self.budget = Budget.model_validate(entries[0]["budget"])
-            for entry in entries[1:]:
+            _lock(self.file.fileno())
+            self._read()
+        except OSError as error:
+            self.close()
+            raise self._untrusted(f"cannot be used ({error.strerror})") from error
+        except ProbeGymError:
+            self.close()
+            raise
+
+    def _read(self) -> None:
+        content = self.path.read_bytes()
+        *whole, torn = content.split(b"\n")  # what follows the last line end was never acknowledged, so nothing was exposed for it
+        self.checksum, self.size = 0, len(content) - len(torn)
+        try:
+            budget, *charges = [self._entry(line) for line in whole]
+            self.budget = Budget.model_validate(budget["budget"])
+            for entry in charges:
                 self._count([(int(x), int(y)) for x, y in entry["regions"]], float(entry["dose"]), int(entry["changes"]))
-        except (codec.Malformed, ValidationError, LookupError, TypeError, ValueError) as error:
+        except (codec.Malformed, ValidationError, LookupError, TypeError, ValueError, ArithmeticError) as error:
             raise self._untrusted(f"is damaged ({type(error).__name__})") from error
-        self.file = os.open(self.path, os.O_WRONLY | os.O_APPEND)
         if torn:
-            os.ftruncate(self.file, len(b"\n".join(lines)) - len(torn))
-        self.broken = False
+            self.file.truncate(self.size)
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], budget: Budget) -> Ledger:
         """The account of a new sample; raises ProbeGymError where there is one already."""
+        target = Path(path).absolute()
+        scratch = target.with_name(f".{target.name}-{os.getpid()}")
         try:
-            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            file = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o644)
+            try:
+                _write(file, _line({"budget": budget.model_dump()}, 0)[0])
+                os.link(scratch, target)  # there complete or not at all, and never over another
+            finally:
+                os.close(file)
+                os.unlink(scratch)
+            _sync_folder(target.parent)
         except FileExistsError as error:
             raise ProbeGymError(f"sample account {path} exists: open it, or name the new sample otherwise") from error
         except OSError as error:
             raise ProbeGymError(f"cannot write sample account {path} ({error.strerror})") from error
-        try:
-            _append(file, {"budget": budget.model_dump()})
-        finally:
-            os.close(file)
-        _sync_folder(Path(path).absolute().parent)
         return cls(path)
 
     def _untrusted(self, why: str) -> ProbeGymError:
@@ -104,13 +129,22 @@ class Ledger:
     def charge(self, regions: list[Region], charge: Charge) -> None:
         """Write a charge down before it is spent; raises Refused where there is no room, ProbeGymError when it cannot be written."""
         self.room(regions, charge)
+        self.book(regions, charge)
+
+    def book(self, regions: list[Region], charge: Charge) -> None:
+        """Write down what was spent, whether there was room for it or not; raises ProbeGymError when it cannot be written."""
         if not charge.dose and not charge.changes:
             return
+        line, checksum = _line({"regions": regions, "dose": charge.dose, "changes": charge.changes}, self.checksum)
         try:
-            _append(self.file, {"regions": regions, "dose": charge.dose, "changes": charge.changes})
+            _write(self.file.fileno(), line)
+            status = os.fstat(self.file.fileno())
+            if status.st_nlink < 1 or status.st_size != self.size + len(line):
+                raise OSError(0, "it was deleted, or changed by somebody else")
         except OSError as error:
             self.broken = True
             raise ProbeGymError(f"sample account {self.path} cannot be written ({error.strerror}): nothing is exposed") from error
+        self.checksum, self.size = checksum, self.size + len(line)
         self._count(regions, charge.dose, charge.changes)
 
     def worst(self) -> Spent:
@@ -119,24 +153,37 @@ class Ledger:
         return Spent(max(s.dose for s in every), max(s.changes for s in every))
 
     def close(self) -> None:
-        """Close the file."""
-        os.close(self.file)
+        """Close the file; may be called again."""
+        self.file.close()
+
+    def _entry(self, line: bytes) -> codec.Json:
+        checksum, _, text = line.partition(b" ")
+        self.checksum = zlib.crc32(text, self.checksum)
+        if checksum != b"%08x" % self.checksum:
+            raise codec.Malformed("a line does not match its checksum")
+        entry: codec.Json = codec.loads(text)
+        return entry
 
 
-def _entry(line: bytes) -> codec.Json:
-    checksum, _, text = line.partition(b" ")
-    if int(checksum, 16) != zlib.crc32(text):
-        raise codec.Malformed("a line does not match its checksum")
-    entry: codec.Json = codec.loads(text)
-    return entry
-
-
-def _append(file: int, entry: codec.Json) -> None:
+def _line(entry: codec.Json, before: int) -> tuple[bytes, int]:
     text = codec.dumps(entry).encode()
-    line = b"%08x %s\n" % (zlib.crc32(text), text)
+    checksum = zlib.crc32(text, before)
+    return b"%08x %s\n" % (checksum, text), checksum
+
+
+def _write(file: int, line: bytes) -> None:
     if os.write(file, line) != len(line):
         raise OSError(28, "short write")
     getattr(os, "fdatasync", os.fsync)(file)
+
+
+def _lock(file: int) -> None:
+    """The system frees it when the process dies. Raises OSError where somebody else has it."""
+    if sys.platform == "win32":
+        os.lseek(file, 1 << 30, os.SEEK_SET)  # a byte that nobody reads: what is locked there cannot be read
+        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+    else:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -30,7 +30,7 @@ from probegym.hardware_bridge.world import Refused
 BEAT_SECONDS = 0.03
 SILENCE_SECONDS = 0.25  # of a session's pulse while the gate is open
 RUN_BYTES = 500_000_000  # that must be free on the disk when a run is armed
-NOTES = ("begin", "observation", "action", "reward", "end")  # what a session may have written down
+NOTES = ("begin", "observation", "action", "reward", "truth", "end")  # what a session may have written down
 
 
 class Worker:

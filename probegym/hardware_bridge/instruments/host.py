@@ -9,6 +9,7 @@ import functools
 import importlib
 import subprocess
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,7 @@ from probegym.hardware_bridge.world import Refused, World
 ROLES = ("writer", "safety", "observer", "judge")
 ON = np.ones(1, bool)
 START_SECONDS = 60.0
+KEPT = 64  # acquisitions for those who watch
 
 
 class Host:
@@ -41,16 +43,16 @@ class Host:
         self.steps = SAFE_STEPS[self.descriptor.kind]
         self.controls = dict.fromkeys(self.steps, True)  # step of the safe state -> whether it is taken
         self.values: dict[str, np.ndarray] = {}  # what controls stand at
-        self.latest: dict[str, tuple[int, Json, Arrays]] = {}  # verb -> number and readings of what was acquired last
+        self.acquired: deque[tuple[int, str, Json, Arrays]] = deque(maxlen=KEPT)  # number, verb and readings of what was acquired last
         self.count, self.writer = 0, ""
         self.lock, self.stop = threading.Lock(), threading.Event()
         self._rest()
         self.doing: dict[str, Callable[[Json], tuple[Json, Arrays]]] = {
             "describe": self._describe, "execute": self._execute, "measured": self._measured, "ready": self._ready, "safe": self._safe,
-            "is_safe": self._is_safe, "latest": self._latest, "truth": self._truth, "begin": self._begin,
+            "is_safe": self._is_safe, "watch": self._watch, "truth": self._truth, "begin": self._begin,
         }  # fmt: skip
         self.allowed = {
-            "writer": ("describe", "execute", "measured", "ready"), "safety": ("safe", "is_safe"), "observer": ("describe", "latest", "measured"),
+            "writer": ("describe", "execute", "measured", "ready"), "safety": ("safe", "is_safe"), "observer": ("describe", "watch", "measured"),
             "judge": ("begin", "truth") if judged else (),
         }  # fmt: skip
 
@@ -89,7 +91,7 @@ class Host:
             self.count += 1
             header, arrays = codec.readings_to_json(readings)
             if readings.values:
-                self.latest[asked.verb] = (self.count, header, arrays)
+                self.acquired.append((self.count, asked.verb, header, arrays))
             return self.faults.read(command, header, arrays)
 
     def _own(self, command: Command) -> Readings | None:
@@ -119,9 +121,13 @@ class Host:
     def _is_safe(self, _: Json) -> tuple[Json, Arrays]:
         return {"safe": all(self.controls.values())}, {}
 
-    def _latest(self, question: Json) -> tuple[Json, Arrays]:
-        number, header, arrays = self.latest.get(str(question.get("verb")), (0, {}, {}))
-        return {"number": number} | header, arrays
+    def _watch(self, question: Json) -> tuple[Json, Arrays]:
+        """The first acquisition by a verb after that of a number; number 0 where there is none yet."""
+        verb, after = question.get("verb"), question.get("after")
+        for number, by, header, arrays in list(self.acquired):
+            if by == verb and isinstance(after, int) and number > after:
+                return {"number": number} | header, arrays
+        return {"number": 0, "newest": self.count}, {}
 
     def _truth(self, _: Json) -> tuple[Json, Arrays]:
         with self.lock:
@@ -134,7 +140,7 @@ class Host:
         with self.lock:
             self.world.begin(np.array([key], np.uint64), ON)
             self._rest()
-            self.latest.clear()
+            self.acquired.clear()
         return {}, {}
 
 

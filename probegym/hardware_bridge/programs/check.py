@@ -11,25 +11,15 @@ from probegym.errors import ProbeGymError
 from probegym.hardware_bridge import codec
 from probegym.hardware_bridge.capabilities import Descriptor
 from probegym.hardware_bridge.commands import Command
-from probegym.hardware_bridge.guard.checks import regions, well_formed
+from probegym.hardware_bridge.guard.checks import Site, regions, well_formed
 from probegym.hardware_bridge.guard.ledger import Region
-from probegym.hardware_bridge.programs.blocks import Block, Combined, Compare, Do, Expression, If, Let, Program, Repeat, While, bodies, placed
+from probegym.hardware_bridge.programs.blocks import Block, Do, If, Let, Program, Repeat, While, bodies, placed
+from probegym.hardware_bridge.programs.expressions import Combined, Compare, Expression
 from probegym.hardware_bridge.programs.interchange import MOST_BLOCKS, MOST_DEPTH
 from probegym.hardware_bridge.programs.order import Known, Order
 from probegym.hardware_bridge.world import Refused
 
-COMPONENTS = {
-    **{(verb, "position"): 2 for verb in ("AcquireSpectrum", "DipTip", "MeasureLevel", "MoveTip", "PlaceProbe", "PulseBias")},
-    **{(verb, "centre"): 2 for verb in ("AcquireTopograph", "ClassifyAtoms", "LocateAdatoms", "LocateAtoms")},
-    ("AcquireRonchigram", "film_shift"): 2,
-    ("DragTip", "end"): 2,
-    ("DragTip", "start"): 2,
-    ("MoveStage", "position"): 3,
-    ("MoveStage", "tilt"): 2,
-    ("ShiftBeam", "shift"): 2,
-}
-"""(verb, argument) -> numbers for one lane; SetAberrations.values has one for each name, any other quantity one."""
-
+ORIGIN = Site(np.zeros(2), np.zeros(2))
 ELSEWHERE = ("MoveStage", "ShiftBeam")  # after these, a place is not the place it was
 
 
@@ -53,17 +43,17 @@ class Bill:
         return None
 
 
-def check(program: Program, descriptor: Descriptor, most: Bill | None = None, stage: tuple[float, float] = (0.0, 0.0)) -> Bill:
+def check(program: Program, descriptor: Descriptor, most: Bill | None = None, at: Site = ORIGIN) -> Bill:
     """What a program costs at worst; raises Refused, with the place in the program, for what an instrument cannot do or may not.
 
-    Checked are arguments (type, unit, range), order (order.py), and ``most``, what it may cost. stage: m, where the stage stands.
+    Checked are arguments (type, unit, range), order (order.py), and ``most``, what it may cost. at: where stage and beam stand.
     A program that moves stage or beam is billed as if all its exposures were at one place.
     """
     _small(program)
     order, still = Order(descriptor), not any(isinstance(b, Do) and b.command.verb in ELSEWHERE for b in every(program.body))
     known, total = Known(), Costs()
     for place, block in placed(program.body, ""):
-        cost = costs(block, place, descriptor, np.asarray(stage, float) if still else None)
+        cost = costs(block, place, descriptor, at if still else None)
         known = order.block(block, place, known)
         total = total.then(cost)
         if most is not None and (beyond := total.bill().within(most)):
@@ -102,29 +92,33 @@ class Costs:
         return Bill(self.seconds, max(self.doses.values(), default=0.0), self.changes, self.commands)
 
 
-def costs(block: Block, place: str, descriptor: Descriptor, stage: np.ndarray | None) -> Costs:
-    """Worst case of a block; raises Refused where an argument is wrong. stage: (2,) m; None bills all dose to one place."""
+def costs(block: Block, place: str, descriptor: Descriptor, at: Site | None) -> Costs:
+    """Worst case of a block; raises Refused where an argument is wrong. at: None bills all dose to one place."""
     if isinstance(block, Do):
-        return _cost_of(block.command, place, descriptor, stage)
+        return _cost_of(block.command, place, descriptor, at)
     if isinstance(block, Let):
         return Costs()
     parts = []
     for suffix, body in bodies(block):
         total = Costs()
         for inner, each in placed(body, place + suffix):
-            total = total.then(costs(each, inner, descriptor, stage))
+            total = total.then(costs(each, inner, descriptor, at))
         parts.append(total)
     if isinstance(block, If):
         return parts[0].either(parts[1])
     return parts[0].times(block.times if isinstance(block, Repeat) else block.most)
 
 
-def _cost_of(command: Command, place: str, descriptor: Descriptor, stage: np.ndarray | None) -> Costs:
+def _cost_of(command: Command, place: str, descriptor: Descriptor, at: Site | None) -> Costs:
     try:
         _shaped(command)
         descriptor.check(command)
         charge = descriptor.worst_case(command)
-        where = [(0, 0)] if stage is None or not charge.dose else regions(command, descriptor, stage)
+        if not np.isfinite([charge.seconds, charge.dose]).all():
+            raise Refused(f"{command.verb} would never end")
+        where = [(0, 0)] if at is None or not charge.dose else regions(command, descriptor, at)
+    except ZeroDivisionError as error:  # at a speed or a rate of zero
+        raise Refused(f"program, {place}: {command.verb} would never end") from error
     except ProbeGymError as error:
         raise Refused(f"program, {place}: {error}") from error
     return Costs(charge.seconds, {region: charge.dose for region in where if charge.dose}, charge.changes, 1)
@@ -136,18 +130,6 @@ def _shaped(command: Command) -> None:
         well_formed(codec.command_to_json(command))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Refused(f"{command.verb} is no command of the language ({type(error).__name__})") from error
-    for name, (kind, unit) in codec.ARGUMENTS[command.verb].items():
-        shape = np.shape(getattr(command, name))
-        wanted = (1, *components(command.verb, name, getattr(command, "names", ())))
-        if unit and kind is not float and shape != wanted:
-            raise Refused(f"{command.verb}.{name} must have the shape {wanted}, one lane, got {shape}")
-
-
-def components(verb: str, argument: str, names: tuple[str, ...]) -> tuple[int, ...]:
-    """Shape of an argument for one lane. names: of the controls that SetAberrations sets."""
-    if (verb, argument) == ("SetAberrations", "values"):
-        return (len(names),)
-    return (COMPONENTS[verb, argument],) if (verb, argument) in COMPONENTS else ()
 
 
 # ---- size ----

@@ -10,7 +10,8 @@ import numpy as np
 
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Command, Readings
-from probegym.hardware_bridge.programs.blocks import Block, Compare, Do, Expression, If, Let, Number, Program, Repeat, Spent, Statistic, Value, While, placed
+from probegym.hardware_bridge.programs.blocks import Block, Do, If, Let, Program, Repeat, While, placed
+from probegym.hardware_bridge.programs.expressions import Compare, Expression, Number, Spent, Statistic, Value
 from probegym.hardware_bridge.programs.quantities import STATISTICS
 from probegym.hardware_bridge.world import World
 
@@ -131,9 +132,9 @@ class _Run:
         if isinstance(told, Spent):
             return self.trace.spent(told.cost)
         if isinstance(told, Value):
-            return self.trace.values[told.name]
-        if isinstance(told, Statistic):
-            numbers = np.asarray(self.readings[told.verb, told.reading], float).ravel()
+            found = self.trace.values.get(told.name, np.nan)
+        elif isinstance(told, Statistic):
+            numbers = np.asarray(self.readings.get((told.verb, told.reading), np.nan), float).ravel()
             there = numbers[~np.isnan(numbers)]
             found = STATISTICS[told.statistic](there) if there.size or told.statistic == "count" else np.nan
         else:

@@ -1,9 +1,11 @@
 """Programs as strict JSON of one version. Nothing in it is executed when it is read.
 
-    {"format": "probegym program", "version": 1, "body": [
-        {"do": {"verb": "AcquireImage", "arguments": {...}}},
-        {"let": "before", "be": {"statistic": "std", "reading": "haadf", "of": "AcquireImage"}},
-        {"if": {"left": {"value": "before"}, "sign": ">", "right": {"number": 20.0, "unit": "1"}}, "then": [...], "otherwise": [...]}]}
+Form: {"format": "probegym program", "version": 1, "body": [blocks]}; a block is one of
+
+- {"do": {"verb": "AcquireImage", "arguments": {...}}}, the command as codec.py writes it
+- {"let": "before", "be": {"statistic": "std", "reading": "haadf", "of": "AcquireImage"}}
+- {"if": {"left": {"value": "before"}, "sign": ">", "right": {"number": 20.0, "unit": "1"}}, "then": [...], "otherwise": [...]}
+- {"while": {"left": {"spent": "time"}, ...}, "most": 5, "body": [...]}, {"repeat": 3, "body": [...]}
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from typing import Any
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge import codec
 from probegym.hardware_bridge.codec import Json, Malformed
-from probegym.hardware_bridge.programs.blocks import Block, Combined, Compare, Do, Expression, If, Let, Number, Program, Repeat, Spent, Statistic, Value, While
+from probegym.hardware_bridge.programs.blocks import Block, Do, If, Let, Program, Repeat, While
+from probegym.hardware_bridge.programs.expressions import Combined, Compare, Expression, Number, Spent, Statistic, Value
 
 FORMAT, VERSION = "probegym program", 1
 MOST_BLOCKS = 1000
@@ -107,9 +110,13 @@ class _Reader:
             frozenset({"do"}): lambda: Do(codec.command_from_json(content["do"])),
             frozenset({"repeat", "body"}): lambda: Repeat(content["repeat"], self.body(content["body"], place, depth + 1)),
             frozenset({"if", "then", "otherwise"}): lambda: If(
-                _condition(content["if"]), self.body(content["then"], f"{place}.then", depth + 1), self.body(content["otherwise"], f"{place}.otherwise", depth + 1)
+                _condition(content["if"]),
+                self.body(content["then"], f"{place}.then", depth + 1),
+                self.body(content["otherwise"], f"{place}.otherwise", depth + 1),
             ),
-            frozenset({"while", "most", "body"}): lambda: While(_condition(content["while"]), content["most"], self.body(content["body"], place, depth + 1)),
+            frozenset({"while", "most", "body"}): lambda: While(
+                _condition(content["while"]), content["most"], self.body(content["body"], place, depth + 1)
+            ),
             frozenset({"let", "be"}): lambda: Let(content["let"], _expression(content["be"])),
         }
         if keys not in readers:
@@ -141,7 +148,9 @@ def _expression(content: Any, depth: int = 1) -> Expression:
         return Value(_text(content["value"]))
     if keys == {"operator", "left", "right"}:
         return Combined(_expression(content["left"], depth + 1), _text(content["operator"]), _expression(content["right"], depth + 1))
-    raise Malformed("an expression is a number with unit, a statistic of a reading of a verb, a cost spent, a value, or two combined by an operator")
+    raise Malformed(
+        "an expression is a number with unit, a statistic of a reading of a verb, a cost spent, a value, or two combined by an operator"
+    )
 
 
 def _text(content: Any) -> Any:

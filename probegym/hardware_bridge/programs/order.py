@@ -5,7 +5,6 @@ An instrument that was armed stands with the beam on the sample and the tip at t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,8 +12,9 @@ import numpy as np
 from probegym.hardware_bridge import codec
 from probegym.hardware_bridge.capabilities import Descriptor, per_component
 from probegym.hardware_bridge.commands import BlankBeam, Command
-from probegym.hardware_bridge.programs.blocks import Block, Combined, Compare, Do, Expression, If, Let, Number, Repeat, Spent, Statistic, While, placed
-from probegym.hardware_bridge.programs.quantities import COSTS, reading_unit
+from probegym.hardware_bridge.programs.blocks import Block, Do, If, Let, Repeat, While, placed
+from probegym.hardware_bridge.programs.expressions import Combined, Compare, Expression, Number, Spent, Statistic
+from probegym.hardware_bridge.programs.quantities import COSTS, quantity, reading_unit
 from probegym.hardware_bridge.world import Refused
 
 NEEDS = {
@@ -41,7 +41,7 @@ LEAVES = {"Withdraw": ("tip", "withdrawn"), "Approach": ("tip", "at the surface"
 class Known:
     """What holds on every path to a place. readings: (verb, name) that were returned. values: names that were given.
 
-    states: every (control, state) that some path leaves. last: per verb every command that may have been its last, as (verb, identity).
+    states: every (control, state) that some path leaves. last: (control, identity) of every command that may have set a control last.
     """
 
     readings: frozenset[tuple[str, str]] = frozenset()
@@ -61,12 +61,8 @@ class Order:
         self.descriptor = descriptor
         self.needs = NEEDS | (NEEDS_OF_TIPS if descriptor.kind in ("afm", "stm") else {})
         self.units: dict[str, str] = {}
-        self._commands: dict[int, Command] = {}
-        self._steps = {
-            verb: [name for name, allowed in capability.ranges.items() if allowed.step is not None]
-            for verb, capability in descriptor.capabilities.items()
-        }
-        self._seen: dict[tuple[int, Known], Known] = {}
+        self._set: dict[tuple[str, int], tuple[Command, np.ndarray]] = {}  # what a command sets a control to
+        self._seen: dict[tuple[int, Known], tuple[Block, Known]] = {}  # the block too, so that its identity stays its own
 
     def body(self, blocks: tuple[Block, ...], place: str, known: Known) -> Known:
         """What is known after a body; raises Refused with the place of the first block that came too early."""
@@ -82,8 +78,8 @@ class Order:
             return self._let(block, place, known)
         key = (id(block), known)  # a loop in loops meets the same again and again
         if key not in self._seen:
-            self._seen[key] = self._branches(block, place, known)
-        return self._seen[key]
+            self._seen[key] = block, self._branches(block, place, known)
+        return self._seen[key][1]
 
     def _branches(self, block: If | Repeat | While, place: str, known: Known) -> Known:
         if isinstance(block, Repeat):
@@ -108,10 +104,7 @@ class Order:
             if (control, needed) not in known.states or len(_states(known, control)) > 1:
                 found = " or ".join(sorted(state for _, state in _states(known, control)))
                 raise Refused(f"program, {place}: {verb} needs the {control} {needed}, here it is {found}: {mend}")
-        if steps := self._steps.get(verb):
-            self._in_steps(command, steps, place, known)
-            self._commands[id(command)] = command
-            known = replace(known, last=frozenset(of for of in known.last if of[0] != verb) | {(verb, id(command))})
+        known = self._moved_controls(command, place, known)
         if isinstance(command, BlankBeam):
             known = _moved(known, "beam", "blanked" if command.blanked else "on the sample")
         elif verb in LEAVES:
@@ -120,20 +113,27 @@ class Order:
             known = replace(known, readings=known.readings | {(verb, name) for name in returned})
         return known
 
-    def _in_steps(self, command: Command, names: Iterable[str], place: str, known: Known) -> None:
-        """Against every command that may have been the last of its verb; where the control stood at first, only the instrument knows."""
-        for verb, identity in known.last:
-            if verb != command.verb:
+    def _moved_controls(self, command: Command, place: str, known: Known) -> Known:
+        """Steps are checked against what may have been set last; where a control stood at first, only the instrument knows."""
+        if command.verb == "AutoTune":
+            return replace(known, last=frozenset())  # it leaves controls where it likes
+        capability = self.descriptor.capabilities[command.verb]
+        for name, control in capability.reads_back.items():
+            if name not in capability.ranges:
                 continue
-            for name in names:
-                unit = codec.ARGUMENTS[verb][name][1]
-                asked, stood = (np.asarray(getattr(c, name), float) for c in (command, self._commands[identity]))
-                step = self.descriptor.capabilities[verb].ranges[name].step
-                assert step is not None
-                beyond = ~(np.abs(asked - stood) <= per_component(step, asked, name) * (1 + 1e-9))
-                if beyond.any():
-                    far, most = np.abs(asked - stood)[beyond].flat[0], per_component(step, asked, name)[beyond].flat[0]
-                    raise Refused(f"program, {place}: {verb}.{name} would move by {far:.4g} {unit}, at most {most:.4g} at once: go there in steps")
+            asked, step = np.asarray(getattr(command, name), float), capability.ranges[name].step
+            before = frozenset(of for of in known.last if of[0] == control)
+            if step is not None:
+                most = per_component(step, asked, f"{command.verb}.{name}")
+                for far in (np.abs(asked - self._set[of][1]) for of in before):
+                    if (beyond := ~(far <= most * (1 + 1e-9))).any():
+                        told, allowed = (quantity(n[beyond].flat[0], codec.ARGUMENTS[command.verb][name][1] or "1") for n in (far, most))
+                        raise Refused(
+                            f"program, {place}: {command.verb}.{name} would move by {told}, at most {allowed} at once: go there in steps"
+                        )
+            self._set[control, id(command)] = command, asked
+            known = replace(known, last=known.last - before | {(control, id(command))})
+        return known
 
     def _let(self, block: Let, place: str, known: Known) -> Known:
         unit = self.unit(block.be, place, known)

@@ -26,8 +26,8 @@ _READINGS = {
 """Verb -> reading -> unit; what is not here are counts, shares, labels, and quantities in a detector's own unit, "1"."""
 
 STATISTICS: dict[str, Callable[[np.ndarray], float]] = {
-    "mean": lambda numbers: float(numbers.mean()),
     "std": lambda numbers: float(numbers.std()),
+    "mean": lambda numbers: float(numbers.mean()),
     "max": lambda numbers: float(numbers.max()),
     "min": lambda numbers: float(numbers.min()),
     "range": lambda numbers: float(numbers.max() - numbers.min()),

@@ -115,7 +115,7 @@ class Record:
             where = f"event {seq}, {segment_name(frame.segment)} at byte {frame.offset}"
             with opened(self.folder / segment_name(frame.segment)) as stream:
                 return _frame(stream, frame, seq)
-        except Damaged as error:
+        except (Damaged, OSError) as error:
             raise RecordError(f"{self.folder} is damaged at {where}: {error}") from error
 
     def verify(self, frames: bool = True) -> Report:
@@ -151,7 +151,7 @@ class Outcomes:
         """Take an event in; returns what is wrong with it."""
         if event.kind == "intent":
             self.open.add(event.seq)
-        elif event.kind in SETTLING:
+        elif event.kind in SETTLING and not (event.kind == "refused" and "intent" not in event.payload):  # refused before it was an intent
             intent = event.payload.get("intent")
             if not isinstance(intent, int) or intent not in self.open:
                 return f"event {event.seq}, {event.kind}, settles intent {str(intent)[:20]}, which is not open"
@@ -173,8 +173,11 @@ class Scan:
 
     def __iter__(self) -> Iterator[Event]:
         for number, path in enumerate(self.record.parts):
-            with opened(path) as stream:
-                yield from self._part(number, path, stream)
+            try:
+                with opened(path) as stream:
+                    yield from self._part(number, path, stream)
+            except OSError as error:
+                self.error = f"{path} cannot be read ({error.strerror}): check the disk"
             if self.error:
                 return
 

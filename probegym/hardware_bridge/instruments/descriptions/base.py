@@ -47,4 +47,4 @@ def highest(drawn: Distribution, most: float) -> float:
 
 def flux(current: float, area: float) -> float:
     """Electrons per square Angstrom and second of a current in A on an area in m^2."""
-    return current / elementary_charge / (area / angstrom**2)
+    return float(current / elementary_charge / (area / angstrom**2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -28,7 +29,7 @@ def _row(verb: str, descriptors: list[Descriptor]) -> tuple[str, ...]:
     having = sorted({d.name for d in descriptors if verb in d.capabilities})
     told = _example(kind).returns()
     readings = [name if name == DETECTOR else f"`{name}`" for name in told]
-    meaning = (kind.__doc__ or "").strip().split("\n")[0].split(". ")[0].rstrip(".")
+    meaning = re.split(r"[.;](\s|$)", (kind.__doc__ or "").strip())[0].replace("``", "`")
     return tuple(cell or "-" for cell in (f"`{verb}`", meaning, ", ".join(arguments), ", ".join(readings), ", ".join(having)))
 
 

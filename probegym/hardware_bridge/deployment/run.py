@@ -1,0 +1,205 @@
+"""Deployment: starts instrument, guard and session in their processes, and gives the operator's side of it.
+
+In the order of trust: ``replay`` answers from a record; ``twin`` arms by itself; ``shadow`` sees live data and has no way to write;
+``supervised`` asks an operator before actions; ``autonomous`` goes on alone within the lease.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+
+from probegym import scenarios
+from probegym.envs import environment_type
+from probegym.errors import ProbeGymError
+from probegym.hardware_bridge.capabilities import Descriptor
+from probegym.hardware_bridge.channel import Channel, Late
+from probegym.hardware_bridge.codec import Json
+from probegym.hardware_bridge.deployment import session
+from probegym.hardware_bridge.deployment.bundle import Bundle, read
+from probegym.hardware_bridge.guard import process as guard
+from probegym.hardware_bridge.guard.ledger import Budget, Ledger
+from probegym.hardware_bridge.guard.operator import Operator
+from probegym.hardware_bridge.instruments import host
+from probegym.hardware_bridge.records.read import Record
+
+PATIENCE_SECONDS = 60.0  # of a shadow for the next frame
+EVERY_ACTION = 10**9
+
+
+class Mode(StrEnum):
+    """How much a policy is trusted with."""
+
+    replay = "replay"
+    twin = "twin"
+    shadow = "shadow"
+    supervised = "supervised"
+    autonomous = "autonomous"
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What is deployed, and within which limits.
+
+    policy: folder of a bundle. deadline: s for each decision. pace: simulated seconds a second of a twin, 0 for as fast as it
+    can. seconds, changes: of the run. dose, changes_each: budget of each region of a new sample. approvals: first actions that an
+    operator must agree to. sample: path of the sample's account, made when it is not there. record: to be replayed.
+    """
+
+    env_id: str
+    scenario: str
+    policy: Path
+    mode: Mode
+    runs: Path
+    sample: Path
+    episodes: int = 1
+    seed: int = 10_000_000
+    deadline: float = 0.25
+    pace: float = 0.0
+    seconds: float = 3600.0
+    changes: int = 1000
+    dose: float = 1e9
+    changes_each: int = 1000
+    approvals: int = EVERY_ACTION
+    record: Path | None = None
+    name: str = "probegym deploy"
+
+
+def checked(orders: Orders) -> Bundle:
+    """The verified policy, which fits the environment and scenario; raises ProbeGymError. Nothing is started."""
+    bundle = read(orders.policy)
+    task = environment_type(orders.env_id).task_type
+    bundle.fits(task(scenarios.load(task.family, orders.scenario).task), orders.env_id)
+    if (orders.mode is Mode.replay) != (orders.record is not None):
+        raise ProbeGymError("mode replay needs a record, and no other mode takes one: give --record with --mode replay")
+    return bundle
+
+
+def described(orders: Orders) -> Descriptor:
+    """The twin of the scenario as an instrument, without starting it."""
+    from probegym.hardware_bridge.instruments.descriptions import describe
+
+    task = environment_type(orders.env_id).task_type
+    return describe(host.build(task.twin, scenarios.load(task.family, orders.scenario).world, 0)).descriptor
+
+
+class Deployment:
+    """The processes of one deployment; a context manager. Leaving it takes the instrument to its safe state."""
+
+    def __init__(self, orders: Orders):
+        self.orders, self.bundle = orders, checked(orders)
+        self.twin: host.HostProcess | None = None
+        self.guard: guard.GuardProcess | None = None
+        self.operator: Operator | None = None
+        self.played: tuple[subprocess.Popen[bytes], Channel] | None = None
+        self.record = ""
+
+    def __enter__(self) -> Deployment:
+        if self.orders.mode is not Mode.replay:
+            try:
+                self._start()
+            except BaseException:
+                self.close()
+                raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _start(self) -> None:
+        o = self.orders
+        task = environment_type(o.env_id).task_type
+        o.runs.mkdir(parents=True, exist_ok=True)
+        if not o.sample.exists():
+            Ledger.create(o.sample, Budget(dose=o.dose, changes=o.changes_each)).close()
+        self.twin = host.start(task.twin, scenarios.load(task.family, o.scenario).world, pace=o.pace, judged=o.mode is Mode.twin)
+        manifest = {"environment": o.env_id, "scenario": o.scenario, "policy": self.bundle.name, "sha256": self.bundle.digest, "mode": str(o.mode)}
+        self.guard = guard.start(self.twin.reached, str(o.sample), str(o.runs), o.name, manifest)
+        self.operator, self.record = Operator(self.guard.operator), self.guard.record
+
+    def request(self) -> Json:
+        """What arming asks the operator for."""
+        o = self.orders
+        approvals = o.approvals if o.mode is Mode.supervised else 0
+        policy = f"{self.bundle.name}, sha256 {self.bundle.digest[:16]}"
+        return {"environment": o.env_id, "scenario": o.scenario, "policy": policy, "seconds": o.seconds, "changes": o.changes, "approvals": approvals}
+
+    def play(self, poll: float = 0.1) -> Iterator[Json]:
+        """Start the session and give its news as they come: steps, episodes, at last ``done`` or ``stopped``; {} when there are none for ``poll`` s."""
+        o = self.orders
+        plan = session.Plan(o.env_id, o.scenario, str(o.policy.absolute()), o.episodes, self._seed(), o.deadline, self._world())
+        self.played = process, channel = session.start(plan)
+        while True:
+            try:
+                news, _ = channel.receive(poll)
+            except Late:
+                yield {}
+                continue
+            except ProbeGymError:
+                yield {"stopped": "the session has gone"}
+                return
+            yield news
+            if "done" in news or "stopped" in news:
+                process.wait(5.0)
+                return
+
+    def _world(self) -> Json:
+        if self.orders.record is not None:
+            return {"record": str(self.orders.record)}
+        assert self.guard and self.twin
+        if self.orders.mode is Mode.shadow:
+            return {"observe": self.twin.reached, "runs": str(self.orders.runs), "patience": PATIENCE_SECONDS}
+        return {"guard": self.guard.reached} | ({"judge": self.twin.reached} if self.orders.mode is Mode.twin else {})
+
+    def _seed(self) -> int:
+        """Of a replay, that of the recorded episode."""
+        if self.orders.record is None:
+            return self.orders.seed
+        begun = next((event for event in Record(self.orders.record) if event.kind == "begin"), None)
+        seed = begun.payload.get("seed") if begun else None
+        if not isinstance(seed, int):
+            raise ProbeGymError(f"record {self.orders.record} tells no seed of an episode: it cannot be replayed by a policy")
+        return seed
+
+    def close(self) -> None:
+        """End everything, the instrument last, in its safe state."""
+        if self.played:
+            self.played[1].close()
+            _ended(self.played[0])
+        if self.guard:
+            try:
+                Operator(self.guard.operator).quit()
+            except ProbeGymError:
+                pass  # it has gone, and its guardian has seen to the safe state
+            _ended(self.guard.process)
+        if self.twin:
+            self.twin.close()
+        self.played = self.guard = self.twin = None
+
+
+def _ended(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(5.0)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def opening(orders: Orders, descriptor: Descriptor) -> list[Json]:
+    """The first commands of an episode, each with its worst case, checked against the descriptor. Raises Refused."""
+    task_type = environment_type(orders.env_id).task_type
+    scenario = scenarios.load(task_type.family, orders.scenario)
+    task = task_type(scenario.task)
+    task.limits = scenario.budget.limits()
+    told = []
+    for command, where in task.opening(task.memory(1)):
+        if where is None or np.asarray(where).all():
+            descriptor.check(command)
+            charge = descriptor.worst_case(command)
+            told.append({"command": command, "seconds": charge.seconds, "dose": charge.dose, "changes": charge.changes})
+    return told

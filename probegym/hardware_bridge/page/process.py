@@ -1,0 +1,55 @@
+"""Starting the operator's page in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+
+from probegym.errors import ProbeGymError
+from probegym.hardware_bridge.channel import Channel, spawn
+from probegym.hardware_bridge.codec import Json
+
+
+@dataclass
+class PageProcess:
+    """A running page. url_with_code: opens it in a browser, once; process: ends when the one who started it goes."""
+
+    url_with_code: str
+    process: subprocess.Popen[bytes]
+    channel: Channel
+
+    def new_url(self) -> str:
+        """Another address that opens the page once, for a second browser or after the first was closed. Raises Disconnected."""
+        answer, _ = self.channel.ask({"do": "url"})
+        return str(answer["url"])
+
+    def close(self) -> None:
+        """End it."""
+        self.channel.close()
+        try:
+            self.process.wait(5.0)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def __enter__(self) -> PageProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def start_page(reached_operator: Json, port: int = 0, request: Json | None = None, mode: str = "") -> PageProcess:
+    """Start the page on the loopback interface; raises ProbeGymError when it cannot start, with its reason.
+
+    reached_operator: port and secret of the guard's operators (``GuardProcess.reached["operator"]``). port: of the page; 0 for any that
+    is free. request: what the page asks for when its operator arms (fields of ``guard.gate.Request``); None where arming is asked for
+    elsewhere. mode: shown as it is: replay, twin, shadow, supervised or autonomous.
+    """
+    told = {"reached": reached_operator, "port": port, "request": request, "mode": mode}
+    process, channel = spawn("probegym.hardware_bridge.page", told=told)
+    answer, _ = channel.receive(30.0)
+    if "error" in answer:
+        process.wait()
+        raise ProbeGymError(str(answer["error"]))
+    return PageProcess(str(answer["url"]), process, channel)
