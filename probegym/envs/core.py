@@ -49,7 +49,7 @@ class ScopeEnv(gym.Env):
         self._over = False
         return self._first(observation), {name: _scalar(value[0]) for name, value in info.items()}
 
-    def step(self, action):
+    def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         if not self.episodes.observation:
             raise gym.error.ResetNeeded("call reset() before step()")
         if self._over:

@@ -76,6 +76,10 @@ class Task(ABC):
     rewards: dict[str, list[Term]]  # by reward mode: "privileged", "observable"
     limits: dict[str, float]  # what an episode may cost, as the engine keeps it; for tasks whose prices are shares of that
 
+    @abstractmethod
+    def __init__(self, settings: dict) -> None:
+        """Raise ProbeGymError for settings that cannot be."""
+
     @property
     @abstractmethod
     def action_units(self) -> dict:

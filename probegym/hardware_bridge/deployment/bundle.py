@@ -14,7 +14,6 @@ import os
 import re
 import stat
 from base64 import b64decode
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -218,7 +217,7 @@ def _verified(folder: Path, text: bytes, model: bytes) -> Bundle:
         spec = codec.loads(text.decode("utf-8"))
     except (codec.Malformed, UnicodeDecodeError) as error:
         raise Unfit(f"policy.json cannot be read ({str(error)[:100]})") from error
-    _plain(spec)
+    _shallow(spec)
     if not isinstance(spec, dict) or spec.get("schema") != SCHEMA or isinstance(spec["schema"], bool):
         schema = str(spec.get("schema") if isinstance(spec, dict) else None)[:20]
         raise Unfit(f"policy.json has schema {schema!a}, this version reads {SCHEMA}")
@@ -243,21 +242,15 @@ def _verified(folder: Path, text: bytes, model: bytes) -> Bundle:
     return Bundle(folder, spec, model, observations, memory, golden, layout)
 
 
-def _plain(content: Any) -> None:
-    """Refuse what is nested deeply and numbers beyond the range of floats, which JSON's own grammar lets pass."""
+def _shallow(content: Any) -> None:
+    """Refuse what is nested deeply, level by level: what comes later may recurse."""
     level = [content]
     for _ in range(MAXIMUM_DEPTH):
-        level = [inner for value in level for inner in _within(value)]
+        nests = [value for value in level if isinstance(value, dict | list)]
+        level = [inner for nest in nests for inner in (nest.values() if isinstance(nest, dict) else nest)]
         if not level:
             return
     raise Unfit(f"policy.json is nested more than {MAXIMUM_DEPTH} deep")
-
-
-def _within(value: Any) -> Iterator[Any]:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise Unfit("policy.json holds a number that is not finite")
-    if isinstance(value, dict | list):
-        yield from value.values() if isinstance(value, dict) else value
 
 
 def _names(observations: dict[str, Signature], memory: dict[str, np.ndarray]) -> None:

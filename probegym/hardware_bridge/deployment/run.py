@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -17,9 +17,11 @@ import numpy as np
 from probegym import scenarios
 from probegym.envs import environment_type
 from probegym.errors import ProbeGymError
+from probegym.hardware_bridge import codec
 from probegym.hardware_bridge.capabilities import Descriptor
 from probegym.hardware_bridge.channel import Channel, Late
 from probegym.hardware_bridge.codec import Json
+from probegym.hardware_bridge.commands import Command
 from probegym.hardware_bridge.deployment import session
 from probegym.hardware_bridge.deployment.bundle import Bundle, read
 from probegym.hardware_bridge.guard import process as guard
@@ -97,6 +99,7 @@ class Deployment:
         self.guard: guard.GuardProcess | None = None
         self.operator: Operator | None = None
         self.played: tuple[subprocess.Popen[bytes], Channel] | None = None
+        self.worker: tuple[subprocess.Popen[bytes], Channel] | None = None  # who works with the instrument that a shadow looks at
         self.record = ""
 
     def __enter__(self) -> Deployment:
@@ -134,6 +137,8 @@ class Deployment:
         o = self.orders
         plan = session.Plan(o.env_id, o.scenario, str(o.policy.absolute()), o.episodes, self._seed(), o.deadline, self._world())
         self.played = process, channel = session.start(plan)
+        if o.mode is Mode.shadow:
+            self._work(plan)
         while True:
             try:
                 news, _ = channel.receive(poll)
@@ -147,6 +152,12 @@ class Deployment:
             if "done" in news or "stopped" in news:
                 process.wait(5.0)
                 return
+
+    def _work(self, plan: session.Plan) -> None:
+        """Somebody must work with a twin for its shadow to see anything: the same policy does, behind the guard."""
+        assert self.guard and self.operator
+        self.operator.arm(self.operator.ask(self.request())["nonce"])
+        self.worker = session.start(replace(plan, world={"guard": self.guard.reached}))
 
     def _world(self) -> Json:
         if self.orders.record is not None:
@@ -168,9 +179,9 @@ class Deployment:
 
     def close(self) -> None:
         """End everything, the instrument last, in its safe state."""
-        if self.played:
-            self.played[1].close()
-            _ended(self.played[0])
+        for process, channel in filter(None, (self.played, self.worker)):
+            channel.close()
+            _ended(process)
         if self.guard:
             try:
                 Operator(self.guard.operator).quit()
@@ -179,7 +190,7 @@ class Deployment:
             _ended(self.guard.process)
         if self.twin:
             self.twin.close()
-        self.played = self.guard = self.twin = None
+        self.played = self.worker = self.guard = self.twin = None
 
 
 def _ended(process: subprocess.Popen[bytes]) -> None:
@@ -188,6 +199,30 @@ def _ended(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def agreement(shadow: Path, worked: Path) -> tuple[int, int]:
+    """How many of the commands that a shadow would have given were given, of how many, in the order of each verb."""
+    would, given = (_commands(folder, kind) for folder, kind in ((shadow, "would"), (worked, "intent")))
+    same = total = 0
+    for verb, commands in would.items():
+        total += len(commands)
+        same += sum(_alike(one, other) for one, other in zip(commands, given.get(verb, []), strict=False))
+    return same, total
+
+
+def _commands(folder: Path, kind: str) -> dict[str, list[Command]]:
+    found: dict[str, list[Command]] = {}
+    for event in Record(folder):
+        if event.kind == kind:
+            command = codec.command_from_json(event.payload["command"])
+            found.setdefault(command.verb, []).append(command)
+    return found
+
+
+def _alike(one: Command, other: Command) -> bool:
+    pairs = zip(one.arguments().values(), other.arguments().values(), strict=True)
+    return all(np.allclose(a, b, rtol=1e-5, atol=0) if a.dtype.kind == "f" else np.array_equal(a, b) for a, b in pairs)
 
 
 def opening(orders: Orders, descriptor: Descriptor) -> list[Json]:

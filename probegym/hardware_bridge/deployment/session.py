@@ -47,6 +47,7 @@ class Playable(World, Protocol):
 
     action: int
     about: Json
+    folder: str  # of its own record, if it keeps one
 
     def note(self, kind: str, payload: Json, arrays: Arrays | None = None) -> None:
         """Have something written down."""
@@ -132,7 +133,7 @@ def main() -> None:
     session = None
     try:
         session = Session(Plan(**told), tell)
-        tell({"done": session.run()})
+        tell({"done": session.run(), "record": session.world.folder})
     except Refused as error:
         tell({"stopped": f"refused: {error}"})
     except ProbeGymError as error:

@@ -33,6 +33,7 @@ class _Forward:
     def __init__(self) -> None:
         self.action = 0  # number of the action that commands belong to; whoever steps the environment counts it
         self.about: Json = {}  # what the record says of an episode that begins
+        self.folder = ""  # of a record of its own
 
     def nothing(self, command: Command) -> Readings:
         """Readings of a command that no lane is meant by; raises Refused where there is no such verb."""
@@ -140,7 +141,7 @@ class ObservedWorld(_Forward):
     def __init__(self, instrument: Json, recorder: Recorder, patience: float):
         super().__init__()
         self.link = Link(instrument["port"], instrument["secret"], "observer", "a shadow")
-        self.recorder, self.patience, self.seen = recorder, patience, 0
+        self.recorder, self.patience, self.seen, self.folder = recorder, patience, 0, str(recorder.folder)
         self.descriptor = capabilities.descriptor(self.link.ask("describe")[0].get("descriptor"))
 
     def note(self, kind: str, payload: Json, arrays: Arrays | None = None) -> None:
