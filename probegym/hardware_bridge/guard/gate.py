@@ -326,7 +326,8 @@ class Gate:
             return f"{command.verb}: {outcome}", {}, {}
         capability = self.instrument.descriptor.capabilities[command.verb]
         try:
-            header, arrays = codec.readings_to_json(outcome)
+            header, told = codec.readings_to_json(outcome)
+            arrays = {name: values for name, values in told.items() if values.dtype.kind in "biuf"}  # what a record can hold
             if trouble := checks.implausible(command, outcome, capability, self.seen):
                 return trouble, {}, arrays
             over = float(outcome.dose[0]) - admission.charge.dose

@@ -10,23 +10,34 @@ import time
 
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.channel import Channel, Late, called
-from probegym.hardware_bridge.instruments.drivers import open_safety
+from probegym.hardware_bridge.instruments.drivers import Safety, open_safety
 
 TIMEOUT = 0.15  # s without a heartbeat
 TRIES, TRY_SECONDS = 20, 0.5  # of going safe
 
 
-def watch(channel: Channel) -> str:
-    """Listen until the guard says goodbye or falls silent; returns why the instrument must go safe, or nothing."""
+def watch(channel: Channel, safety: Safety) -> None:
+    """Listen until the guard says goodbye or has gone; go safe when it falls silent, tell it so, and watch on."""
     while True:
         try:
             word, _ = channel.receive(TIMEOUT)
         except Late:
-            return f"no heartbeat of the guard for {TIMEOUT:g} s"
-        except ProbeGymError:
-            return "the guard has gone"
+            make_safe(safety)
+            channel.send({"acted": f"no heartbeat for {TIMEOUT:g} s"})
+            word, _ = channel.receive()  # a guard that was stopped may go on, or be killed
         if word.get("goodbye") is True:
-            return ""
+            return
+
+
+def make_safe(safety: Safety) -> None:
+    """Try until the safe state is read back."""
+    for _ in range(TRIES):
+        try:
+            safety.safe(TRY_SECONDS)
+            if safety.is_safe():
+                return
+        except ProbeGymError:
+            time.sleep(0.05)
 
 
 def main() -> None:
@@ -36,14 +47,10 @@ def main() -> None:
     channel, told = called()
     safety = open_safety(told["instrument"], "guardian")
     channel.send({"watching": True})
-    if watch(channel):
-        for _ in range(TRIES):
-            try:
-                safety.safe(TRY_SECONDS)
-                if safety.is_safe():
-                    break
-            except ProbeGymError:
-                time.sleep(0.05)
+    try:
+        watch(channel, safety)
+    except ProbeGymError:
+        make_safe(safety)  # the guard has gone
     safety.close()
 
 

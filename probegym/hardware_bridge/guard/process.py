@@ -28,6 +28,7 @@ from probegym.hardware_bridge.records.log import Recorder
 from probegym.hardware_bridge.world import Refused
 
 BEAT_SECONDS = 0.03
+TURN_SECONDS = 1.0  # that a turn of the guard's loop may take
 SILENCE_SECONDS = 0.25  # of a session's pulse while the gate is open
 RUN_BYTES = 500_000_000  # that must be free on the disk when a run is armed
 NOTES = ("begin", "observation", "action", "reward", "truth", "end")  # what a session may have written down
@@ -80,7 +81,8 @@ class Guard:
         self.clients = [Client(parent, "operator")]
         self.pending: Client | None = None  # whose command is under way or waits for an operator
         self.stopping = ""
-        self.heard, self.beat = time.monotonic(), 0.0
+        self.heard = self.turned = time.monotonic()
+        self.left = threading.Event()
         self.latest: tuple[Json, Arrays] = ({}, {})
         self.notes: dict[str, Json] = {}
         self.operator: dict[str, Callable[[Json], Json | None]] = {
@@ -94,6 +96,7 @@ class Guard:
 
     def run(self) -> None:
         """Serve until told to stop; then the safe state, and goodbye to the guardian if it is confirmed."""
+        threading.Thread(target=self._beat, daemon=True).start()
         try:
             while not self.stopping:
                 self._once()
@@ -104,23 +107,17 @@ class Guard:
             self._leave()
 
     def _once(self) -> None:
-        now = time.monotonic()
-        if now - self.beat >= BEAT_SECONDS:
-            self.beat = now
-            try:
-                self.pulse.send({"beat": True})
-            except ProbeGymError:
-                self.gate.fail("the guardian has gone")
-                self.stopping = "the guardian has gone"
-                return
+        now = self.turned = time.monotonic()
         self.gate.tick()
         if self.pending is not None and self.gate.waiting is None and self.gate.running is None:  # what waited for an operator was dropped
             self._reply({"refused": f"the gate is {self.gate.state}: {self.gate.why}"}, {})
         joined = any(client.role != "operator" for client in self.clients)
         if joined and self.gate.state is State.running and now - self.heard > SILENCE_SECONDS:
             self.gate.fail(f"the session has been silent for {SILENCE_SECONDS:g} s")
-        watched: list[Any] = [self.worker.bell, *self.listeners.values(), *(client.channel for client in self.clients)]
-        ready, _, _ = select.select(watched, [], [], max(0.0, self.beat + BEAT_SECONDS - time.monotonic()))
+        watched: list[Any] = [self.worker.bell, self.pulse, *self.listeners.values(), *(client.channel for client in self.clients)]
+        ready, _, _ = select.select(watched, [], [], BEAT_SECONDS)
+        if self.pulse in ready:
+            self._guarded()
         if self.worker.bell in ready:
             self.worker.bell.recv(1)
             self._finished(*self.worker.done.get())
@@ -130,7 +127,26 @@ class Guard:
         for client in [c for c in self.clients if c.channel in ready]:
             self._hear(client)
 
+    def _beat(self) -> None:
+        """In a thread of its own: a slow disk must not look like a dead guard, but a loop that does not turn must."""
+        while not self.left.wait(BEAT_SECONDS):
+            if time.monotonic() - self.turned < TURN_SECONDS:
+                try:
+                    self.pulse.send({"beat": True})
+                except ProbeGymError:
+                    return  # the loop sees it as well
+
+    def _guarded(self) -> None:
+        """The guardian has gone, or it has acted."""
+        try:
+            word, _ = self.pulse.receive(1.0)
+            self.gate.fail(f"the guardian acted: {str(word.get('acted'))[:100]}")
+        except ProbeGymError:
+            self.gate.fail("the guardian has gone")
+            self.stopping = "the guardian has gone"
+
     def _leave(self) -> None:
+        self.left.set()
         self.gate.disarm(self.stopping or "the guard ends")
         try:
             confirmed = self.instrument.is_safe()
