@@ -71,6 +71,10 @@ class _Command(TyperGroup):
             _complain(f"{error.format_message().rstrip('.')}{hint}")
         except (KeyboardInterrupt, typer.Abort):
             return 130
+        except ModuleNotFoundError as error:
+            if (error.name or "probegym").startswith("probegym"):
+                raise
+            _complain(f"this needs {error.name}, which is not installed: pip install 'probegym[train]' (training, specimens) or 'probegym[deploy]' (the bridge)")
         except OSError as error:
             _complain(f"{error.filename or 'a file'}: {error.strerror or error}: check the path, free space or choose another folder")
         return 2

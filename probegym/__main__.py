@@ -1,0 +1,5 @@
+"""``python -m probegym`` is the ``probegym`` command."""
+
+from probegym.cli import main
+
+main()
