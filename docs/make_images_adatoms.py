@@ -105,6 +105,6 @@ def film(scenario: str, agent, seed: int, name: str, milliseconds: int) -> None:
 
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
-    film("tip-change", BundlePolicy("adatom-manipulation"), EVALUATION_SEED + 5, "adatom_manipulation", 900)
+    film("tip-change", BundlePolicy("adatom-manipulation"), EVALUATION_SEED + 7, "adatom_manipulation", 900)
     film("assembly-5", Builder(), EVALUATION_SEED + 4, "adatom_assembly", 450)
     traces(), successes()
