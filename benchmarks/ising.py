@@ -85,13 +85,15 @@ class WholeImages(RandomAgent):
         return action
 
 
-def calibration(episodes: int) -> list[tuple[str, str, float, float]]:
-    """Squared error of J over its believed variance at the end of episodes: mean and median (1 and 0.45 were the belief exact)."""
+def calibration(episodes: int) -> list[tuple[str, str, float, float, float]]:
+    """Squared error of J over its believed variance at the end of episodes: mean with its standard error, and median (1 and 0.45 were the belief exact)."""
     rows = []
+    agents = {"uniform": rules.UniformSweep(), "fisher": rules.MaximumFisher(), "patient": rules.MaximumFisherPatient(), "repeat one quarter": rules.RepeatedQuarter(),
+              "random": RandomAgent(), "random, whole": WholeImages()}  # fmt: skip
     for scenario in ("known", "id"):
-        for name, agent in {"random, whole": WholeImages(), "random": RandomAgent(), "uniform": rules.UniformSweep(), "patient": rules.MaximumFisherPatient()}.items():
-            surprise = evaluate(agent, ENV_ID, scenario, episodes, TUNING_SEED).metrics["surprise"]
-            rows.append((scenario, name, float(surprise.mean()), float(np.median(surprise))))
+        for name, agent in agents.items():
+            surprise = evaluate(agent, ENV_ID, scenario, episodes).metrics["surprise"]
+            rows.append((scenario, name, float(surprise.mean()), float(surprise.std() / np.sqrt(episodes)), float(np.median(surprise))))
     return rows
 
 
@@ -100,7 +102,7 @@ def overlaps(lanes: int = 128, cycles: int = 14) -> None:
     world, on = scenarios.load("ising_inference", "known").world, np.ones(lanes, bool)
     twin, rng, s = IsingTwin(world, lanes), np.random.default_rng(0), gym.make(ENV_ID, scenario="known").unwrapped.episodes.task.settings
     twin.begin(np.arange(lanes, dtype=np.uint64) + np.uint64(77), on)
-    zero, before, found = np.zeros(lanes, int), np.zeros((lanes, s.rows, s.rows)), []
+    each, before, found = np.arange(lanes), np.zeros((lanes, s.rows, s.rows)), []
     prior, x = np.diag([*s.prior.deviation()[:2] ** -2, 1e6]), np.full(lanes, s.separation * np.sqrt(s.dwells[1]))
     error = spins.mislabelled(x)[0]
     for _ in range(cycles):
@@ -109,9 +111,10 @@ def overlaps(lanes: int = 128, cycles: int = 14) -> None:
         twin.execute(SetConditions(np.full(lanes, s.cold), 0 * field, 0 * hold), on)
         look = ClassifyAtoms(s.detector, (s.rows, s.rows), np.full((lanes, 2), 0.5 * s.rows * s.spacing), np.full(lanes, s.dwells[1]))
         labels = twin.execute(look, on).values["labels"]
-        seen = spins.cells(labels, zero, zero, 64)
-        theta, told, score, _ = spins.fit(np.tile(s.prior.mean(), (lanes, 1)), np.tile(prior, (lanes, 1, 1)), seen.sum(1), 1 / (BOLTZMANN * temperature), field, x)
-        spread = spins.covariance(prior, told, (seen[..., None] * score[:, None]).sum(2), seen.sum(2))[:, 0, 0]
+        counts = spins.cells(labels, np.zeros(labels.shape, int), 1)[:, 0]
+        seen, start = counts.sum(1).astype(float), np.tile(s.prior.mean(), (lanes, 1))
+        theta, _, told, score, _ = spins.fit(start, spins.first_shares(seen), seen, each, 1 / (BOLTZMANN * temperature), field, x, each * 0 + 1, s.prior.mean(), prior, each * 0 + 12)
+        spread = spins.covariance(prior, told, np.matmul(counts.astype(float), score), counts.sum(2).astype(float), each)[:, 0, 0]
         if before.any():
             found.append((spins.overlap(before, labels, error, error)[0], (theta[:, 0] - twin.state["coupling"]) ** 2 / spread))
         before = labels
@@ -155,7 +158,7 @@ def main() -> None:
     exact = beside_exact()
     table("Beside exact results", ("", "found", "noise", "exact"), [(name, *(f"{v:.4f}" for v in values)) for name, *values in exact])
     calibrated = calibration(options.episodes)
-    table("Squared error of J over believed variance", ("scenario", "agent", "mean", "median"), calibrated)
+    table("Squared error of J over believed variance", ("scenario", "agent", "mean", "+-", "median"), calibrated)
     json_line("ising", spins=speeds, steps=steps, exact=exact, calibration=calibrated)
 
 

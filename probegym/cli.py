@@ -6,9 +6,7 @@ torch, SB3 and abTEM are imported inside the commands that need them, so that li
 from __future__ import annotations
 
 import inspect
-import re
 import sys
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,9 +21,10 @@ import probegym
 from probegym import scenarios
 from probegym.envs import environment_type
 from probegym.errors import ProbeGymError
+from probegym.terminal import bridge
+from probegym.terminal.options import MAXIMUM_SEED, Env, ScenarioOption, Seed, environment
 
 _CLICK_ERROR = typer.BadParameter.__mro__[2]  # ClickException, which typer carries but does not name
-MAXIMUM_SEED = 2**31 - 1
 
 
 class Algorithm(StrEnum):
@@ -34,16 +33,6 @@ class Algorithm(StrEnum):
     distil = "distil"
     ppo = "ppo"
     sac = "sac"
-
-
-class Trust(StrEnum):
-    """How much ``deploy`` trusts a policy with."""
-
-    replay = "replay"
-    twin = "twin"
-    shadow = "shadow"
-    supervised = "supervised"
-    autonomous = "autonomous"
 
 
 def _complain(message: str) -> None:
@@ -92,20 +81,6 @@ def _top(context: typer.Context, version: Annotated[bool, typer.Option("--versio
         raise typer.Exit
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
-
-
-def environment(name: str) -> str:
-    """The id for ``StemTuning``, ``StemTuning-v0`` or ``probegym/StemTuning-v0``; raises ProbeGymError."""
-    short = {key.split("/")[1].rsplit("-v", 1)[0].lower(): key for key in probegym.ENVIRONMENTS}
-    wanted = re.sub(r"-v0$", "", name.removeprefix("probegym/")).lower()
-    if wanted not in short:
-        raise ProbeGymError(f"unknown environment {name!r}: use one of {', '.join(key.split('/')[1] for key in probegym.ENVIRONMENTS)}")
-    return short[wanted]
-
-
-Env = Annotated[str, typer.Argument(metavar="ENV", help="Environment, for example StemTuning.")]
-ScenarioOption = Annotated[str, typer.Option("--scenario", help="Scenario by name, or FILE.yaml:NAME.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, max=MAXIMUM_SEED, help="Seed of everything random.")]
 
 
 # ---- looking ----
@@ -242,45 +217,9 @@ def play(
 
 # ---- the bridge ----
 
-
-@app.command()
-def deploy(
-    policy: Annotated[str, typer.Option("--policy", help="Shipped policy by name, or a policy folder.")],
-    env: Annotated[str, typer.Option("--env", help="Environment.")],
-    instrument: Annotated[str, typer.Option("--instrument", help="twin: the scenario's own twin in a process of its own.")] = "twin",
-    mode: Annotated[Trust, typer.Option("--mode", help="How much the policy is trusted with.")] = Trust.twin,
-    scenario: ScenarioOption = "id",
-    episodes: Annotated[int, typer.Option("--episodes", min=1, max=10**6, help="Number of episodes.")] = 1,
-    seed: Annotated[int, typer.Option("--seed", min=0, max=MAXIMUM_SEED, help="First seed.")] = 10_000_000,
-    deadline: Annotated[float, typer.Option("--deadline", min=0.001, max=60, help="Seconds for each decision of the policy.")] = 0.25,
-    pace: Annotated[float, typer.Option("--pace", min=0, max=1e6, help="Simulated seconds a second of a twin; 0: as fast as it can.")] = 0.0,
-    seconds: Annotated[float, typer.Option("--seconds", min=1, max=1e7, help="Instrument time that the run may take.")] = 3600.0,
-    changes: Annotated[int, typer.Option("--changes", min=0, max=10**6, help="Irreversible commands that the run may give.")] = 1000,
-    dose: Annotated[float, typer.Option("--dose", min=0, max=1e15, help="Electrons per square Angstrom that each region of a new sample may take.")] = 1e9,
-    approvals: Annotated[int | None, typer.Option("--approvals", min=0, help="First actions that an operator must agree to; all by default.")] = None,
-    sample: Annotated[Path | None, typer.Option("--sample", help="The sample's account; a new sample in --out by default.")] = None,
-    record: Annotated[Path | None, typer.Option("--record", help="Record to replay, with --mode replay.")] = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder of the records.")] = Path("runs/deploy"),
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and start nothing.")] = False,
-) -> None:
-    """Run a policy on an instrument, behind the guard.
-
-    replay: answers come from a record. twin: a simulated instrument, armed by itself. shadow: live data, no way to write.
-    supervised: an operator agrees to actions. autonomous: alone, within the lease.
-    """
-    from probegym.agents.bundle import find
-    from probegym.hardware_bridge.deployment.run import EVERY_ACTION, Mode, Orders
-    from probegym.terminal import deploy as deployment
-
-    if instrument != "twin":
-        raise ProbeGymError(f"there is no driver {instrument!r} yet: use twin")
-    account = sample or out / f"sample-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.account"
-    orders = Orders(environment(env), scenario, find(policy), Mode(mode), out, account, episodes, seed, deadline, pace, seconds, changes, dose,
-                    approvals=EVERY_ACTION if approvals is None else approvals, record=record)  # fmt: skip
-    if dry_run:
-        deployment.plan(orders, Console())
-        return
-    raise typer.Exit(deployment.deploy(orders, Console()))
+for _command in (bridge.deploy, bridge.export, bridge.convert):
+    app.command()(_command)
+app.add_typer(bridge.record_app, name="record")
 
 
 # ---- specimens ----

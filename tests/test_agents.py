@@ -178,14 +178,14 @@ def test_a_policy_refuses_frames_that_it_was_not_made_for(trained):
 
 
 def test_a_bundle_is_written_whole_or_not_at_all(trained, copy, monkeypatch):
-    before = (copy / "policy.json").read_bytes()
+    before, model = (copy / "policy.json").read_bytes(), (copy / "policy.onnx").read_bytes()
 
     def full(**_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(bundle.tempfile, "TemporaryDirectory", full)
     with pytest.raises(ProbeGymError, match="No space left on device"):
-        bundle.write(copy, b"model", {})
+        bundle.write(copy, model, json.loads(before))
     assert (copy / "policy.json").read_bytes() == before and sorted(p.name for p in copy.iterdir()) == ["policy.json", "policy.onnx"]
 
 

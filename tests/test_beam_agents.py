@@ -16,6 +16,7 @@ from probegym.agents.bundle import BundlePolicy
 from probegym.agents.evaluate import evaluate
 from probegym.agents.train_beam import BeamTraining, Trainer
 from probegym.errors import ProbeGymError
+from probegym.physics import beam_rates
 
 ENV_ID = "probegym/BeamManipulation-v0"
 
@@ -66,6 +67,19 @@ def test_chances_of_the_outcomes_are_those_of_the_twin(tmp_path, at, dwell):
     told = np.array([float((c - DOUBT / 5) / (1 - DOUBT)) for c in five])
     assert told.sum() == pytest.approx(1, abs=1e-5)
     np.testing.assert_allclose(seen["outcome"].mean(0), told, atol=0.05)
+
+
+def test_the_belief_expects_the_rates_of_a_beam_that_is_not_quite_where_it_was_put():
+    """Every lobe averaged over Gaussian errors of variance BLUR along and across."""
+    mixture = np.concatenate([lobe(0.3, 0.85, 0.1, 0.1), lobe(0.8, -0.5, 1.2, 2.0)])
+    belief = RateBelief(mixture, np.zeros(2))
+    nodes, weights = np.polynomial.hermite_e.hermegauss(9)
+    weights, grid = np.outer(weights, weights) / weights.sum() ** 2, belief.grid.numpy().astype(float)
+    known = np.zeros((len(grid), 2))
+    for i, j in np.ndindex(9, 9):
+        along, across = (grid[None, :, k] + np.sqrt(beam_networks.BLUR) * nodes[n] for k, n in ((0, i), (1, j)))
+        known += weights[i, j] * beam_rates.mixture_rates(mixture, along, across).T
+    np.testing.assert_allclose(belief.rates()[0].numpy(), known, rtol=1e-3, atol=1e-7)
 
 
 def test_the_belief_finds_the_lobe_that_is_there():

@@ -165,6 +165,19 @@ def test_time_is_that_of_dwells_and_images():
     np.testing.assert_allclose(times, [2 + 3.5, 2 + 7, 2 + 10.5])
 
 
+def test_no_step_goes_beyond_the_budget_where_the_instrument_needs_time_of_its_own(tmp_path):
+    own = written(tmp_path, "  extends: published-free\n  budget: {time: 52.1}\n  world: {image_overhead: 3.0, dwell_overhead: 4.0, rates: {max_rate: 0.0}}\n")
+    envs, _ = batch(own, 3)
+    actions = np.concatenate([dwelling(envs, (0.85, 0), seconds)[:1] for seconds in (2.0, 7.0, 1.0)])
+    actions[2] = BLANK
+    time, steps = np.zeros(3), np.zeros(3)
+    for step in range(1, 10):
+        _, _, _, truncated, info = envs.step(actions)
+        time, steps = np.where(truncated, info["time"], time), np.where(truncated, step, steps)
+    np.testing.assert_allclose(time, [5 + 4 * 11, 5 + 2 * 16, 5 + 9 * 5], atol=0.01)  # what fits is done, and nothing else
+    np.testing.assert_array_equal(steps, [4, 3, 9])  # an image would still fit in the second: its third dwell is asked for in vain
+
+
 def dwelling_one(env, place, seconds: float) -> np.ndarray:
     return as_action(env.episodes, np.array([place]), np.array([seconds]), np.zeros(1, int))[0]
 
@@ -229,6 +242,17 @@ def test_the_greedy_rule_succeeds_always_with_the_published_rates():
     results = evaluate(greedy_published(), ENV_ID, "published", 64, 0)
     assert results.success.all() and results.metrics["distance"].max() < 0.71e-10
     assert 70 < np.median(results.costs["time"]) < 120 and (results.costs["damage"] == 0).all()
+
+
+def test_success_is_where_the_atom_is_and_not_where_the_finder_takes_it_to_be(tmp_path):
+    """A drift of most of a bond in the first dwell looks like a jump: the finder reports goals that no atom has come to."""
+    world = "{drift: 12.0e-12, rates: {max_rate: 0.0}}"
+    own = written(tmp_path, f"  extends: published-free\n  task: {{goal_distance: 2.9e-10}}\n  world: {world}\n")
+    envs, _ = batch(own, 400)
+    _, _, terminated, _, info = envs.step(dwelling(envs, (0, -1.9), 10.0))
+    assert terminated.sum() > 10 and (info["bonds_left"][terminated] == 0).all() and not envs.episodes.truth["events"].any()
+    assert (info["distance"][terminated] > 0.71e-10).all() and not info["is_success"].any()
+    assert (info["reward_failure"][terminated] == -1).all() and not info["reward_goal"].any()
 
 
 def test_the_goal_is_worth_less_with_every_second_and_the_way_adds_up():

@@ -352,6 +352,15 @@ def test_random_mixtures_are_as_published():
     assert most == pytest.approx(np.linspace(0.01, 1, 4000)[:200], rel=0.03)
 
 
+def test_the_gaussians_of_a_mixture_have_equal_weight():
+    """As normalised densities: a wide one is as much lower as its area is larger."""
+    mixture = drawn(500)
+    height, variance = mixture[..., 0], mixture[..., 3]
+    weight, used = height * variance, height > 0
+    assert (used.sum(1) > 1).sum() > 200 and np.ptp(variance[used]) > 4
+    np.testing.assert_allclose(weight[used], np.broadcast_to(weight[:, :1], weight.shape)[used], rtol=1e-9)
+
+
 def test_lobes_are_the_rates_on_their_grid():
     mixture = drawn(5)
     lobes, axis = beam_rates.lobes(mixture), beam_rates.LOBE_AXIS

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
+from probegym import scenarios
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import LocateAtoms, PlaceProbe, SetAberrations
 from probegym.hardware_bridge.twins.graphene import GrapheneTwin
@@ -281,6 +283,40 @@ def test_vacancies_heal_while_images_are_taken():
     before = world.state["vacancy"][..., 3].sum(1).mean()
     look(world)
     assert world.state["vacancy"][..., 3].sum(1).mean() / before == pytest.approx(np.exp(-0.4), abs=0.05)
+
+
+# ---- the scenarios ----
+
+EJECTING = [name for name in scenarios.names("beam_manipulation") if "ejection" in scenarios.load("beam_manipulation", name).world.get("cross_sections", {})]
+
+
+@pytest.mark.parametrize("name", EJECTING)
+def test_pristine_graphene_is_safe_at_60_kilovolts_and_not_at_100(name):
+    """0.345 barn at 100 kV, none at 60 kV: threshold and mean square velocity of carbon in graphene."""
+    world, flux, n, seconds = scenarios.load("beam_manipulation", name).world, 50e-12 / 1.602176634e-19, 6000, 0.2
+    still = {"probe": {"fwhm": 0.84e-10, "aberrations": {}, "source_size": 0.0}, "beam_current": 50e-12, "contamination": {}, "healing": 0.0}
+    made = {}
+    for energy in (60e3, 100e3):
+        sheet = GrapheneTwin(world | still | {"energy": energy}, n)
+        sheet.begin(np.arange(n, dtype=np.uint64), on(n))
+        sheet.execute(park(n, (3e-9, 0.0), seconds), on(n))
+        made[energy] = (sheet.truth()["events"][:, graphene.EVENTS.index("ejections")] > 0).sum()
+    assert made[60e3] == 0
+    assert made[100e3] / n == pytest.approx(0.345e-28 * flux / graphene.SITE_AREA * seconds, rel=0.2)  # a beam anywhere: the mean density at a site
+
+
+@pytest.mark.parametrize("name", ["train", "id", "mixture"])
+def test_unknown_rates_are_those_of_the_published_randomisation(name):
+    n = 400
+    world = GrapheneTwin(scenarios.load("beam_manipulation", name).world, n)
+    world.begin(np.arange(n, dtype=np.uint64), on(n))
+    mixture, axis = world.truth()["mixture"], np.linspace(-3, 4, 71)
+    most = beam_rates.mixture_rates(mixture, *(g.reshape(1, -1) for g in np.meshgrid(axis, axis, indexing="ij"))).max(1)
+    assert 0.0095 < most.min() and most.max() <= 1.0 and stats.kstest(most, stats.uniform(0.01, 0.99).cdf).pvalue > 1e-3
+    used = mixture[..., 0] > 0
+    assert used.sum(1).mean() == pytest.approx(3, abs=0.3)
+    for column, (low, high) in ((1, (-2, 3)), (2, (-2, 3)), (3, (0.1, 5))):
+        assert stats.kstest(mixture[..., column][used], stats.uniform(low, high - low).cdf).pvalue > 1e-3
 
 
 # ---- refusals and lanes ----

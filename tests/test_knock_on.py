@@ -7,7 +7,7 @@ import pytest
 from scipy import constants
 from scipy.optimize import brentq
 
-from probegym.physics import knock_on
+from probegym.physics import beam_rates, knock_on
 from probegym.physics.knock_on import BARN, MASSES
 from probegym.physics.optics import ELECTRON_REST_ENERGY
 
@@ -73,6 +73,18 @@ def test_sixty_kilovolts_never_eject_carbon_from_pristine_graphene():
 @pytest.mark.parametrize(("square_velocity", "barns"), [(3.17e5, 4.9e-3), (4e5, 1.6e-2), (5e5, 4.3e-2)])
 def test_bond_inversion(square_velocity, barns):
     assert knock_on.vibrating_cross_section(60e3, 6, CARBON, 14.6, square_velocity) / BARN == pytest.approx(barns, rel=0.1)
+
+
+@pytest.mark.parametrize(("width", "barns"), [(0.84e-10, 0.06), (1.1e-10, 0.10)])
+def test_the_published_prior_as_a_cross_section(width, barns):
+    """Its largest rate over the peak current density of 50 pA in a Gaussian probe."""
+    density = 50e-12 / constants.e / (2 * np.pi * beam_rates.gaussian_variance(width))
+    assert beam_rates.HUMAN_PRIOR[0] / density / BARN == pytest.approx(barns, rel=0.05)
+
+
+@pytest.mark.parametrize(("kilovolts", "transfer"), [(160, 14.5), (200, 18.7)])
+def test_silicon_struck_in_silicon(kilovolts, transfer):
+    assert knock_on.largest_transfer(kilovolts * 1e3, MASSES["Si"]) == pytest.approx(transfer, rel=0.01)
 
 
 def test_vibrations_fade_into_the_static_lattice():

@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from probegym.physics import ising
 from probegym.surrogates import spins
@@ -25,20 +26,16 @@ def labelled(lattice: np.ndarray, error, seed: int = 0) -> np.ndarray:
     return np.where(wrong, -lattice, lattice)
 
 
-def learned(images: list[tuple[np.ndarray, float, float]], deviation, x: float, mean=PRIOR, exact_blocks: int = 64):
-    """Estimate and covariance after (labels, beta, applied field) in turn."""
-    lanes = len(images[0][0])
-    prior = np.diag(np.asarray(deviation, float) ** -2)
-    theta, information = np.tile(mean, (lanes, 1)), np.zeros((lanes, 3, 3))
-    scores, sites = np.zeros((lanes, exact_blocks, 3)), np.zeros((lanes, exact_blocks))
-    zero = np.zeros(lanes, int)
-    for labels, beta, applied in images:
-        seen = spins.cells(labels, zero, zero, exact_blocks)
-        theta, more, score, _ = spins.fit(theta, prior + information, seen.sum(1), np.full(lanes, beta), np.full(lanes, applied), np.full(lanes, x))
-        information += more
-        scores += (seen[..., None] * score[:, None]).sum(2)
-        sites += seen.sum(2)
-    return theta, spins.covariance(prior, information, scores, sites)
+def learned(images: list[tuple[np.ndarray, float, float]], deviation, x: float, mean=PRIOR):
+    """Estimate and covariance from records (labels, beta, applied field)."""
+    lanes, n = len(images[0][0]), len(images)
+    prior, of = np.diag(np.asarray(deviation, float) ** -2), np.repeat(np.arange(lanes), n)
+    counts = np.stack([spins.cells(y, np.zeros(y.shape, int), 1)[:, 0] for y, _, _ in images], 1).reshape(lanes * n, -1, 10)
+    beta, applied = (np.tile([image[i] for image in images], lanes) for i in (1, 2))
+    seen, one = counts.sum(1).astype(float), np.ones(lanes * n, int)
+    start = np.tile(np.asarray(mean, float), (lanes, 1))
+    theta, _, information, score, _ = spins.fit(start, spins.first_shares(seen), seen, of, beta, applied, x * one, one, np.asarray(mean, float), prior, np.full(lanes, 12))
+    return theta, spins.covariance(prior, information, np.matmul(counts.astype(float), score), counts.sum(2).astype(float), of)
 
 
 # ---- wrong labels ----
@@ -46,16 +43,25 @@ def learned(images: list[tuple[np.ndarray, float, float]], deviation, x: float, 
 
 def test_the_channel_is_what_wrong_labels_do():
     error = 0.13
-    seen, slope = (array[0] for array in spins.channel(np.array([error])))
-    for kind in (0, 3, 7):
-        spin, near = kind // 5, kind % 5
-        expected = np.zeros(10)
-        for wrong in itertools.product((0, 1), repeat=5):
-            up = sum((1 - w) if i < near else w for i, w in enumerate(wrong[1:]))
-            expected[5 * (spin ^ wrong[0]) + up] += np.prod([error if w else 1 - error for w in wrong])
-        np.testing.assert_allclose(seen[:, kind], expected, atol=1e-12)
+    near, slope = (array[0] for array in spins.channel(np.array([error])))
+    for up in range(5):
+        expected = np.zeros(5)
+        for wrong in itertools.product((0, 1), repeat=4):
+            seen = sum((1 - w) if i < up else w for i, w in enumerate(wrong))
+            expected[seen] += np.prod([error if w else 1 - error for w in wrong])
+        np.testing.assert_allclose(near[:, up], expected, atol=1e-12)
     np.testing.assert_allclose(slope, (spins.channel(np.array([error + 1e-6]))[0][0] - spins.channel(np.array([error - 1e-6]))[0][0]) / 2e-6, atol=1e-6)
-    np.testing.assert_allclose(spins.channel(np.zeros(1))[0][0], np.eye(10), atol=1e-12)
+    np.testing.assert_allclose(spins.channel(np.zeros(1))[0][0], np.eye(5), atol=1e-12)
+
+
+@pytest.mark.parametrize("looks", [1, 2, 3, 4, 9])
+def test_several_labels_decide_by_majority(looks):
+    one = spins.mislabelled(0.7)[0]
+    several, slope = spins.mislabelled(np.array([0.7]), np.zeros(1), np.array([looks]))
+    odd = looks - (looks % 2 == 0)
+    assert several[0] == pytest.approx(stats.binom.sf(odd // 2, odd, one), rel=1e-9)
+    shifted = [spins.mislabelled(0.7, phi, looks)[0] for phi in (1e-5, -1e-5)]
+    assert slope[0] == pytest.approx(float(shifted[0] - shifted[1]) / 2e-5, rel=1e-5)
 
 
 def test_longer_looks_mislabel_less():
@@ -65,15 +71,27 @@ def test_longer_looks_mislabel_less():
 
 
 def test_cells_count_sites_with_their_neighbours():
-    labels = np.where(np.random.default_rng(0).random((2, 20, 24)) < 0.5, 1, -1).astype(np.int8)
-    found = spins.cells(labels, np.array([0, 8]), np.array([0, 5]), 64)
-    assert found.shape == (2, 64, 10) and found.sum() == 2 * 18 * 22
-    expected = np.zeros((64, 10), int)
-    up = labels[1] > 0
-    for y, x in itertools.product(range(1, 19), range(1, 23)):
+    labels = np.where(np.random.default_rng(0).random((2, 24, 24)) < 0.5, 1, -1).astype(np.int8)
+    kind = np.zeros((2, 24, 24), int)
+    kind[1, :, 11:], kind[1, 20:] = 1, -1
+    found = spins.cells(labels, kind, 2)
+    assert found.shape == (2, 2, 9, 10) and found[0, 0].sum() == 22 * 22 and found[0, 1].sum() == 0
+    expected, up = np.zeros((2, 9, 10), int), labels[1] > 0
+    for y, x in itertools.product(range(1, 19), [*range(1, 10), *range(12, 23)]):
         near = int(up[y - 1, x]) + int(up[y + 1, x]) + int(up[y, x - 1]) + int(up[y, x + 1])
-        expected[(8 + y) // 8 * 8 + (5 + x) // 8, 5 * int(up[y, x]) + near] += 1
+        expected[int(x > 10), y // 8 * 3 + x // 8, 5 * int(up[y, x]) + near] += 1
     assert np.array_equal(found[1], expected)
+
+
+@pytest.mark.parametrize("coupling", [-0.3, 0.2, 0.35])
+@pytest.mark.parametrize("sweeps", [3, 100])
+def test_logarithms_of_shares_are_nearly_parabolas(coupling, sweeps):
+    """What the prior on them says: of k neighbours up, ln(w_k / binomial) is a parabola in k, in equilibrium and before."""
+    for field in (0.0, 0.1):
+        near = spins.cells(lattices(coupling, field, 64, sweeps=sweeps), np.zeros((64, 64, 64), int), 1).sum((0, 1, 2)).reshape(2, 5).sum(0)
+        form = np.log(near / near.sum()) - spins.BINOMIAL
+        k = np.arange(5)
+        assert np.abs(form - np.polyval(np.polyfit(k, form, 2), k)).max() < 0.5 * spins.CURVED
 
 
 # ---- estimates ----
@@ -135,6 +153,13 @@ def test_images_of_a_lattice_that_does_not_move_do_not_count_as_new_ones():
     assert spread[1] > 0.75 * spread[0] and spread[2] == pytest.approx(spread[0] / 2, rel=0.15)
 
 
+def test_records_that_contradict_one_another_are_less_sure():
+    states = {"alike": (0.3, 0.3, 0.3, 0.3), "unlike": (0.24, 0.36, 0.24, 0.36)}
+    spread = {name: np.sqrt(learned([(lattices(k, 0.0, 32, seed=i), 1.0, 0.0) for i, k in enumerate(couplings)], (0.3, 0.3, 1e-3), 6.0,
+                                    np.array([0.3, 0, 0]))[1][:, 0, 0]).mean() for name, couplings in states.items()}  # fmt: skip
+    assert spread["unlike"] > 2 * spread["alike"]
+
+
 def test_overlap_tells_whether_atoms_moved():
     first = lattices(0.35, 0.05)
     second = lattices(0.35, 0.05, seed=5)
@@ -169,7 +194,7 @@ def test_turning_the_field_over_turns_what_is_told_of_it():
 @pytest.mark.parametrize(("coupling", "field", "x"), [(0.25, 0.0, 3.2), (0.25, 0.1, 1.2), (0.125, 0.0, 2.0)])
 def test_expected_information_is_what_estimates_scatter_by(coupling, field, x):
     y = labelled(lattices(coupling, field, 160, 32), spins.mislabelled(x)[0])
-    theta, _ = learned([(y, 1.0, 0.0)], (5.0, 5.0, 1e-3), x, mean=np.array([coupling, field, 0.0]), exact_blocks=16)
+    theta, _ = learned([(y, 1.0, 0.0)], (5.0, 5.0, 1e-3), x, mean=np.array([coupling, field, 0.0]))
     told = spins.information(np.array(coupling), np.array(field), np.array(x))[:2, :2] * 30**2
     expected = np.sqrt(np.diagonal(np.linalg.inv(told)))
     assert theta[:, :2].std(0) == pytest.approx(expected, rel=0.35)

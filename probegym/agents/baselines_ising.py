@@ -23,7 +23,7 @@ USUAL_RATE, USUAL_BARRIER = 1.0, 0.35  # medians of the training scenario
 class SpinRule(Agent):
     """Takes the cycle with the highest worth, all with the same hold. hold: its number, from 0."""
 
-    def __init__(self, hold: int = HOLD):
+    def __init__(self, hold: int = LONG_HOLD):
         self.hold = hold
 
     def begin(self, lanes: int, seed: int) -> None:
@@ -63,6 +63,16 @@ class UniformSweep(SpinRule):
         return out
 
 
+class RepeatedQuarter(Agent):
+    """One quarter of the first state again and again, with the shortest look: a check of the belief, no rule to learn much by."""
+
+    def begin(self, lanes: int, seed: int) -> None:
+        pass
+
+    def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
+        return np.tile([0, 0, 0, 0, 1], (len(observation["budget"]), 1))
+
+
 class MaximumFisher(SpinRule):
     """Most expected information on J for the time at the believed J and h, with a classifier as its makers tell."""
 
@@ -72,9 +82,6 @@ class MaximumFisher(SpinRule):
 
 class MaximumFisherDoubting(SpinRule):
     """The same, counting what is not known of the classifier."""
-
-    def __init__(self, hold: int = LONG_HOLD):
-        super().__init__(hold)
 
     def gain(self, seen: Observation, episodes: Episodes) -> np.ndarray:
         return seen["gain"].astype(float)
@@ -100,9 +107,6 @@ class MaximumFisherPatient(MaximumFisherDoubting):
 
 class Thompson(SpinRule):
     """The same at J, h and classifier drawn from the belief (Thompson 1933, 10.1093/biomet/25.3-4.285)."""
-
-    def __init__(self, hold: int = LONG_HOLD):
-        super().__init__(hold)
 
     def gain(self, seen: Observation, episodes: Episodes) -> np.ndarray:
         m = episodes.memory

@@ -43,8 +43,8 @@ class BeamTraining:
 
     env_id: str = "probegym/BeamManipulation-v0"
     scenario: str = "train"
-    updates: int = 60
-    learning_rate: float = 3e-3
+    updates: int = 120
+    learning_rate: float = 5e-4
     seed: int = 1
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator
 from functools import partial
 
 import numpy as np
@@ -32,7 +32,7 @@ class BeamManipulationTask(Task):
         n, pixels, self.shows_image, self.shows_state = s.atoms, s.frame.pixels, s.observe != "state", s.observe != "image"
         far = {"goal": (n, 2), "bonds": (n, 3), "drift": (n, 2), "correction": (n, 2)}
         one = {"axis": (n, 2), "found": (n,), "four_fold": (n,), "outcome": (5,), "treated": (n,)}
-        boxes = {name: spaces.Box(-FAR, FAR, shape, np.float32) for name, shape in far.items()}
+        boxes: dict[str, spaces.Space] = {name: spaces.Box(-FAR, FAR, shape, np.float32) for name, shape in far.items()}
         boxes |= {name: spaces.Box(-1, 1, shape, np.float32) for name, shape in one.items()}
         boxes = boxes if self.shows_state else {}
         boxes |= {"tried": spaces.Box(-1, 1, (2,), np.float32), "dwelt": spaces.Box(0, 100, (1,), np.float32),
@@ -64,7 +64,7 @@ class BeamManipulationTask(Task):
         f, shape = self.settings.frame, (self.settings.frame.pixels,) * 2
         return LocateAtoms(f.detector, shape, f.field_of_view, m["centre"].copy(), f.duration / f.pixels**2, "Si", self.settings.atoms, self.shows_image)
 
-    def opening(self, memory: Lanes) -> Iterable[tuple[Command, Where | None]]:
+    def opening(self, memory: Lanes) -> Generator[tuple[Command, Where | None], Readings, None]:
         m, wanting = memory, None
         for _ in range(FIRST_LOOKS):
             taken = yield self._image(m), wanting
@@ -88,7 +88,7 @@ class BeamManipulationTask(Task):
         share = (action[:, 2].astype(float) - d.blank) / (1 - d.blank)
         return np.where(share > 0, d.shortest * (d.longest / d.shortest) ** np.maximum(share, 0), 0.0)
 
-    def decode(self, action: np.ndarray, memory: Lanes, where: Where) -> Iterable[tuple[Command, Where | None]]:
+    def decode(self, action: np.ndarray, memory: Lanes, where: Where) -> Generator[tuple[Command, Where | None], Readings, None]:
         m, lane = memory, np.arange(len(action))
         treated = action[:, 3:].argmax(1) if self.settings.atoms > 1 else np.zeros(len(action), int)
         dwell = self._dwell(action)
@@ -101,6 +101,7 @@ class BeamManipulationTask(Task):
         passed = parked.time + taken.time
         for name, value in {"tried": tried, "place": place, "dwelt": dwell, "treated": treated, "elapsed": m["elapsed"] + passed, "dwells": m["dwells"] + (dwell > 0)}.items():
             m[name][on] = value[on]
+        m["dwell_overhead"] = np.where(on & (dwell > 0), parked.time - dwell, m["dwell_overhead"])
         beam_tracking.keep_image(m, taken, on)
         beam_tracking.follow(self.settings, m, taken, on, passed)
         beam_tracking.aim(self.settings, m, taken, on)
@@ -124,10 +125,11 @@ class BeamManipulationTask(Task):
         return observation
 
     def foreseen(self, action: np.ndarray, memory: Lanes) -> Lanes:
-        return {"time": self._dwell(action) + self.settings.frame.duration}
+        dwell = self._dwell(action)
+        return {"time": dwell + (dwell > 0) * memory["dwell_overhead"] + memory["image_time"]}
 
     def least(self, memory: Lanes) -> Lanes:
-        return {"time": np.full(len(memory["left"]), self.settings.frame.duration)}
+        return {"time": memory["image_time"]}
 
     def ends(self, truth: Lanes, memory: Lanes) -> tuple[np.ndarray, np.ndarray]:
         ended = memory["reached"] | (memory["missing"] >= self.settings.patience)

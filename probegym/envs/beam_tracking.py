@@ -22,6 +22,7 @@ def memory(lanes: int, n: int) -> Lanes:
         "axis": (n, 2), "at": (n, 2), "located": (n, 2), "goals": (n, 2), "goal": (n, 2), "bonds": (n, 3), "folds": (n,),
         "anchor": (2,), "shift": (2,), "velocity": (2,), "variances": (3,), "centre": (2,), "tried": (2,), "place": (2,), "outcome": (5,), "anchored": (),
         "elapsed": (), "dwelt": (), "treated": (), "missing": (), "images": (), "left": (), "left_before": (), "moves": (), "dwells": (),
+        "image_time": (), "dwell_overhead": (),
     }  # fmt: skip
     flags = {"found": np.zeros((lanes, n), bool), "reached": np.zeros(lanes, bool), "key": np.zeros(lanes, np.uint64)}
     return {name: np.zeros((lanes, *shape)) for name, shape in shapes.items()} | flags
@@ -33,7 +34,8 @@ def _orders(n: int) -> np.ndarray:
 
 
 def keep_image(m: Lanes, taken: Readings, on: np.ndarray) -> None:
-    """Grey levels of the images, where the task shows some."""
+    """How long they took; and their grey levels, where the task shows some."""
+    m["image_time"][on] = taken.time[on]
     if "image" in m:
         m["image"][on] = grey_levels(taken.values["image"][on])[0]
 

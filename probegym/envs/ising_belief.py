@@ -14,6 +14,9 @@ MOVED = (10.0, 0.15)
 """An image counts with weight 10 (0.15 + noise - overlap with the state before the anneal), from 0 to 1: atoms that did not move tell of what was before."""
 RELAXED = 30.0  # updates a site after which an image counts as a new one
 KNOWN = 1e9  # precision of phi, were the classifier known
+RECORDS = 64  # labels of states (or of parts of them) that are kept; the oldest are forgotten beyond
+TURNS = (10, 3)  # steps of scoring with few records and with more
+PER_RECORD = ("counts", "totals", "weight", "record_beta", "record_field", "record_separation", "record_looks", "shares")
 
 
 class SpinBelief:
@@ -37,14 +40,19 @@ class SpinBelief:
 
     def memory(self, lanes: int) -> Lanes:
         """Arrays of an episode before it begins."""
+        s = self.settings
         square = np.tile(np.diag(self.deviation**2), (lanes, 1, 1))
-        mean = np.tile(self.mean, (lanes, 1))
-        return {
-            "mean": mean, "mean_before": mean.copy(), "covariance": square, "covariance_before": square.copy(),
-            "information": np.zeros((lanes, 3, 3)), "scores": np.zeros((lanes, self.blocks, 3)), "sites": np.zeros((lanes, self.blocks)),
-            "labels": np.zeros((lanes, self.settings.rows, self.settings.rows), np.int8), "fresh": np.zeros((lanes, 4), bool),
-            "previous": np.zeros((lanes, 4), bool), "moved": np.full((lanes, len(self.settings.temperatures), len(self.settings.holds)), -1.0),
-            "overlap": np.zeros(lanes), "misfit": np.zeros(lanes), "order": np.zeros(lanes), "trust": np.ones(lanes), "separations": np.ones((lanes, 4)),
+        mean, atoms, records = np.tile(self.mean, (lanes, 1)), (lanes, s.rows, s.rows), (lanes, RECORDS)
+        learned = {"mean": mean, "mean_before": mean.copy(), "covariance": square, "covariance_before": square.copy(), "information": np.zeros((lanes, 3, 3))}
+        state = {  # the lattice as it is: labels of its atoms together, and how the quarters were looked at
+            "votes": np.zeros(atoms, np.int16), "decided": np.ones(atoms, np.int8), "separation": np.zeros((lanes, 4)), "looks": np.zeros((lanes, 4), np.int64),
+            "fresh": np.zeros((lanes, 4), bool), "trust": np.ones(lanes), "kept": np.zeros(lanes, np.int64), "records": np.zeros(lanes, np.int64),
+        }  # fmt: skip
+        past = {name: np.zeros(records) for name in PER_RECORD[2:-1]} | {"counts": np.zeros((*records, self.blocks, spins.CELLS), np.int16)}
+        past |= {"totals": np.zeros((*records, spins.CELLS)), "shares": np.zeros((*records, 5))}
+        return learned | state | past | {
+            "labels": np.zeros(atoms, np.int8), "previous": np.zeros((lanes, 4), bool), "moved": np.full((lanes, len(s.temperatures), len(s.holds)), -1.0),
+            "overlap": np.zeros(lanes), "misfit": np.zeros(lanes), "order": np.zeros(lanes), "separations": np.ones((lanes, 4)),
         }  # fmt: skip
 
     def conditions(self, m: Lanes) -> tuple[np.ndarray, np.ndarray]:
@@ -61,6 +69,7 @@ class SpinBelief:
     def anneal(self, m: Lanes, where: Where) -> None:
         """Forget which quarters show the lattice as it is; the labels stay, to be compared with the next ones."""
         m["previous"][where], m["fresh"][where] = m["fresh"][where], False
+        m["looks"][where], m["kept"][where] = 0, m["records"][where]
 
     def learn(self, m: Lanes, where: Where, labels: np.ndarray, region: np.ndarray, beta: np.ndarray, applied: np.ndarray, x: np.ndarray) -> None:
         """Learn from an image of one size, labels (lanes, rows, columns); the other arguments (lanes,), as spins.fit has them."""
@@ -74,7 +83,7 @@ class SpinBelief:
         quarter = (region == 0)[:, None] | (np.arange(4) == region[:, None] - 1)
         x_before = np.where(m["previous"][on] & quarter, m["separations"][on], np.inf).min(1)
         error_before, error = (spins.mislabelled(np.minimum(v, 9.0), m["mean"][on, 2])[0] for v in (x_before, x))
-        known = np.repeat(np.repeat(m["previous"][on].reshape(-1, 2, 2), self.size[1], 1), self.size[1], 2)[np.arange(len(on))[:, None, None], *at[1:]]
+        known = self._atoms(m["previous"][on])[np.arange(len(on))[:, None, None], *at[1:]]
         m["overlap"][on], noise = spins.overlap(m["labels"][at] * known, labels, error_before, error)
         first = ~m["fresh"][on].any(1)  # image since the last anneal: have its atoms moved?
         compared = (m["previous"][on] & quarter).any(1)
@@ -83,17 +92,69 @@ class SpinBelief:
         t, _, hold = m["chosen"][on, :3].T
         noted = first & compared
         m["moved"][on[noted], t[noted], hold[noted] - 1] = moved[noted]
-        found = m["trust"][on, None, None] * spins.cells(labels, top, left, self.blocks)
-        mean, information, score, misfit = spins.fit(m["mean"][on], self.prior + m["information"][on], found.sum(1), beta, applied, x)
-        m["mean"][on], m["misfit"][on] = mean, misfit
-        m["information"][on] += information
-        m["scores"][on] += (found[..., None] * score[:, None]).sum(2)
-        m["sites"][on] += found.sum(2)
-        m["covariance"][on] = spins.covariance(self.prior, m["information"][on], m["scores"][on], m["sites"][on])
+        self._record(m, on, labels, (y, z), quarter, beta, applied, x)
+        self._fit(m, on)
         m["order"][on] = labels.mean((1, 2), dtype=float)
         m["labels"][at] = labels
         m["fresh"][on] |= quarter
         m["separations"][on] = np.where(quarter, x[:, None], m["separations"][on])
+
+    def _record(self, m: Lanes, on: np.ndarray, labels: np.ndarray, at: tuple, quarter: np.ndarray,
+                beta: np.ndarray, applied: np.ndarray, x: np.ndarray) -> None:  # fmt: skip
+        """Put labels to those of the same state: equal looks vote, longer ones replace, shorter ones are left out. Quarters that were
+        looked at alike make one record.
+        """
+        before, looks = m["separation"][on], m["looks"][on]
+        new = quarter & ((looks == 0) | (x[:, None] > before))
+        more = quarter & ~new & (x[:, None] == before)
+        m["looks"][on], m["separation"][on] = looks, before = np.where(new, 1, looks + more), np.where(new, x[:, None], before)
+        seen = np.zeros((len(on), *m["votes"].shape[1:]), np.int8)
+        seen[np.arange(len(on))[:, None, None], at[0][:, :, None], at[1][:, None, :]] = labels
+        votes = np.where(self._atoms(new), seen, m["votes"][on] + seen * self._atoms(more))
+        m["votes"][on] = votes
+        m["decided"][on] = decided = np.where(votes == 0, m["decided"][on], np.sign(votes))
+        alike = (looks[:, :, None] == looks[:, None]) & (before[:, :, None] == before[:, None])
+        kind = np.where(looks > 0, alike.argmax(2), -1)
+        counts = spins.cells(decided, self._atoms(kind), 4)
+        self._forget(m, on[m["kept"][on] > RECORDS - 4])
+        each = kind == np.arange(4)
+        lane, q = np.nonzero(each)
+        slot = m["kept"][on[lane]] + (each.cumsum(1) - 1)[lane, q]
+        put = (on[lane], slot)
+        m["counts"][put], m["weight"][put] = counts[lane, q], m["trust"][on[lane]]
+        m["totals"][put] = m["weight"][put][:, None] * counts[lane, q].sum(1)
+        m["record_beta"][put], m["record_field"][put] = beta[lane], applied[lane]
+        m["record_separation"][put], m["record_looks"][put] = before[lane, q], looks[lane, q]
+        m["shares"][put] = spins.first_shares(m["totals"][put])
+        m["records"][on] = m["kept"][on] + each.sum(1)
+
+    def _atoms(self, quarters: np.ndarray) -> np.ndarray:
+        """Values of quarters (lanes, 4) for each of their atoms (lanes, rows, rows)."""
+        half = self.size[1]
+        return np.repeat(np.repeat(quarters.reshape(-1, 2, 2), half, 1), half, 2)
+
+    @staticmethod
+    def _forget(m: Lanes, full: np.ndarray) -> None:
+        """Make room for the records of one more state."""
+        if len(full):
+            for name in PER_RECORD:
+                m[name][full] = np.roll(m[name][full], -4, 1)
+            m["kept"][full] -= 4
+
+    def _fit(self, m: Lanes, on: np.ndarray) -> None:
+        """Estimate theta from all records that count; the newest is there even if it does not."""
+        slots, kept = np.arange(RECORDS), m["kept"][on, None]
+        lane, slot = np.nonzero((slots < m["records"][on, None]) & ((m["weight"][on] > 0) | (slots == kept)))
+        at = (on[lane], slot)
+        conditions = (m[name][at] for name in PER_RECORD[3:-1])
+        turns = np.where(np.bincount(lane, minlength=len(on)) < 4, *TURNS)
+        begun = (m["mean"][on], m["shares"][at], m["totals"][at])
+        mean, shares, information, score, misfit = spins.fit(*begun, lane, *conditions, self.mean, self.prior, turns)
+        counted = np.concatenate([score, np.ones((*score.shape[:2], 1))], 2)
+        told = np.matmul(m["counts"][at].astype(float), counted) * m["weight"][at][:, None, None]
+        m["mean"][on], m["shares"][at], m["information"][on] = mean, shares, information
+        m["covariance"][on] = spins.covariance(self.prior, information, told[..., :3], told[..., 3], lane)
+        m["misfit"][on] = misfit[np.searchsorted(lane, np.arange(len(on)), "right") - 1]
 
     def _presumed(self, m: Lanes, on: np.ndarray) -> np.ndarray:
         """Weight of images whose atoms were not seen before the anneal: 1 after the first one, and where something no hotter and no longer was seen to move."""
@@ -121,17 +182,20 @@ class SpinBelief:
         return tuple(gain.reshape(shape) for gain in self._both(m, every))
 
     def gains_again(self, m: Lanes, beta: np.ndarray, applied: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The same for an image of the lattice as it is (lanes, dwell times, 5 regions); none where it has been seen already.
+        """The same for an image of the lattice as it is (lanes, dwell times, 5 regions): of atoms not seen yet, and what longer looks add; none of equal ones.
 
         beta, applied: (lanes,) of the last anneal.
         """
-        shape = (len(beta), len(self.separations))
-        field = np.broadcast_to((m["mean"][:, 1] + applied)[:, None], shape)
-        each = self._information(m["mean"], np.broadcast_to(beta[:, None], shape), field, self.separations)
-        unseen = np.concatenate([1 - m["fresh"].mean(1, keepdims=True), ~m["fresh"]], 1)
-        atoms = unseen * self.sites(np.arange(5))
-        every = (each[:, :, None] * atoms[:, None, :, None, None]).reshape(shape[0], -1, 3, 3)
-        return tuple(gain.reshape(*shape, 5) for gain in self._both(m, every))
+        lanes, dwells = len(beta), len(self.separations)
+        x = np.concatenate([np.tile(self.separations, (lanes, 1)), m["separation"]], 1)
+        field = np.broadcast_to((m["mean"][:, 1] + applied)[:, None], x.shape)
+        each = self._information(m["mean"], np.broadcast_to(beta[:, None], x.shape), field, x)
+        own = each[:, :dwells, None, 0, 0]
+        longer = (self.separations[:, None] > m["separation"][:, None]) * np.clip(1 - each[:, None, dwells:, 0, 0] / np.maximum(own, 1e-300), 0, 1)
+        more = np.where(m["fresh"][:, None], longer, 1.0)[..., None, None] * each[:, :dwells, None]
+        whole, part = self.sites(np.array([0, 1]))
+        every = np.concatenate([more.sum(2, keepdims=True) * (whole / 4), more * part], 2).reshape(lanes, -1, 3, 3)
+        return tuple(gain.reshape(lanes, dwells, 5) for gain in self._both(m, every))
 
     def _information(self, mean: np.ndarray, beta: np.ndarray, field: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Of one site on (J, h, phi), (lanes, ..., dwell times, 3, 3); beta, field: (lanes, ..., dwell times or 1)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 
 import numpy as np
 from gymnasium import spaces
@@ -25,7 +25,7 @@ class IsingInferenceTask(Task):
     family = "ising_inference"
     twin = "probegym.hardware_bridge.twins.ising:IsingTwin"
     measured = "images"
-    decides = ("chosen", "annealed", "fresh", "previous")
+    decides = ("chosen", "annealed", "fresh", "previous", "looks", "kept")
 
     def __init__(self, settings: dict):
         self.settings = s = parsed(Settings, settings, "task")
@@ -58,8 +58,12 @@ class IsingInferenceTask(Task):
 
     # ---- what is done ----
 
-    def opening(self, memory: Lanes) -> Iterable[tuple[Command, Where | None]]:
-        return self.decode(memory["chosen"], memory, memory["images"] == 0)
+    def opening(self, memory: Lanes) -> Generator[tuple[Command, Where | None], Readings, None]:
+        took = []
+        for command, where in self.decode(memory["chosen"], memory, memory["images"] == 0):
+            answer = yield command, where
+            took.append(answer.time)
+        self.settings.compare(*took[:3])
 
     def decode(self, action: np.ndarray, memory: Lanes, where: Where) -> Iterable[tuple[Command, Where | None]]:
         s, m = self.settings, memory
@@ -164,7 +168,8 @@ class IsingInference(ScopeEnv):
     nothing moves, and imaged; a classifier labels each atom, sometimes wrongly, the less often the longer it looks. Too hot, and
     atoms hardly notice their neighbours; too cold, and all are alike or nothing moves; off balance, and there is one kind only.
     Where the optimum lies depends on J and h themselves. How fast the lattice relaxes and how good the classifier really is
-    nobody says. A noise-aware pseudo-likelihood turns every image into a belief over J, h and the classifier.
+    nobody says. A noise-aware pseudo-likelihood turns all images together into a belief over J, h and the classifier; images of a lattice
+    that has not changed count as one, with fewer wrong labels.
 
     ## Action Space
     `MultiDiscrete([8, 5, 4, 3, 5])` in the shipped scenarios
@@ -188,14 +193,14 @@ class IsingInference(ScopeEnv):
     | `deviation` | (3,) | float32 | logarithm of their standard deviations over the prior's |
     | `gain` | (8, 5, 3, 2) | float32 | nats by which log sigma of J is expected to fall: temperature, field, dwell; whole, quarter; after another anneal |
     | `promise` | (8, 5, 3, 2) | float32 | the same, were the classifier known |
-    | `again`, `again_promise` | (3, 5) | float32 | the same for the lattice as it is: dwell, region; zero for what has been seen |
+    | `again`, `again_promise` | (3, 5) | float32 | the same for the lattice as it is: dwell, region; zero for what was seen as long |
     | `anneal_price` | (8, 3) | float32 | share of the time: temperature, hold |
     | `image_price` | (3, 2) | float32 | share of the time: dwell; whole, quarter |
     | `moved` | (8, 3) | float32 | weight that the last image after such an anneal had: 1 if its atoms had moved, 0 if not; -1: not tried |
     | `fresh` | (4,) | float32 | 1 for quarters imaged since the last anneal |
     | `overlap` | (1,) | float32 | correlation of the last labels with those of the same atoms before |
     | `order` | (1,) | float32 | mean of the last labels |
-    | `misfit` | (1,) | float32 | log(1 + chi^2) of the last image |
+    | `misfit` | (1,) | float32 | log(1 + chi^2) of the last state's labels |
     | `budget` | (1,) | float32 | share of the tightest budget that is left |
 
     ## Rewards

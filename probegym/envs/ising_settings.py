@@ -8,9 +8,14 @@ from typing import Annotated
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from probegym.errors import ProbeGymError
+
 Kelvin = Annotated[float, Field(gt=0, le=2000)]
 Energy = Annotated[float, Field(ge=-0.1, le=0.1)]  # eV
 Seconds = Annotated[float, Field(gt=0, le=1e5)]
+
+
+TOLERANCE = 0.02  # by which times may differ from what was counted on
 
 
 class Prior(BaseModel):
@@ -72,3 +77,15 @@ class Settings(BaseModel):
         cycle = (change / self.heating + change / self.cooling + 2 * self.settle)[:, None] + np.array(self.holds)
         atoms = self.rows**2 / np.array([1.0, 4.0])
         return cycle, np.array(self.dwells)[:, None] * atoms + self.overhead
+
+    def compare(self, heating: np.ndarray, cooling: np.ndarray, image: np.ndarray) -> None:
+        """Raise ProbeGymError where the first cycle took other times than prices are made of; seconds (lanes,), 0 where none was made."""
+        t, _, h, d = self.first
+        change, hold = self.temperatures[t] - self.cold, self.holds[h]
+        told = (change / self.heating + self.settle + hold, change / self.cooling + self.settle, float(self.seconds()[1][d, 0]))
+        for what, took, expected in zip(("heat and hold", "cool", "image the lattice"), (heating, cooling, image), told, strict=True):
+            wrong = took[(took > 0) & (np.abs(took - expected) > TOLERANCE * expected)]
+            if len(wrong):
+                raise ProbeGymError(
+                    f"the world takes {wrong[0]:.4g} s to {what}, the task counts on {expected:.4g} s: give both the same heating, cooling, settle and overhead"
+                )

@@ -3,7 +3,7 @@
 A high-angle detector sees an atom of species Z as S_Z (|psi|^2 (x) G_Z): a detector cross-section, the intensity of the probe
 averaged around its axis, and a Gaussian for the size of the scattering potential. S_Z and the widths were fitted to exact
 multislice images (image_formation.py) of graphene with silicon at 60 kV, 80 to 180 mrad, which benchmarks/beam.py repeats. What is
-left is 2 % of an image's standard deviation for a round probe, and about 9 % for nearly tuned ones that are not round.
+left is 3 % of an image's standard deviation for a round probe, and about 9 % for nearly tuned ones that are not round.
 """
 
 from __future__ import annotations

@@ -6,11 +6,16 @@ anything larger than a neighbourhood. A classifier mislabels each atom with chan
 
     P(y, l) = sum_{s, k} P(y | s, e) P(l | k, e) w_k P(s | k),
 
-with the shares w_k of the surroundings as nuisance, eliminated in every image. Ten cells (y, l) hold all that an image says; theta =
-(J, h, phi), where e = Phi(-x exp(phi)): x is the separation the classifier's makers tell, phi how wrong they are. The estimate is a
-composite one, as sites share neighbours: its covariance is Godambe's sandwich (1960, 10.1214/aoms/1177705693), H^-1 V H^-1, with
-V from the scores of blocks of the lattice summed over all images (Heagerty & Lumley 2000, 10.1080/01621459.2000.10473912), so it
-also knows that images of a lattice that has hardly moved say the same thing twice.
+with the shares w_k of the surroundings as nuisance of every state of the lattice. Ten cells (y, l) hold all that a record of labels says;
+theta = (J, h, phi), where e = Phi(-x exp(phi)): x is the separation the classifier's makers tell, phi how wrong they are. All records
+are fitted together. Nuisance of its own for each of many images would bias what they share, however many there are (Neyman & Scott 1948,
+10.2307/1914288): so labels of one state are put together first, atom by atom, and count as one record with fewer wrong labels. And
+ln(w_k / binomial) is nearly a parabola in k for lattices in and out of equilibrium, which a prior says.
+
+The estimate is a composite one, as sites share neighbours: its covariance is Godambe's sandwich (1960, 10.1214/aoms/1177705693),
+H^-1 V H^-1. V comes from the scores, clustered two ways (Cameron, Gelbach & Miller 2011, 10.1198/jbes.2010.07136): by blocks of the
+lattice summed over records, for a lattice that has hardly moved says the same thing twice; and by records, for those that contradict
+one another, as states out of equilibrium do, are not as sure as each of them seems.
 """
 
 from __future__ import annotations
@@ -25,21 +30,33 @@ CELLS = 10
 """Kinds of sites: label down, then up, with 0 to 4 neighbours that are labelled up."""
 PARAMETERS = 3  # J (eV), h (eV), phi
 BLOCK = 8  # sites a side, over which scores are summed
-ITERATIONS = 12
 NUISANCE = 0.05  # weight of the nuisance's prior, in sites
+CURVED = 0.15  # standard deviation of what ln(w_k / binomial) has beside a parabola
 PSEUDO_BLOCKS, PSEUDO_SHARE = 8.0, 1.5  # the variance of scores is drawn towards so many times H, as if so many blocks had said so
+PSEUDO_RECORDS = 2.0  # so many records without contradiction are counted along
 NEAR = 2.0 * np.arange(5) - 4
+BINOMIAL = np.log([comb(4, k) for k in range(5)])
 K_NODES = np.linspace(-1.0, 1.0, 17)
 B_NODES = np.array([0.0, 0.1, 0.25, 0.5, 0.9, 1.5, 2.5])
 X_NODES = np.array([0.6, 1.2, 2.0, 3.2])
 
 
-def mislabelled(x: ArrayLike, phi: ArrayLike = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """Chance of a wrong label and its derivative with phi, for separations x of any shape: Gaussian signals at +-x in units of their width."""
-    from scipy.special import ndtr
+def mislabelled(x: ArrayLike, phi: ArrayLike = 0.0, looks: ArrayLike = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Chance of a wrong label and its derivative with phi, for separations x of any shape: Gaussian signals at +-x in units of their width.
+
+    looks: labels that decide together, by majority; where they are as many of either kind, those but the last one decide.
+    """
+    from scipy.special import betainc, betaln, ndtr
 
     seen = np.asarray(x, float) * np.exp(phi)
-    return ndtr(-seen), -seen * np.exp(-0.5 * seen**2) / np.sqrt(2 * np.pi)
+    error, slope = ndtr(-seen), -seen * np.exp(-0.5 * seen**2) / np.sqrt(2 * np.pi)
+    half = (np.asarray(looks) + 1) // 2
+    if (half > 1).any():  # a binomial distribution's upper half
+        several, half, error, slope = np.broadcast_arrays(half > 1, half, error, slope)
+        m, e = half[several].astype(float), np.maximum(error[several], 1e-300)
+        error, slope = error.copy(), slope.copy()
+        error[several], slope[several] = betainc(m, m, e), slope[several] * np.exp((m - 1) * (np.log(e) + np.log1p(-e)) - betaln(m, m))
+    return error, slope
 
 
 def _ways() -> np.ndarray:
@@ -56,33 +73,29 @@ _WAYS = _ways()
 
 
 def channel(error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """P(cell seen | cell) (lanes, 10, 10) for chances of a wrong label (lanes,), and its derivative with them."""
+    """P(neighbours labelled up | neighbours up) (n, 5, 5) for chances of a wrong label (n,), and its derivative with them."""
     e = np.asarray(error, float)[:, None]
     m = np.arange(5)
     powers = e**m * (1 - e) ** (4 - m)
     slopes = m * e ** np.maximum(m - 1, 0) * (1 - e) ** (4 - m) - (4 - m) * e**m * (1 - e) ** np.maximum(3 - m, 0)
-    near, near_slope = ((_WAYS * p[:, None, None]).sum(-1) for p in (powers, slopes))
-    flip = np.eye(2) * (1 - 2 * e[..., None]) + e[..., None]
-    flip_slope = np.ones((2, 2)) - 2 * np.eye(2)
-
-    def both(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return (a[..., :, None, :, None] * b[..., None, :, None, :]).reshape(len(e), CELLS, CELLS)
-
-    return both(flip, near), both(np.broadcast_to(flip_slope, flip.shape), near) + both(flip, near_slope)
+    near = np.matmul(np.stack([powers, slopes], 1), _WAYS.reshape(25, 5).T).reshape(-1, 2, 5, 5)
+    return near[:, 0], near[:, 1]
 
 
-def cells(labels: np.ndarray, top: np.ndarray, left: np.ndarray, blocks: int) -> np.ndarray:
-    """Sites of each kind in each block of the lattice, (lanes, blocks, 10). labels: (lanes, rows, columns) +-1 of a region whose
-    first site is (top, left), (lanes,) each; its rim only serves as neighbours. blocks: of the lattice, blocks^(1/2) a side.
+def cells(labels: np.ndarray, kind: np.ndarray, kinds: int) -> np.ndarray:
+    """Sites of each cell in each block of the lattice by kinds of atoms, (lanes, kinds, blocks, 10); sites among atoms of another kind are left out.
+
+    labels: (lanes, rows, rows) +-1 of the whole lattice, whose rim only serves as neighbours. kind: (lanes, rows, rows) from 0; -1: not seen.
     """
-    lanes, rows, columns = labels.shape
+    lanes, rows, _ = labels.shape
     up = (labels > 0).astype(np.int64)
-    kind = 5 * up[:, 1:-1, 1:-1] + up[:, :-2, 1:-1] + up[:, 2:, 1:-1] + up[:, 1:-1, :-2] + up[:, 1:-1, 2:]
-    side = round(blocks**0.5)
-    down = (np.asarray(top)[:, None] + np.arange(1, rows - 1)) // BLOCK
-    across = (np.asarray(left)[:, None] + np.arange(1, columns - 1)) // BLOCK
-    block = (np.arange(lanes)[:, None] * side + down)[:, :, None] * side + across[:, None, :]
-    return np.bincount((CELLS * block + kind).ravel(), minlength=lanes * blocks * CELLS).reshape(lanes, blocks, CELLS)
+    cell = 5 * up[:, 1:-1, 1:-1] + up[:, :-2, 1:-1] + up[:, 2:, 1:-1] + up[:, 1:-1, :-2] + up[:, 1:-1, 2:]
+    own = kind[:, 1:-1, 1:-1]
+    among = (own >= 0) & (own == kind[:, :-2, 1:-1]) & (own == kind[:, 2:, 1:-1]) & (own == kind[:, 1:-1, :-2]) & (own == kind[:, 1:-1, 2:])
+    side, place = rows // BLOCK, np.arange(1, rows - 1) // BLOCK
+    block = side * place[:, None] + place
+    number = ((np.arange(lanes)[:, None, None] * kinds + own) * side**2 + block) * CELLS + cell
+    return np.bincount(number[among], minlength=lanes * kinds * side**2 * CELLS).reshape(lanes, kinds, side**2, CELLS)
 
 
 def overlap(before: np.ndarray, now: np.ndarray, error_before: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -101,88 +114,125 @@ def overlap(before: np.ndarray, now: np.ndarray, error_before: np.ndarray, error
     return np.where(seen, np.clip(together / spread, -1, 1), 0.0), np.where(seen, np.minimum(1 / (np.sqrt(atoms) * clear.prod(0) * spread), 1), 1.0)
 
 
-def _model(theta: np.ndarray, shares: np.ndarray, beta: np.ndarray, applied: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """P of the cells seen (lanes, 10) and its derivatives (lanes, 10, 3 + 5) with theta and the logarithms of the shares."""
+def _shares_prior() -> np.ndarray:
+    """Precision (5, 5) of ln(w_k / binomial): none of its mean, little of slope and curvature, much of what is left."""
+    cubic, quartic = np.array([-1, 2, 0, -2, 1]) / 10**0.5, np.array([1, -4, 6, -4, 1]) / 70**0.5
+    return NUISANCE * (np.eye(5) - 0.2) + (np.outer(cubic, cubic) + np.outer(quartic, quartic)) / CURVED**2
+
+
+_PRIOR = _shares_prior()
+_NULL = NUISANCE * np.full((5, 5), 0.2)  # for the mean of the logarithms, which means nothing
+
+
+def _model(theta: np.ndarray, shares: np.ndarray, beta: np.ndarray, applied: np.ndarray, x: np.ndarray, looks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """P of the cells seen (n, 10) and its derivatives (n, 10, 3 + 5) with theta and the logarithms of the shares."""
     field = beta[:, None] * (theta[:, :1] * NEAR + theta[:, 1:2] + applied[:, None])
     up = 1 / (1 + np.exp(-np.clip(2 * field, -60, 60)))
     w = np.exp(shares - shares.max(1, keepdims=True))
     w /= w.sum(1, keepdims=True)
     slope = 2 * w * up * (1 - up) * beta[:, None]
-    true = np.concatenate([w * (1 - up), w * up], 1)
-    error, by_phi = mislabelled(x, theta[:, 2])
-    seen, by_error = channel(error)
-    of_true = np.zeros((len(theta), CELLS, PARAMETERS - 1 + 5))
-    of_true[:, :5, 0], of_true[:, 5:, 0] = -slope * NEAR, slope * NEAR
-    of_true[:, :5, 1], of_true[:, 5:, 1] = -slope, slope
-    for k in range(5):
-        of_true[:, :, 2 + k] = -true * w[:, k : k + 1]
-        of_true[:, k, 2 + k] += true[:, k]
-        of_true[:, 5 + k, 2 + k] += true[:, 5 + k]
-    p = (seen * true[:, None]).sum(2)
-    slopes = (seen[..., None] * of_true[:, None]).sum(2)
-    phi = (by_error * true[:, None]).sum(2) * by_phi[:, None]
-    return np.maximum(p, 1e-12), np.concatenate([slopes[..., :2], phi[..., None], slopes[..., 2:]], 2)
-
-
-def _profiled(information: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Information on theta (lanes, 3, 3) that is left without the nuisance, and what the nuisance's scores count in it (lanes, 3, 5)."""
-    nuisance = information[:, PARAMETERS:, PARAMETERS:] + NUISANCE * np.eye(5)
-    mixed = information[:, :PARAMETERS, PARAMETERS:]
-    share = np.swapaxes(np.linalg.solve(nuisance, np.swapaxes(mixed, 1, 2)), 1, 2)
-    return information[:, :PARAMETERS, :PARAMETERS] - (share[:, :, None] * mixed[:, None]).sum(-1), share
-
-
-def fit(mean: np.ndarray, precision: np.ndarray, seen: np.ndarray, beta: np.ndarray, applied: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Most likely theta given what was believed and one image; Fisher scoring.
-
-    mean: (lanes, 3), precision: (lanes, 3, 3) before. seen: (lanes, 10) sites of each kind. beta: (lanes,) 1/eV, applied: (lanes,)
-    eV, x: (lanes,) told separation. Returns theta (lanes, 3), the image's information (lanes, 3, 3), the score of a site of each
-    kind (lanes, 10, 3), and by how much the image departs from the model, chi^2 (lanes,), of two degrees of freedom.
-    """
-    theta, sites = mean.copy(), seen.sum(1)
-    shares = np.log((seen[:, :5] + seen[:, 5:] + 0.5) / (sites[:, None] + 2.5))
-    width = 1 / np.sqrt(np.maximum(np.diagonal(precision, axis1=1, axis2=2), 1e-12))
-    for _ in range(ITERATIONS):
-        p, slopes = _model(theta, shares, beta, applied, x)
-        information, score = _scores(p, slopes, seen, sites)
-        information[:, PARAMETERS:, PARAMETERS:] += NUISANCE * np.eye(5)
-        information[:, :PARAMETERS, :PARAMETERS] += precision
-        score[:, PARAMETERS:] -= NUISANCE * (shares - shares.mean(1, keepdims=True))
-        score[:, :PARAMETERS] -= (precision * (theta - mean)[:, None]).sum(2)
-        step = np.linalg.solve(information, score[..., None])[..., 0]
-        longest = np.maximum(np.abs(step[:, :PARAMETERS]) / width, np.abs(step[:, PARAMETERS:]).max(1, keepdims=True) / 1.5).max(1, keepdims=True)
-        step /= np.maximum(longest, 1)
-        theta, shares = theta + step[:, :PARAMETERS], shares + step[:, PARAMETERS:]
-    p, slopes = _model(theta, shares, beta, applied, x)
-    information, _ = _scores(p, slopes, seen, sites)
-    left, share = _profiled(information)
-    relative = slopes / p[..., None]
-    score = relative[..., :PARAMETERS] - (relative[:, :, None, PARAMETERS:] * share[:, None]).sum(-1)
-    expected = sites[:, None] * p
-    return theta, left, score, ((seen - expected) ** 2 / np.maximum(expected, 0.5)).sum(1)
+    error, by_phi = mislabelled(x, theta[:, 2], looks)
+    near, by_error = channel(error)
+    e, both = error[:, None], w * (2 * up - 1)
+    label = np.stack([w * (1 - up) + e * both, w * up - e * both], 1)  # of sites with k neighbours up: labelled down, labelled up
+    part = label[:, :, None] * near[:, None]
+    p = part.sum(3)
+    slopes = np.empty((len(theta), 2, 5, PARAMETERS + 5))
+    slopes[..., PARAMETERS:] = part - p[..., None] * w[:, None, None]
+    told = np.matmul(near, np.stack([slope * NEAR, slope, both], 2)) * np.stack([1 - 2 * error, 1 - 2 * error, -by_phi], 1)[:, None]
+    slopes[:, 1, :, :PARAMETERS], slopes[:, 0, :, :PARAMETERS] = told, -told
+    slopes[..., 2] += np.matmul(label, np.swapaxes(by_error, 1, 2)) * by_phi[:, None, None]
+    return np.maximum(p.reshape(-1, CELLS), 1e-12), slopes.reshape(-1, CELLS, PARAMETERS + 5)
 
 
 def _scores(p: np.ndarray, slopes: np.ndarray, seen: np.ndarray, sites: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Expected information (lanes, 8, 8) and score (lanes, 8) of multinomial counts."""
+    """Expected information (n, 8, 8) and score (n, 8) of multinomial counts."""
     weighted = slopes / p[..., None]
-    information = (weighted[..., :, None] * slopes[..., None, :]).sum(1) * sites[:, None, None]
-    return information, (seen[..., None] * weighted).sum(1)
+    return np.matmul(np.swapaxes(weighted, 1, 2), slopes) * sites[:, None, None], np.matmul(seen[:, None], weighted)[:, 0]
 
 
-def covariance(prior: np.ndarray, information: np.ndarray, scores: np.ndarray, sites: np.ndarray) -> np.ndarray:
+def _profiled(information: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Information on theta (n, 3, 3) that is left without the nuisance, what the nuisance follows theta by (n, 5, 3), and its own step (n, 5)."""
+    nuisance = information[:, PARAMETERS:, PARAMETERS:] + (_PRIOR + _NULL)
+    mixed = information[:, PARAMETERS:, :PARAMETERS]
+    solved = np.linalg.solve(nuisance, np.concatenate([mixed, score[:, PARAMETERS:, None]], 2))
+    share = solved[..., :PARAMETERS]
+    return information[:, :PARAMETERS, :PARAMETERS] - np.matmul(np.swapaxes(mixed, 1, 2), share), share, solved[..., PARAMETERS]
+
+
+def first_shares(seen: np.ndarray) -> np.ndarray:
+    """Logarithms of shares (n, 5) to start from, of sites of each kind (n, 10)."""
+    return np.log((seen[:, :5] + seen[:, 5:] + 0.5) / (seen.sum(1, keepdims=True) + 2.5))
+
+
+def fit(theta: np.ndarray, shares: np.ndarray, seen: np.ndarray, of: np.ndarray, beta: np.ndarray, applied: np.ndarray, x: np.ndarray,
+        looks: np.ndarray, mean: np.ndarray, prior: np.ndarray, turns: np.ndarray) -> tuple[np.ndarray, ...]:  # fmt: skip
+    """Most likely theta (lanes, 3) given all records together, by Fisher scoring from where theta and shares (records, 5) are.
+
+    seen: (records, 10) sites of each kind. of: (records,) lanes that they belong to, ascending, none left out. beta: (records,) 1/eV,
+    applied: eV, x: told separation, looks: labels that decided together. mean (3,), prior (3, 3): belief without any record, its
+    precision. turns: (lanes,) steps of scoring. Returns theta, shares, information (lanes, 3, 3), the score of a site of each kind
+    (records, 10, 3), and by how much each record departs from the model, chi^2 (records,).
+    """
+    theta, shares, sites = theta.copy(), shares.copy(), seen.sum(1)
+    width, start = 1 / np.sqrt(np.diagonal(prior)), np.searchsorted(of, np.arange(len(theta)))
+    for turn in range(int(turns.max())):
+        lanes = np.nonzero(turns > turn)[0]
+        on = slice(None) if len(lanes) == len(theta) else np.nonzero(turns[of] > turn)[0]
+        first = start if len(lanes) == len(theta) else np.searchsorted(of[on], lanes)
+        whose = np.repeat(np.arange(len(lanes)), np.diff(np.append(first, len(of[on]))))
+        p, slopes = _model(theta[of[on]], shares[on], beta[on], applied[on], x[on], looks[on])
+        information, score = _scores(p, slopes, seen[on], sites[on])
+        score[:, PARAMETERS:] -= np.matmul((shares[on] - BINOMIAL)[:, None], _PRIOR)[:, 0]
+        left, share, own = _profiled(information, score)
+        score = score[:, :PARAMETERS] - np.matmul(score[:, None, PARAMETERS:], share)[:, 0]
+        total = np.add.reduceat(left, first) + prior
+        towards = np.add.reduceat(score, first) - ((theta[lanes] - mean)[:, None] * prior).sum(2)
+        step = np.linalg.solve(total, towards[..., None])[..., 0]
+        step /= np.maximum((np.abs(step) / width).max(1, keepdims=True), 1)
+        follow = own - np.matmul(share, step[whose][..., None])[..., 0]
+        follow /= np.maximum(np.abs(follow).max(1, keepdims=True) / 1.5, 1)
+        theta[lanes] += step
+        shares[on] += follow
+    p, slopes = _model(theta[of], shares, beta, applied, x, looks)
+    information, score = _scores(p, slopes, seen, sites)
+    left, share, _ = _profiled(information, score)
+    relative = slopes / p[..., None]
+    expected = sites[:, None] * p
+    each = relative[..., :PARAMETERS] - np.matmul(relative[..., PARAMETERS:], share)
+    return theta, shares, np.add.reduceat(left, start), each, ((seen - expected) ** 2 / np.maximum(expected, 0.5)).sum(1)
+
+
+def covariance(prior: np.ndarray, information: np.ndarray, scores: np.ndarray, sites: np.ndarray, of: np.ndarray) -> np.ndarray:
     """Sandwich covariance of theta (lanes, 3, 3).
 
-    prior: (3, 3) precision. information: (lanes, 3, 3) of all images together. scores: (lanes, blocks, 3) summed over images;
-    sites: (lanes, blocks) that went into them.
+    prior: (3, 3) precision. information: (lanes, 3, 3) of all records together. scores: (records, blocks, 3) summed over sites;
+    sites: (records, blocks) that went into them. of: (records,) as in ``fit``.
     """
-    total = np.maximum(sites.sum(1), 1)
-    centred = scores - sites[..., None] * (scores.sum(1) / total[:, None])[:, None]
-    blocks = (sites > 0).sum(1)[:, None, None]
-    found = (centred[..., :, None] * centred[..., None, :]).sum(1) * blocks / np.maximum(blocks - 1, 1)
+    start = np.searchsorted(of, np.arange(len(information)))
+    area, summed = np.add.reduceat(sites, start), np.add.reduceat(scores, start)
+    total = np.maximum(area.sum(1), 1)
+    centred = summed - area[..., None] * (summed.sum(1) / total[:, None])[:, None]
+    blocks = (area > 0).sum(1)[:, None, None]
+    found = _outer(centred) * blocks / np.maximum(blocks - 1, 1)
     varied = (blocks * found + PSEUDO_BLOCKS * PSEUDO_SHARE * information) / (blocks + PSEUDO_BLOCKS)
+    # what records vary by beyond what their blocks do, where it is more
+    records = np.add.reduceat((sites.sum(1) > 0).astype(float), start)[:, None, None]
+    whole = scores.sum(1)
+    between = np.add.reduceat(whole[:, :, None] * whole[:, None], start) * records / np.maximum(records - 1, 1)
+    between -= np.add.reduceat(_outer(scores), start)
+    factor = np.linalg.cholesky(prior + information)
+    relative = np.linalg.solve(factor, np.swapaxes(np.linalg.solve(factor, between), 1, 2))
+    size, turned = np.linalg.eigh(0.5 * (relative + np.swapaxes(relative, 1, 2)))
+    root = np.matmul(factor, turned) * np.sqrt(np.maximum(size, 0))[:, None]
+    varied += np.matmul(root, np.swapaxes(root, 1, 2)) * records / (records + PSEUDO_RECORDS)
     inverse = np.linalg.inv(prior + information)
-    middle = (inverse[..., :, None] * (prior + varied)[..., None, :, :]).sum(-2)
-    return (middle[..., :, None] * inverse[..., None, :, :]).sum(-2)
+    return np.matmul(np.matmul(inverse, prior + varied), inverse)
+
+
+def _outer(scores: np.ndarray) -> np.ndarray:
+    """Sums of s s^T over the middle axis."""
+    return np.matmul(np.swapaxes(scores, 1, 2), scores)
 
 
 # ---- what an image would tell ----
@@ -228,11 +278,11 @@ def _site_information(k: float, b: float, x: float, chance: np.ndarray, true: np
     cell = np.bincount(number, true, len(sets)) @ sets / 16
     shares = np.log(np.maximum(cell[:5] + cell[5:], 1e-9))[None]
     one = np.ones(1)
-    p, slopes = _model(np.array([[k, b, 0.0]]), shares, one, 0 * one, x * one)
-    information, _ = _scores(p, slopes, np.zeros((1, CELLS)), 1e4 * one)
-    left, share = _profiled(information)
+    p, slopes = _model(np.array([[k, b, 0.0]]), shares, one, 0 * one, x * one, one)
+    information, score = _scores(p, slopes, np.zeros((1, CELLS)), 1e4 * one)
+    left, share, _ = _profiled(information, score)
     relative = slopes / p[..., None]
-    score = (relative[..., :PARAMETERS] - (relative[:, :, None, PARAMETERS:] * share[:, None]).sum(-1))[0]
+    score = (relative[..., :PARAMETERS] - np.matmul(relative[..., PARAMETERS:], share))[0]
     deviation = (sets - chance @ sets) @ score
     varied = (deviation * chance[:, None]).T @ deviation / 16
     h = left[0] / 1e4

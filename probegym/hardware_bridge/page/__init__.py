@@ -1,6 +1,5 @@
-"""The operator's page, and what it and the command line ask of a guard."""
+"""The operator's page: a client of the guard in the role of an operator, for browsers on this machine."""
 
-from probegym.hardware_bridge.page.operator import Operator
 from probegym.hardware_bridge.page.process import PageProcess, start_page
 
-__all__ = ["Operator", "PageProcess", "start_page"]
+__all__ = ["PageProcess", "start_page"]

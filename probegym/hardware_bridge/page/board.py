@@ -15,10 +15,14 @@ MOST_STEPS, MOST_LINES, MOST_VIEWS = 300, 200, 3
 
 @dataclass
 class Board:
-    """mode: how the run goes. request: what the page asks for when its operator arms. Times are of the monotonic clock, in s."""
+    """mode: how the run goes. request: what the page asks for when its operator arms. limits: of the instrument, as (what, words).
+
+    Times are of the monotonic clock, in s.
+    """
 
     mode: str
     request: Json | None
+    limits: list[list[str]]
     status: Json | None = None
     at: float = field(default_factory=time.monotonic)  # when the status was asked for
     trouble: str = "the guard has not answered yet"
@@ -27,7 +31,6 @@ class Board:
     views: dict[str, Json] = field(default_factory=dict)  # verb -> what came of it last
     trace: dict[int, Json] = field(default_factory=dict)  # number of an action -> action and reward
     log: deque[list[str]] = field(default_factory=lambda: deque(maxlen=MOST_LINES))
-    limits: list[list[str]] = field(default_factory=list)
     versions: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("views", "trace", "log", "limits"), 0))
     refused: int = -1  # the last of the guard's refusals that stands in the log
 
@@ -83,11 +86,6 @@ class Board:
         self.log.append([time.strftime("%H:%M:%S"), kind, text])
         self._grown("log")
 
-    def tell_limits(self, lines: list[list[str]]) -> None:
-        """What the instrument allows."""
-        self.limits = lines
-        self._grown("limits")
-
     def _grown(self, part: str) -> None:
         self.versions[part] += 1
 
@@ -111,5 +109,5 @@ class Board:
         if waiting:
             waiting = {"number": waiting["number"], "action": waiting["action"], "verb": waiting["command"]["verb"], "lines": display.readable(waiting["command"])}
         kept = ("state", "why", "lease", "instrument", "kind", "record", "request", "refusals", "session")
-        return {name: status[name] for name in kept} | {"waiting": waiting, "begin": status["notes"].get("begin"), "end": status["notes"].get("end")}
+        return {name: status[name] for name in kept} | {"waiting": waiting, "safe": status.get("safe")}
 

@@ -23,27 +23,19 @@ NAMED = "names"  # argument that names the components of the other one
 def readable(command: Json) -> list[list[str]]:
     """A command in JSON as (argument, value with unit), complete: what an operator agrees to must all be seen.
 
-    Where an argument ``names`` names the components of a quantity, each is shown with its name.
+    Where an argument ``names`` names the components of a quantity, each is shown under its name.
     """
-    arguments = dict(command["arguments"])
-    told: list[list[str]] = []
+    arguments = command["arguments"]
     names = arguments.get(NAMED)
+    named = [name for name, given in arguments.items() if isinstance(names, list) and isinstance(given, dict) and np.size(given["value"]) == len(names)]
+    told: list[list[str]] = []
     for name, given in arguments.items():
         if not isinstance(given, dict):
-            if name != NAMED or not _names(names, arguments):
-                told.append([name, _plain(given)])
+            told += [] if named and name == NAMED else [[name, _plain(given)]]
             continue
-        numbers = np.ravel(np.asarray(given["value"], float))
-        texts = [quantity(float(x), given["unit"]) for x in numbers]
-        if _names(names, {name: given}):
-            told += [[f"{name}: {label}", text] for label, text in zip(names, texts, strict=True)]
-        else:
-            told.append([name, ", ".join(texts)])
+        texts = [quantity(float(x), given["unit"]) for x in np.ravel(np.asarray(given["value"], float))]
+        told += [[label, text] for label, text in zip(names, texts, strict=True)] if name in named else [[name, ", ".join(texts)]]
     return told
-
-
-def _names(names: Any, arguments: Json) -> bool:
-    return isinstance(names, list) and any(isinstance(a, dict) and np.size(a["value"]) == len(names) for a in arguments.values())
 
 
 def _plain(given: Any) -> str:
@@ -91,16 +83,20 @@ def bars(status: Json) -> list[Json]:
     """Spending against limits: name, words, and the share that is spent, from 0 to 1."""
     spent, most, sample, budget = (status[name] for name in ("spent", "limits", "sample", "budget"))
     return [
-        _bar("Time of this run", spent["seconds"], most["seconds"], "s"),
-        _bar("Irreversible commands of this run", spent["changes"], most["changes"], ""),
-        _bar("Dose, worst place of the sample", sample["dose"], budget["dose"], DOSE),
-        _bar("Irreversible commands, worst place of the sample", sample["changes"], budget["changes"], ""),
+        _bar("Time, this run", spent["seconds"], most["seconds"], "s"),
+        _bar("Irreversible commands, this run", spent["changes"], most["changes"], ""),
+        _bar("Dose, sample at its worst place", sample["dose"], budget["dose"], DOSE),
+        _bar("Irreversible commands, there", sample["changes"], budget["changes"], ""),
     ]
 
 
 def _bar(name: str, spent: float, most: float, unit: str) -> Json:
     share = min(1.0, spent / most) if most > 0 else float(spent > 0)
-    return {"name": name, "text": f"{spent:.4g} of {most:.4g} {unit}".rstrip(), "share": share}
+    return {"name": name, "text": f"{_digits(spent)} of {_digits(most)} {unit}".rstrip(), "share": share}
+
+
+def _digits(number: float) -> str:
+    return f"{number:,.0f}".replace(",", "\u202f") if 1e3 <= number < 1e7 else f"{number:.4g}"
 
 
 def views(verb: str, arrays: Arrays) -> list[Json]:

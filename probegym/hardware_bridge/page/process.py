@@ -39,14 +39,15 @@ class PageProcess:
         self.close()
 
 
-def start_page(reached_operator: Json, port: int = 0, request: Json | None = None, mode: str = "") -> PageProcess:
+def start_page(reached_operator: Json, port: int = 0, request: Json | None = None, descriptor: Json | None = None, mode: str = "") -> PageProcess:
     """Start the page on the loopback interface; raises ProbeGymError when it cannot start, with its reason.
 
     reached_operator: port and secret of the guard's operators (``GuardProcess.reached["operator"]``). port: of the page; 0 for any that
     is free. request: what the page asks for when its operator arms (fields of ``guard.gate.Request``); None where arming is asked for
-    elsewhere. mode: shown as it is: replay, twin, shadow, supervised or autonomous.
+    elsewhere. descriptor: of the instrument, whose limits are shown before arming. mode: shown as it is: replay, twin, shadow, supervised
+    or autonomous.
     """
-    told = {"reached": reached_operator, "port": port, "request": request, "mode": mode}
+    told = {"reached": reached_operator, "port": port, "request": request, "descriptor": descriptor, "mode": mode}
     process, channel = spawn("probegym.hardware_bridge.page", told=told)
     answer, _ = channel.receive(30.0)
     if "error" in answer:

@@ -23,18 +23,19 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge import capabilities, codec
-from probegym.hardware_bridge.channel import HOST, Channel, called
+from probegym.hardware_bridge.channel import HOST, Channel, Disconnected, called
 from probegym.hardware_bridge.codec import Json
+from probegym.hardware_bridge.guard.operator import Operator
 from probegym.hardware_bridge.page import display
 from probegym.hardware_bridge.page.access import COOKIE, LOGIN, Access, Keys
 from probegym.hardware_bridge.page.board import Board
-from probegym.hardware_bridge.page.operator import Operator
 from probegym.hardware_bridge.world import Refused
 
 STATIC = Path(__file__).parent / "static"
 FILES = {"": "index.html", "page.js": "page.js", "page.css": "page.css"}
 LOOK_SECONDS = 0.1  # between two looks at the guard
 AGAIN_SECONDS = 1.0  # until a guard that is lost is looked for again
+ANSWER_SECONDS = 5.0  # of the guard; a self-test and a safe state are among what it may have to do first
 ABSENT_SECONDS = 3.0  # without any open page, then the run is held: long enough for a page to be loaded again
 
 T = TypeVar("T")
@@ -58,22 +59,32 @@ class Decision(BaseModel):
 
 
 class Line:
-    """One connection to the guard with a thread of its own: what waits on one line never keeps another from being heard."""
+    """A connection to the guard with a thread of its own: what waits on one line never keeps another from being heard.
+
+    A line that was lost is made anew before the next question; no question is asked twice, but for an abort.
+    """
 
     def __init__(self, reached: Json):
-        self.operator, self.thread = Operator.connected(reached), ThreadPoolExecutor(1)
+        self.reached, self.thread = reached, ThreadPoolExecutor(1)
+        self.operator = Operator.connect(reached, ANSWER_SECONDS)
 
     async def do(self, what: Callable[[Operator], T]) -> T:
         """Ask on this line; raises what the operator's methods raise."""
-        return await asyncio.get_running_loop().run_in_executor(self.thread, what, self.operator)
+        return await asyncio.get_running_loop().run_in_executor(self.thread, self._do, what)
+
+    def _do(self, what: Callable[[Operator], T]) -> T:
+        if self.operator.channel.fileno() < 0:
+            self.operator = Operator.connect(self.reached, ANSWER_SECONDS)
+        return what(self.operator)
 
 
 class Page:
     """What runs in the page's process. ``watching`` looks, ``acting`` does what the operator asks for, ``stopping`` only aborts."""
 
-    def __init__(self, reached: Json, request: Json | None, mode: str):
-        self.board, self.keys = Board(mode, request), Keys()
-        self.watching, self.acting, self.stopping = (Line(reached) for _ in range(3))
+    def __init__(self, told: Json):
+        limits = display.limits(capabilities.descriptor(told["descriptor"])) if told["descriptor"] else []
+        self.board, self.keys = Board(told["mode"], told["request"], limits), Keys()
+        self.watching, self.acting, self.stopping = (Line(told["reached"]) for _ in range(3))
         self.look = asyncio.Event()
         self.open = 0
 
@@ -85,8 +96,6 @@ class Page:
             try:
                 at = time.monotonic()
                 status = await self.watching.do(Operator.status)
-                if self.board.trouble:
-                    self.board.tell_limits(await self._limits())
                 self.board.take(status, at)
                 if (number := status["latest"].get("number")) != shown:
                     self.board.show(*await self.watching.do(Operator.latest))
@@ -101,11 +110,12 @@ class Page:
                 await asyncio.wait_for(self.look.wait(), pause)
             self.look.clear()
 
-    async def _limits(self) -> list[list[str]]:
+    async def abort(self) -> None:
+        """Abort, over a new connection if the first does not answer."""
         try:
-            return display.limits(capabilities.descriptor(await self.watching.do(Operator.describe)))
-        except Refused as error:
-            return [["not known", str(error)]]
+            await self.stopping.do(Operator.abort)
+        except Disconnected:
+            await self.stopping.do(Operator.abort)
 
     async def ask(self) -> None:
         """Ask for arming what the page was told to ask for."""
@@ -179,7 +189,7 @@ def application(page: Page, port: int) -> Access:
 
     @router.post("/do/abort")
     async def abort() -> Json:
-        return await done("aborts", page.stopping.do(Operator.abort))
+        return await done("aborts", page.abort())
 
     simple = {"present": "is present", "hold": "holds", "resume": "goes on", "disarm": "disarms", "reset": "resets the fault"}
 
@@ -222,14 +232,14 @@ def application(page: Page, port: int) -> Access:
         return JSONResponse({"refused": str(error)}, 503)
 
     app.include_router(router)
-    return Access(app, port, page.keys)  # type: ignore[arg-type]
+    return Access(app, port, page.keys)
 
 
 def main() -> None:
     """The page's process: serves until the one who started it goes."""
     parent, told = called()
     try:
-        page = Page(told["reached"], told["request"], told["mode"])
+        page = Page(told)
         listener = _listener(told["port"])
     except ProbeGymError as error:
         parent.send({"error": str(error)})

@@ -10,18 +10,22 @@ cost too much is left out.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.capabilities import Descriptor
 from probegym.hardware_bridge.programs.blocks import Block, Do, Let, Program, Repeat, While
-from probegym.hardware_bridge.programs.check import Bill
+from probegym.hardware_bridge.programs.check import Bill, Costs, costs
 from probegym.hardware_bridge.programs.decode import Decoder
 from probegym.hardware_bridge.programs.expressions import Compare, Expression, Number, Spent, Statistic, Value
 from probegym.hardware_bridge.programs.grid import BLOCKS, DIGITS, KINDS, SIGNS, Grid, Slot, Template, between
 from probegym.hardware_bridge.programs.interchange import MOST_DEPTH
 from probegym.hardware_bridge.programs.quantities import COSTS, reading_unit
+from probegym.hardware_bridge.world import Refused
+
+UNBOUNDED = 1e6  # limits of a reading that are wider say nothing about where to compare
 
 Tokens = tuple[str, ...]
 
@@ -29,8 +33,8 @@ Tokens = tuple[str, ...]
 class Alphabet:
     """The tokens of one instrument.
 
-    most: the worst case that no decoded program exceeds. verbs: some of the descriptor's, all by default. levels: of every quantity,
-    but for those in ``grid``. variables: names for ``let``. asked: costs that conditions may ask for. depth: of blocks in blocks.
+    most: the worst case that no decoded program exceeds. verbs: some of the descriptor's, all by default. blocks: some of repeat, if,
+    while and let. levels: of every quantity, but for those in ``grid``. variables: names for ``let``. asked: costs that conditions may ask for. depth: of blocks in blocks.
     longest: body, in blocks. loops: most passes.
     """
 
@@ -40,6 +44,7 @@ class Alphabet:
         most: Bill,
         *,
         verbs: Sequence[str] | None = None,
+        blocks: Sequence[str] = BLOCKS,
         levels: int = 9,
         grid: Grid | None = None,
         variables: Sequence[str] = ("a", "b", "c"),
@@ -56,7 +61,8 @@ class Alphabet:
         if not (1 <= levels <= 1000 and 0 <= depth < MOST_DEPTH and 1 <= longest <= 99 and 1 <= loops <= 1000):
             raise ProbeGymError(f"an alphabet has 1 to 1000 levels and loops, a depth below {MOST_DEPTH} and bodies of 1 to 99 blocks")
         self.templates = {verb: Template(verb, descriptor, levels, self.grid) for verb in chosen}
-        self.tokens: Tokens = (*chosen, *BLOCKS, *DIGITS)
+        self.tokens: Tokens = (*chosen, *(block for block in BLOCKS if block in blocks), *DIGITS)
+        self.made = lru_cache(10_000)(self._made)  # a search decodes the same commands again and again
         readings = [Statistic(verb, name, KINDS[0]) for verb, template in self.templates.items() for name in template.readings()]
         self.sources: list[Expression] = [*readings, *self.variables, *map(Spent, asked)]
         self._known_grid(readings, asked)
@@ -67,6 +73,14 @@ class Alphabet:
         known = {*slots} | {f"{s.verb}.{s.reading}" for s in readings} | {f"spent.{cost}" for cost in asked}
         if unknown := sorted(set(self.grid) - known):
             raise ProbeGymError(f"grid has {unknown[0]}, which this alphabet does not: it has {', '.join(sorted(known))}")
+
+    def _made(self, verb: str, picks: tuple[int, ...]) -> tuple[Do, Costs | None]:
+        """A command of these levels and its worst case; None where that has no bound."""
+        block = Do(self.templates[verb].command(picks))
+        try:
+            return block, costs(block, "", self.descriptor, None)
+        except Refused:
+            return block, None
 
     def thresholds(self, left: Expression) -> tuple[Number, ...]:
         """Numbers that a quantity may be compared with: from ``grid``, or the levels between limits that are known."""
@@ -81,7 +95,7 @@ class Alphabet:
             return tuple(Number(float(count), unit) for count in range(self.levels))
         levels = self.grid.get(f"{left.verb}.{left.reading}", ())
         limits = self.descriptor.capabilities[left.verb].readings.get(left.reading)
-        if not levels and limits:
+        if not levels and limits and limits[1] - limits[0] < UNBOUNDED:
             low, high = limits if left.statistic in ("mean", "max", "min") else (0.0, limits[1] - limits[0])
             levels = between(low, high, self.levels)
         return tuple(Number(float(level), unit) for level in levels)

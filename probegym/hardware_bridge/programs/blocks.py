@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from probegym.hardware_bridge import codec
-from probegym.hardware_bridge.commands import Command
+from probegym.hardware_bridge.commands import Command, SetAberrations
 from probegym.hardware_bridge.programs.expressions import Compare, Expression, Value, demand
 from probegym.hardware_bridge.programs.quantities import quantity
 
@@ -136,12 +136,15 @@ def _headline(block: Block) -> str:
 
 
 def _described(command: Command) -> str:
+    if isinstance(command, SetAberrations):
+        pairs = zip(command.names, np.ravel(command.values).tolist(), strict=False)
+        return f"{command.verb}  " + ", ".join(f"{name} {quantity(value, 'm')}" for name, value in pairs)
     told = []
     for name, (_, unit) in codec.ARGUMENTS[command.verb].items():
         value = getattr(command, name)
         if unit is None:
-            told.append(f"{name} {' x '.join(map(str, value)) if name == 'shape' else ', '.join(map(str, np.atleast_1d(value)))}")
+            told.append(f"{name} {(' x ' if name == 'shape' else ', ').join(map(str, np.atleast_1d(value)))}")
         else:
-            numbers = [quantity(float(n), unit) for n in np.atleast_1d(value).ravel()]
+            numbers = [quantity(float(n), unit) for n in np.ravel(value)]
             told.append(f"{name} {numbers[0] if len(numbers) == 1 else '(' + ', '.join(numbers) + ')'}")
-    return "  ".join([command.verb, *told])
+    return f"{command.verb}  {', '.join(told)}".rstrip()

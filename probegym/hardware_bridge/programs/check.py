@@ -114,14 +114,10 @@ def _cost_of(command: Command, place: str, descriptor: Descriptor, at: Site | No
         _shaped(command)
         descriptor.check(command)
         charge = descriptor.worst_case(command)
-        if not np.isfinite([charge.seconds, charge.dose]).all():
-            raise Refused(f"{command.verb} would never end")
-        where = [(0, 0)] if at is None or not charge.dose else regions(command, descriptor, at)
-    except ZeroDivisionError as error:  # at a speed or a rate of zero
-        raise Refused(f"program, {place}: {command.verb} would never end") from error
+        where = regions(command, descriptor, at or ORIGIN) if charge.dose else []
     except ProbeGymError as error:
         raise Refused(f"program, {place}: {error}") from error
-    return Costs(charge.seconds, {region: charge.dose for region in where if charge.dose}, charge.changes, 1)
+    return Costs(charge.seconds, dict.fromkeys(where if at else where[:1] and [(0, 0)], charge.dose), charge.changes, 1)
 
 
 def _shaped(command: Command) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from probegym.hardware_bridge.programs.blocks import Block, Do, If, Let, Program, Repeat, While
-from probegym.hardware_bridge.programs.check import Bill, Costs, costs
+from probegym.hardware_bridge.programs.blocks import Block, If, Let, Program, Repeat, While
+from probegym.hardware_bridge.programs.check import Bill, Costs
 from probegym.hardware_bridge.programs.expressions import Compare, Expression, Statistic
-from probegym.hardware_bridge.programs.grid import BLOCKS, DIGITS, KINDS, SIGNS
+from probegym.hardware_bridge.programs.grid import DIGITS, KINDS, SIGNS
 from probegym.hardware_bridge.programs.interchange import MOST_BLOCKS
 from probegym.hardware_bridge.programs.order import Known, Order
 from probegym.hardware_bridge.world import Refused
@@ -52,29 +52,25 @@ class Decoder:
         token, before = self.tokens[self.at], (self.known, dict(self.order.units), self.blocks)
         self.at += 1
         self.blocks += 1
-        block: Block | None = None
-        cost = Costs()
-        if token not in BLOCKS:
-            block = self._do(token)
-        elif token == "let":
-            block = self._let()
-        elif depth < self.alphabet.depth:
-            block, cost = self._if(depth, room) if token == "if" else self._loop(token, depth, room)
-        try:
-            if block is not None:
-                if isinstance(block, Do):
-                    cost = costs(block, "", self.alphabet.descriptor, None)
-                if _fits(cost, room):
-                    self.known = self.order.block(block, "", before[0])
-                    return block, cost
-        except Refused:
-            pass  # an order that does not hold, or a command without end
+        block, cost = self._read(token, depth, room)
+        if block is not None and cost is not None and _fits(cost, room):
+            try:
+                self.known = self.order.block(block, "", before[0])
+                return block, cost
+            except Refused:
+                pass  # what it needs does not hold here
         self.known, self.order.units, self.blocks = before
         return None, Costs()
 
-    def _do(self, verb: str) -> Do:
-        template = self.alphabet.templates[verb]
-        return Do(template.command([self._choice(len(slot.levels), slot.default) for slot in template.slots]))
+    def _read(self, token: str, depth: int, room: Bill) -> tuple[Block | None, Costs | None]:
+        if token in self.alphabet.templates:
+            slots = self.alphabet.templates[token].slots
+            return self.alphabet.made(token, tuple(self._choice(len(slot.levels), slot.default) for slot in slots))
+        if token == "let":
+            return self._let(), Costs()
+        if depth == self.alphabet.depth:
+            return None, None
+        return self._if(depth, room) if token == "if" else self._loop(token, depth, room)
 
     def _let(self) -> Let | None:
         name = self.alphabet.variables[self._choice(len(self.alphabet.variables))].name if self.alphabet.variables else ""

@@ -26,7 +26,7 @@ BLOCKS = ("repeat", "if", "while", "let")
 SIGNS: tuple[Sign, ...] = ("<", ">")
 KINDS = tuple(STATISTICS)
 
-DECADES = 100.0  # from this ratio of its limits on, a quantity has levels at equal ratios
+FAR_APART = 30.0  # from this ratio of its limits on, a quantity has levels at equal ratios
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def between(low: float, high: float, levels: int) -> tuple[float, ...]:
     """So many levels within limits, both among them; at equal ratios where the limits are far apart on one side of zero."""
     if low == high:
         return (float(low),)
-    if low > 0 and high / low >= DECADES:
+    if low > 0 and high / low >= FAR_APART:
         spaced = np.geomspace(low, high, levels)
     else:
         spaced = high * np.linspace(-1, 1, levels) if low == -high else np.linspace(low, high, levels)

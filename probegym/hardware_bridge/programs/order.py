@@ -33,17 +33,21 @@ NEEDS = {
 NEEDS_OF_TIPS = {"MoveStage": ("tip", "withdrawn", "Withdraw first")}
 """The same where the probe is a tip: no coarse motion with the tip at the surface."""
 
+AFTER = {"ScanLine": "SetFeedback", "TestFeedback": "ScanLine"}
+"""Verb -> verb that must have come before it: no line at a set point that nobody chose, no relay before the tip is at the surface."""
+
 LEAVES = {"Withdraw": ("tip", "withdrawn"), "Approach": ("tip", "at the surface")}
 """Verb -> how it leaves what; BlankBeam by its argument."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """What holds on every path to a place. readings: (verb, name) that were returned. values: names that were given.
+    """What holds on every path to a place. done: verbs that were carried out. readings: (verb, name) that were returned.
 
-    states: every (control, state) that some path leaves. last: (control, identity) of every command that may have set a control last.
+    values: names that were given. states: every (control, state) that some path leaves. last: (control, identity) of every command that may have set a control last.
     """
 
+    done: frozenset[str] = frozenset()
     readings: frozenset[tuple[str, str]] = frozenset()
     values: frozenset[str] = frozenset()
     states: frozenset[tuple[str, str]] = frozenset({("tip", "at the surface"), ("beam", "on the sample")})
@@ -51,7 +55,8 @@ class Known:
 
     def joined(self, other: Known) -> Known:
         """Where two paths meet."""
-        return Known(self.readings & other.readings, self.values & other.values, self.states | other.states, self.last | other.last)
+        done, readings, values = self.done & other.done, self.readings & other.readings, self.values & other.values
+        return Known(done, readings, values, self.states | other.states, self.last | other.last)
 
 
 class Order:
@@ -104,7 +109,9 @@ class Order:
             if (control, needed) not in known.states or len(_states(known, control)) > 1:
                 found = " or ".join(sorted(state for _, state in _states(known, control)))
                 raise Refused(f"program, {place}: {verb} needs the {control} {needed}, here it is {found}: {mend}")
-        known = self._moved_controls(command, place, known)
+        if verb in AFTER and AFTER[verb] not in known.done:
+            raise Refused(f"program, {place}: {verb} needs {AFTER[verb]} before it, on every path to here")
+        known = replace(self._moved_controls(command, place, known), done=known.done | {verb})
         if isinstance(command, BlankBeam):
             known = _moved(known, "beam", "blanked" if command.blanked else "on the sample")
         elif verb in LEAVES:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 import sys
 from pathlib import Path
@@ -58,21 +57,14 @@ def create(path: Path) -> int:
     return descriptor
 
 
-def replace(path: Path, content: bytes) -> None:
-    """Write a whole file: it is there complete or not at all."""
-    scratch = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o644)
+def place(path: Path, content: bytes) -> None:
+    """Write a new file that is on the disk when this returns."""
+    descriptor = create(path)
     try:
-        try:
-            write(descriptor, content)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.replace(scratch, path)
-    except BaseException:
-        os.unlink(scratch)
-        raise
-    sync_folder(path.parent)
+        write(descriptor, content)
+        sync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def opened(path: Path) -> BinaryIO:

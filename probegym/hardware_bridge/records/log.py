@@ -43,8 +43,8 @@ class Recorder:
             with tempfile.TemporaryDirectory(dir=parent, prefix=f".{run}-") as scratch:
                 folder = Path(scratch) / run
                 folder.mkdir()
-                files.replace(folder / layout.MANIFEST, text.encode())
-                os.close(files.create(folder / layout.part_name(0)))
+                files.place(folder / layout.MANIFEST, text.encode())
+                files.place(folder / layout.part_name(0), b"")
                 os.rename(folder, parent / run)
             files.sync_folder(parent)
         except OSError as error:

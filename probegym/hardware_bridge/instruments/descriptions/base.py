@@ -18,7 +18,7 @@ SAFE_STEPS: dict[str, tuple[str, ...]] = {
 }
 """Kind of instrument -> what brings it to its safe state, in order."""
 
-REGION = 1e-6  # m, side of the squares of the sample for which dose is counted; larger where a command reaches further than its position says
+REGION = 1e-6  # m, side of the squares of the sample for which dose is counted
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,8 @@ def stem(world: StemTwin) -> Description:
     return Description(_stem("STEM twin", verbs), {"aberrations": np.zeros((1, controls))})
 
 
-def _stem(name: str, verbs: dict[str, Capability], region: float = REGION) -> Descriptor:
-    return Descriptor(name=name, kind="stem", capabilities=verbs, safe=SAFE_STEPS["stem"], region=region)
+def _stem(name: str, verbs: dict[str, Capability]) -> Descriptor:
+    return Descriptor(name=name, kind="stem", capabilities=verbs, safe=SAFE_STEPS["stem"], region=REGION)
 
 
 def _image(c: StemConfig) -> Capability:
@@ -59,6 +59,7 @@ def _ronchigram(c: StemConfig, optics: RonchigramOptics) -> Capability:
         ranges={"exposure_time": span(limits.EXPOSURE), "defocus": span(limits.DEFOCUS), "film_shift": span(limits.FILM_SHIFT)},
         counts={"shape": (optics.pixels, optics.pixels)}, readings={"ronchigram": limits.COUNTS},
         overhead=c.frame_overhead, dose_rate=flux(optics.beam_current, float(focused)),
+        reach=2 * limits.DEFOCUS[1] * optics.semiangle_cutoff,  # the excursion, and as much defocus before it
     )  # fmt: skip
 
 
@@ -75,7 +76,7 @@ def graphene(world: GrapheneTwin) -> Description:
     park = Capability(
         effect=Effect.changes,  # it is what knocks atoms from their places
         ranges={"position": around(c.field / 2), "dwell_time": span((0.0, twin.LONGEST_DWELL))},
-        overhead=c.dwell_overhead, dose_rate=flux(current, twin.CELL_AREA),
+        overhead=c.dwell_overhead, dose_rate=flux(current, twin.CELL_AREA), reach=graphene_config.LIMITS["offset"][1],
     )  # fmt: skip
     return Description(_stem("graphene twin", {"LocateAtoms": locate, "PlaceProbe": park}), {})
 
@@ -83,6 +84,7 @@ def graphene(world: GrapheneTwin) -> Description:
 def lattice(world: IsingTwin) -> Description:
     """A holder that anneals a lattice, and images that tell its atoms apart."""
     c, (coldest, hottest) = world.config, world.config.temperatures
+    side = c.rows * c.spacing
     set_conditions = Capability(
         # Annealing undoes itself only on average: the arrangement of atoms that the sample had is gone, and nothing tells
         # beforehand below which temperature it would have stayed. So every change of conditions counts as irreversible.
@@ -94,14 +96,15 @@ def lattice(world: IsingTwin) -> Description:
         },
         reads_back={"temperature": "temperature", "field": "field"},
         overhead=(hottest - coldest) / min(c.heating, c.cooling) + c.settle,
+        reach=side,
     )
     edge = 0.5 - 1e-9  # of an atom: halves are rounded to even
     classify = Capability(
         effect=Effect.reads,
         ranges={"centre": span((-edge * c.spacing, (c.rows - 1 + edge) * c.spacing)), "dwell_time": span((limits.LEAST_TIME, ising.LONGEST))},
         counts={"shape": (1, c.rows)}, names={"detector": (c.classifier.name,)}, readings={"labels": (-1, 1)},
-        overhead=c.overhead, dose_rate=c.classifier.dose_rate,
+        may_repeat=("labels",),  # a quenched lattice stays as it is, and a good classifier does not err
+        overhead=c.overhead, dose_rate=c.classifier.dose_rate, reach=side / 2,
     )  # fmt: skip
     verbs = {"SetConditions": set_conditions, "ClassifyAtoms": classify}
-    # A command tells the middle of its region alone: a square of the whole lattice is charged whatever the region.
-    return Description(_stem("hot-stage twin", verbs, max(REGION, c.rows * c.spacing)), {"temperature": np.array([coldest]), "field": np.zeros(1)})
+    return Description(_stem("hot-stage twin", verbs), {"temperature": np.array([coldest]), "field": np.zeros(1)})

@@ -7,10 +7,12 @@ from typing import Literal
 import numpy as np
 
 from probegym.hardware_bridge.capabilities import Capability, Descriptor, Effect, Range
+from probegym.hardware_bridge.commands import InspectLevels
 from probegym.hardware_bridge.instruments.descriptions import limits
 from probegym.hardware_bridge.instruments.descriptions.base import REGION, SAFE_STEPS, Description, highest, span
 from probegym.hardware_bridge.twins.flakes import LIMITS, FlakesTwin
 from probegym.hardware_bridge.twins.spectra import ROUNDING, SAME_VIEW, SpectraTwin
+from probegym.hardware_bridge.twins.spectra_sources import Recorded
 from probegym.physics.flakes import FLAKES
 
 UNICODE = 0x10FFFF  # the last code point
@@ -31,11 +33,13 @@ def spectra(world: SpectraTwin) -> Description:
             "dwell_time": span(limits.DWELL), "defocus": span((0.0, 0.0)),
         },
         counts={"shape": (min(rows, columns), max(rows, columns))}, names={"detector": (source.image_detector,)}, dose_rate=dose_rate,
+        may_repeat=() if highest(c.image_noise, 100.0) > 0 else (source.image_detector,),
     )  # fmt: skip
     spectrum = Capability(
         effect=Effect.reads,
         ranges={"position": span(((0.0, 0.0), ((columns - 1 + inside) * pixel, (rows - 1 + inside) * pixel))), "exposure_time": span(limits.EXPOSURE)},
         names={"detector": (source.spectrum_detector,)}, readings={"axis": (float(source.axis.min()), float(source.axis.max()))},
+        may_repeat=("axis", "spectrum") if isinstance(source, Recorded) else ("axis",),  # what was recorded has no new noise
         overhead=c.overhead + float(np.hypot(columns, rows)) * pixel / c.speed, dose_rate=dose_rate,  # from corner to corner
     )  # fmt: skip
     kind: Literal["afm", "stem"] = "afm" if source.kind == "loop" else "stem"
@@ -55,7 +59,7 @@ def laboratory(world: FlakesTwin) -> Description:
     seconds = np.where(np.eye(len(levels), dtype=bool), moves * pace, transfer * (unloads[:, None] + loads)) + each * pace
     longest, above = float(seconds.max()), (0.0, LARGEST)
     inspect = Capability(
-        effect=Effect.reads, may_lack=("correlations",),
+        effect=Effect.reads, may_lack=("correlations",), may_repeat=tuple(InspectLevels().returns()),
         readings={
             "names": (0, UNICODE), "labels": (0, FLAKES), "view": (c.view, c.view), "seconds": (0.0, longest * (1 + 1e-9)), "correlations": (-1, 1),
             **dict.fromkeys(("psf", "side", "noise", "scatter", "dose"), above),

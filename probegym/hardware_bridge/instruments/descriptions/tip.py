@@ -6,7 +6,7 @@ import numpy as np
 
 from probegym.hardware_bridge.capabilities import Capability, Descriptor, Effect, Range
 from probegym.hardware_bridge.instruments.descriptions import limits
-from probegym.hardware_bridge.instruments.descriptions.base import SAFE_STEPS, Description, around, span
+from probegym.hardware_bridge.instruments.descriptions.base import REGION, SAFE_STEPS, Description, around, span
 from probegym.hardware_bridge.twins import adatoms as adatom_twin
 from probegym.hardware_bridge.twins import afm as afm_twin
 from probegym.hardware_bridge.twins import stm as stm_twin
@@ -26,15 +26,15 @@ def stm(world: StmTwin) -> Description:
             effect=Effect.reads, ranges=image, counts={"shape": (1, WIDEST)}, readings={"verdict": (0, 1)}, overhead=c.approach_time,
         ),
         "PulseBias": Capability(
-            effect=Effect.changes, overhead=c.approach_time,
+            effect=Effect.changes, overhead=c.approach_time, reach=max(c.pulses.spoil_radius),
             ranges={"position": here, "bias": around(c.pulses.strength[-1]), "duration": span(limits.PULSE)},
         ),
         "DipTip": Capability(
-            effect=Effect.changes, overhead=c.approach_time,
+            effect=Effect.changes, overhead=c.approach_time, reach=max(c.dips.spoil_radius),
             ranges={"position": here, "depth": span((limits.LEAST_LENGTH, c.dips.strength[-1])), "bias": span(limits.BIAS), "duration": span(limits.PULSE)},
         ),
     }  # fmt: skip
-    return Description(Descriptor(name="STM twin", kind="stm", capabilities=verbs, safe=SAFE_STEPS["stm"]), {})
+    return Description(Descriptor(name="STM twin", kind="stm", capabilities=verbs, safe=SAFE_STEPS["stm"], region=REGION), {})
 
 
 def adatoms(world: AdatomTwin) -> Description:
@@ -51,7 +51,7 @@ def adatoms(world: AdatomTwin) -> Description:
         ),
         "DragTip": Capability(effect=Effect.changes, ranges=drag, counts={"samples": (1, MOST_SAMPLES)}, overhead=c.approach_time),
     }  # fmt: skip
-    return Description(Descriptor(name="adatom twin", kind="stm", capabilities=verbs, safe=SAFE_STEPS["stm"]), {})
+    return Description(Descriptor(name="adatom twin", kind="stm", capabilities=verbs, safe=SAFE_STEPS["stm"], region=REGION), {})
 
 
 def afm(world: AfmTwin) -> Description:
@@ -69,5 +69,5 @@ def afm(world: AfmTwin) -> Description:
             counts={"samples": afm_twin.SAMPLES},
         ),
     }  # fmt: skip
-    descriptor = Descriptor(name="AFM twin", kind="afm", capabilities=verbs, safe=SAFE_STEPS["afm"])
+    descriptor = Descriptor(name="AFM twin", kind="afm", capabilities=verbs, safe=SAFE_STEPS["afm"], region=REGION)
     return Description(descriptor, {name: np.zeros(1) for name in names.values()})

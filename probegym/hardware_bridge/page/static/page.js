@@ -79,7 +79,7 @@ async function abort() {
   const slow = setTimeout(() => say(`ABORT NOT CONFIRMED YET. ${advice}`), 1000 * SLOW_ABORT_SECONDS);
   const trouble = await post("abort");
   clearTimeout(slow);
-  say(trouble ? `ABORT NOT CONFIRMED: ${trouble}. ${advice}` : "The guard has taken the abort.", !trouble);
+  say(trouble ? `ABORT NOT CONFIRMED: ${trouble}. ${advice}` : "The guard has carried out the abort.", !trouble);
 }
 
 function buttons(names) { for (const [id, run] of Object.entries(names)) $(id).addEventListener("click", run); }
@@ -139,6 +139,9 @@ function paintBanner(status, now, live) {
   setText($("sign"), live ? SIGNS[state] || "" : "⚠");
   setText($("state"), live ? state.toUpperCase() : WORDS[now]);
   setText($("why"), live ? status.why : reasons[now]);
+  const safe = live && (state === "fault" || state === "disarmed") ? status.safe : null;
+  setText($("safe"), safe === null ? "" : safe ? "The safe state is read back." : "THE SAFE STATE IS NOT CONFIRMED. See to the instrument.");
+  $("safe").classList.toggle("no", safe === false);
   document.title = `${$("state").textContent} · ${status ? status.instrument : "ProbeGym operator"}`;
 }
 
@@ -200,7 +203,7 @@ function paintArming(status) {
 
 function paintLease(status, open) {
   const whole = status.state === "asked" ? NONCE_SECONDS : LEASE_SECONDS, left = open || status.state === "asked" ? Math.max(0, status.lease - (performance.now() - heard) / 1000) : 0;
-  setText($("lease-left"), open ? `${duration(left)} left` : status.state === "asked" ? `${duration(left)} left to repeat the number` : "none");
+  setText($("lease-left"), open ? `${duration(left)} left` : status.state === "asked" ? `${duration(left)} to arm` : "none");
   bar($("lease-bar"), left / whole, left < 0.3 * whole, left < 0.1 * whole, $("lease-left").textContent);
 }
 
@@ -299,7 +302,7 @@ const draw = {
     const later = [];
     const made = held.views.map((shown, index) => {
       const box = element("div", "", "view");
-      box.append(element("h2", `${shown.verb} · command ${shown.number}`));
+      box.append(element("h2", `${index ? "Before" : "Last readings"}: ${shown.verb}, command ${shown.number}`));
       for (const view of shown.views) {
         if (view.kind === "image") box.append(image(view, index === 0, shown.scale));
         else if (view.kind === "curves") { const [figure, drawIt] = curvesOf(view); box.append(figure); later.push(drawIt); }
@@ -328,7 +331,7 @@ const draw = {
     }));
   },
 
-  limits() { setLines($("limits-lines"), held.limits); },
+  limits() { $("limits").hidden = !held.limits.length; setLines($("limits-lines"), held.limits); },
 };
 
 function trace(canvas, words, curves, what, valueOf) {

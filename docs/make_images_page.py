@@ -1,0 +1,72 @@
+"""Takes the pictures of the operator page's documentation: ``python docs/make_images_page.py`` from the repository root, about a minute; needs Chromium."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+from probegym.agents.bundle import find
+from probegym.hardware_bridge.deployment.run import Deployment, Mode, Orders, described
+from probegym.hardware_bridge.page import start_page
+
+FOLDER = Path(__file__).parent / "images"
+SIZE = {"width": 1600, "height": 1000}
+AGREED = 2  # actions that are agreed to, one by one
+
+
+def until(true: Callable[[], object], seconds: float = 60.0) -> None:
+    """Wait until something is so."""
+    end = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > end:
+            raise TimeoutError("the page did not come to show it")
+        time.sleep(0.02)
+
+
+def pictures(orders: Orders, tab: Page, deployment: Deployment) -> None:
+    """Arming, a request for agreement, the run, and an abort."""
+    until(lambda: tab.is_visible("#ask"))
+    tab.click("#ask")
+    until(lambda: tab.is_visible("#nonce"))
+    tab.screenshot(path=FOLDER / "operator_page_arming.png")
+    tab.fill("#nonce-typed", tab.inner_text("#nonce"))
+    tab.click("#arm")
+    until(lambda: tab.inner_text("#state") == "RUNNING")
+    threading.Thread(target=lambda: list(deployment.play()), daemon=True).start()
+    for number in range(AGREED):
+        until(lambda: tab.is_enabled("#agree"))
+        if number == AGREED - 1:
+            tab.screenshot(path=FOLDER / "operator_page_agreement.png")
+        tab.click("#agree")
+        until(lambda: not tab.is_visible("#approval"))
+    until(lambda: "action 6" in tab.inner_text("#action-last"))
+    tab.screenshot(path=FOLDER / "operator_page.png")
+    tab.keyboard.press("Escape")
+    until(lambda: tab.inner_text("#state") == "FAULT")
+    tab.screenshot(path=FOLDER / "operator_page_abort.png")
+
+
+def main() -> None:
+    """Deploy the shipped policy on its twin and look at it."""
+    with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
+        orders = Orders("probegym/StemTuning-v0", "haadf-id", find("stem-tuning-haadf"), Mode.supervised, Path(scratch) / "runs", Path(scratch) / "sample",
+                        pace=1.0, seconds=600.0, changes=0, dose=2e6, changes_each=0, approvals=AGREED)  # fmt: skip
+        with Deployment(orders) as deployment:
+            assert deployment.guard
+            told = {"request": deployment.request(), "descriptor": described(orders).model_dump(mode="json"), "mode": str(orders.mode)}
+            with start_page(deployment.guard.reached["operator"], **told) as page:
+                browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
+                tab = browser.new_page(viewport=SIZE)
+                tab.goto(page.url_with_code)
+                pictures(orders, tab, deployment)
+                browser.close()
+
+
+if __name__ == "__main__":
+    main()

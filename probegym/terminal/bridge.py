@@ -1,0 +1,137 @@
+"""Commands of the bridge: deploy a policy, look at records, write and convert policies."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from probegym.envs import environment_type
+from probegym.errors import ProbeGymError
+from probegym.terminal.options import MAXIMUM_SEED, ScenarioOption, environment
+
+record_app = typer.Typer(help="Verify, export and compare the records of runs.", no_args_is_help=True)
+Folder = Annotated[Path, typer.Argument(metavar="RECORD", help="Folder of a record.")]
+
+
+class Trust(StrEnum):
+    """How much ``deploy`` trusts a policy with."""
+
+    replay = "replay"
+    twin = "twin"
+    shadow = "shadow"
+    supervised = "supervised"
+    autonomous = "autonomous"
+
+
+def deploy(
+    policy: Annotated[str, typer.Option("--policy", help="Shipped policy by name, or a policy folder.")],
+    env: Annotated[str, typer.Option("--env", help="Environment.")],
+    instrument: Annotated[str, typer.Option("--instrument", help="twin: the scenario's own twin in a process of its own.")] = "twin",
+    mode: Annotated[Trust, typer.Option("--mode", help="How much the policy is trusted with.")] = Trust.twin,
+    scenario: ScenarioOption = "id",
+    episodes: Annotated[int, typer.Option("--episodes", min=1, max=10**6, help="Number of episodes.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=MAXIMUM_SEED, help="First seed.")] = 10_000_000,
+    deadline: Annotated[float, typer.Option("--deadline", min=0.001, max=60, help="Seconds for each decision of the policy.")] = 0.25,
+    pace: Annotated[float, typer.Option("--pace", min=0, max=1e6, help="Simulated seconds a second of a twin; 0: as fast as it can.")] = 0.0,
+    seconds: Annotated[float, typer.Option("--seconds", min=1, max=1e7, help="Instrument time that the run may take.")] = 3600.0,
+    changes: Annotated[int, typer.Option("--changes", min=0, max=10**6, help="Irreversible commands that the run may give.")] = 1000,
+    dose: Annotated[float, typer.Option("--dose", min=0, max=1e15, help="Electrons per square Angstrom that each region of a new sample may take.")] = 1e9,
+    approvals: Annotated[int | None, typer.Option("--approvals", min=0, help="First actions that an operator must agree to; all by default.")] = None,
+    sample: Annotated[Path | None, typer.Option("--sample", help="The sample's account; a new sample in --out by default.")] = None,
+    record: Annotated[Path | None, typer.Option("--record", help="Record to replay, with --mode replay.")] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the records.")] = Path("runs/deploy"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and start nothing.")] = False,
+) -> None:
+    """Run a policy on an instrument, behind the guard.
+
+    replay: answers come from a record. twin: a simulated instrument, armed by itself. shadow: live data, no way to write.
+    supervised: an operator agrees to actions. autonomous: alone, within the lease.
+    """
+    from probegym.agents.bundle import find
+    from probegym.hardware_bridge.deployment.run import EVERY_ACTION, Mode, Orders
+    from probegym.terminal import deploy as deployment
+
+    if instrument != "twin":
+        raise ProbeGymError(f"there is no driver {instrument!r} yet: use twin")
+    account = sample or out / f"sample-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.account"
+    orders = Orders(environment(env), scenario, find(policy), Mode(mode), out, account, episodes, seed, deadline, pace, seconds, changes, dose,
+                    approvals=EVERY_ACTION if approvals is None else approvals, record=record)  # fmt: skip
+    if dry_run:
+        deployment.plan(orders, Console())
+        return
+    raise typer.Exit(deployment.deploy(orders, Console()))
+
+
+def export(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Shipped policy by name, a policy folder, or the folder of a training.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the policy.")],
+) -> None:
+    """Write a verified policy (ONNX and JSON) to a folder.
+
+    From a shipped policy, a policy folder, or the last checkpoint of a training.
+    """
+    from probegym.terminal.export import export as write
+
+    write(source, out, Console())
+
+
+def convert(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.zip", help="Model saved by Stable-Baselines3, PPO or SAC.")],
+    env: Annotated[str, typer.Option("--env", help="Environment that it was trained on.")],
+    scenario: ScenarioOption,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the policy.")],
+    trust: Annotated[bool, typer.Option("--trust", help="Run the code that the file may hold: it is a pickle.")] = False,
+) -> None:
+    """Make a policy of a Stable-Baselines3 model: the only command that unpickles.
+
+    A pickle runs what its author put into it. Without --trust nothing is read.
+    """
+    from probegym.terminal.convert import convert as write
+
+    write(model, trust, environment(env), scenario, out, Console())
+
+
+@record_app.command("verify")
+def verify(folder: Folder) -> None:
+    """Check every event and frame of a record; exit code 1 when something is damaged."""
+    from probegym.hardware_bridge.records.read import Record
+
+    report = Record(folder).verify()
+    Console(soft_wrap=True).print(str(report), highlight=False, markup=False)
+    raise typer.Exit(0 if report.sound else 1)
+
+
+@record_app.command("export")
+def export_record(
+    folder: Folder,
+    to: Annotated[str, typer.Option("--to", help="hspy, nxs or minari.")],
+    out: Annotated[Path | None, typer.Option("--out", help="File or folder; beside the record by default.")] = None,
+) -> None:
+    """Write a record as HyperSpy (.hspy), NXdata (.nxs) or a Minari data set."""
+    from probegym.hardware_bridge.records.export import export as write
+
+    typer.echo(write(folder, to, out))
+
+
+@record_app.command("compare")
+def compare(folder: Folder) -> None:
+    """Give the commands of a record to its own twin again, one by one, and list every difference; exit code 1 when there is one."""
+    from probegym import scenarios
+    from probegym.hardware_bridge.instruments import host
+    from probegym.hardware_bridge.records.read import Record
+    from probegym.hardware_bridge.records.replay import compare as differences
+
+    about = next((event.payload for event in Record(folder) if event.kind == "begin"), {})
+    if not {"environment", "scenario"} <= set(about):
+        raise ProbeGymError(f"record {folder} does not say of which environment and scenario it is: compare it in Python")
+    task = environment_type(about["environment"]).task_type
+    found = differences(folder, host.build(task.twin, scenarios.load(task.family, about["scenario"]).world, 0))
+    for difference in found:
+        typer.echo(difference)
+    typer.echo(f"{len(found)} differences")
+    raise typer.Exit(1 if found else 0)

@@ -1,0 +1,26 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import typer
+
+import probegym
+from probegym.errors import ProbeGymError
+
+MAXIMUM_SEED = 2**31 - 1
+
+Env = Annotated[str, typer.Argument(metavar="ENV", help="Environment, for example StemTuning.")]
+ScenarioOption = Annotated[str, typer.Option("--scenario", help="Scenario by name, or FILE.yaml:NAME.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=MAXIMUM_SEED, help="Seed of everything random.")]
+
+
+def environment(name: str) -> str:
+    """The id for ``StemTuning``, ``StemTuning-v0`` or ``probegym/StemTuning-v0``; raises ProbeGymError."""
+    short = {key.split("/")[1].rsplit("-v", 1)[0].lower(): key for key in probegym.ENVIRONMENTS}
+    wanted = re.sub(r"-v0$", "", name.removeprefix("probegym/")).lower()
+    if wanted not in short:
+        raise ProbeGymError(f"unknown environment {name!r}: use one of {', '.join(key.split('/')[1] for key in probegym.ENVIRONMENTS)}")
+    return short[wanted]

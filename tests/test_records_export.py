@@ -1,0 +1,326 @@
+"""A record in the formats of others. The packages that read them are used where they are installed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import gymnasium as gym
+import h5py
+import numpy as np
+import pytest
+
+from probegym.envs.stem_tuning import StemTuning
+from probegym.errors import ProbeGymError
+from probegym.hardware_bridge.commands import AcquireImage, AcquireSpectrum, PlaceProbe, Readings
+from probegym.hardware_bridge.records import Record, Recorder, RecordError
+from probegym.hardware_bridge.records.export import export, main, to_hspy, to_minari, to_nxdata
+from probegym.hardware_bridge.records.replay import RecordingWorld
+from probegym.hardware_bridge.records.steps import episodes, space_to_json
+from probegym.hardware_bridge.twins.stem import StemTwin
+from probegym.scenarios import load
+from tests.environments import undeclared
+from tests.helpers import ROOT
+
+STEPS, HERE = 3, np.ones(1, bool)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """(record of two episodes of StemTuning, what the agent saw: lists of observations, actions, rewards by episode)."""
+    recorder = Recorder(tmp_path_factory.mktemp("runs"), {"environment": "probegym/StemTuning-v0", "scenario": "both"}, inline=1024)
+    world = RecordingWorld(StemTwin(load("stem_tuning", "both").world, 1), recorder)
+    env = StemTuning("both", world=world)
+    world.about = {"seed": 5, "spaces": {"observation": space_to_json(env.observation_space), "action": space_to_json(env.action_space)}}
+    seen = []
+    for seed in (5, 6):
+        observation, _ = env.reset(seed=seed)
+        recorder.append("observation", {}, observation)
+        seen.append(([observation], [], []))
+        for action in undeclared(np.random.default_rng(seed).uniform(-1, 1, (STEPS, 8)).astype(np.float32)):
+            recorder.append("action", {}, {"action": action})
+            observation, reward, terminated, truncated, _ = env.step(action)
+            recorder.append("observation", {}, observation)
+            recorder.append("reward", {"reward": float(reward), "terminated": bool(terminated), "truncated": bool(truncated)})
+            for column, value in zip(seen[-1], (observation, action, reward), strict=True):
+                column.append(value)
+        recorder.append("end", {"reason": "enough steps"})
+    recorder.close()
+    return Record(recorder.folder), seen
+
+
+# ---- images and spectra ----
+
+
+class Lamp:
+    lanes, count = 1, 0
+
+    def begin(self, keys, where):
+        pass
+
+    def truth(self):
+        return None
+
+    def execute(self, command, where):
+        self.count += 1
+        values = {"image": np.full((1, 4, 6), self.count, np.float32)}
+        if isinstance(command, AcquireSpectrum):
+            values = {"spectrum": np.full((1, 5), float(self.count)), "axis": np.array([[2.0, 2.5, 3.0, 3.5, 4.0]]), "gain": np.array([7.0])}
+        if isinstance(command, PlaceProbe):
+            values = {"valid": np.array([True]), "vectors": np.zeros((1, 2, 3, 2))}
+        return Readings(values, *(np.full(1, cost * self.count) for cost in (0.5, 10.0, 0.0, 1.0)))
+
+
+@pytest.fixture(scope="module")
+def lamp(tmp_path_factory) -> Record:
+    with Recorder(tmp_path_factory.mktemp("lamp"), {"sample": "Si"}) as recorder:
+        world = RecordingWorld(Lamp(), recorder)
+        for width in (3e-9, 3e-9, 6e-9):
+            world.execute(AcquireImage("haadf", (4, 6), width, 1e-6, np.zeros(1)), HERE)
+            world.execute(AcquireSpectrum("eels", np.zeros((1, 2)), 0.1), HERE)
+        world.execute(PlaceProbe(np.zeros((1, 2)), np.ones(1)), HERE)
+    return Record(recorder.folder)
+
+
+def axes(group) -> list[tuple]:
+    found = [group[f"axis-{i}"].attrs for i in range(group["data"].ndim)]
+    return [(a["name"], a["size"], round(float(a["scale"]), 12), float(a["offset"]), a["units"], bool(a["navigate"])) for a in found]
+
+
+def test_hyperspy_gets_every_reading_with_calibrated_axes(lamp, tmp_path):
+    with h5py.File(to_hspy(lamp, tmp_path / "x.hspy")) as file:
+        assert file.attrs["file_format"] == "HyperSpy"
+        signals = file["Experiments"]
+        assert set(signals) == {"AcquireImage.image", "AcquireImage.image 2", "AcquireSpectrum.spectrum", "AcquireSpectrum.axis",
+                                "AcquireSpectrum.gain", "PlaceProbe.valid", "PlaceProbe.vectors"}  # fmt: skip
+        image, other, spectrum = (signals[name] for name in ("AcquireImage.image", "AcquireImage.image 2", "AcquireSpectrum.spectrum"))
+        assert image["data"].dtype == np.float32 and np.array_equal(image["data"][:, 0, 0], [1, 3]) and image["data"].shape == (2, 4, 6)
+        assert axes(image) == [("command", 2, 1, 0, "", True), ("y", 4, 0.5e-9, 0, "m", False), ("x", 6, 0.5e-9, 0, "m", False)]
+        assert axes(other)[2] == ("x", 6, 1e-9, 0, "m", False) and other["data"].shape == (1, 4, 6)
+        assert axes(spectrum) == [("command", 3, 1, 0, "", True), ("axis", 5, 0.5, 2.0, "", False)]
+        assert image["metadata/General"].attrs["title"] == "AcquireImage.image"
+        assert json.loads(image["original_metadata"].attrs["manifest"]) == {"sample": "Si"}
+
+
+def test_hyperspy_loads_it(lamp, tmp_path):
+    hs = pytest.importorskip("hyperspy.api")
+    signals = {s.metadata.General.title: s for s in hs.load(to_hspy(lamp, tmp_path / "x.hspy"))}
+    image, spectrum = signals["AcquireImage.image"], signals["AcquireSpectrum.spectrum"]
+    assert type(image).__name__ == "Signal2D" and [a.scale for a in image.axes_manager.signal_axes] == [0.5e-9] * 2
+    assert type(spectrum).__name__ == "Signal1D" and np.allclose(spectrum.axes_manager.signal_axes[0].axis, np.linspace(2, 4, 5))
+    assert len(signals) == 7
+
+
+def test_nxdata_says_which_axis_is_which(lamp, tmp_path):
+    with h5py.File(to_nxdata(lamp, tmp_path / "x.nxs")) as file:
+        entry = file[file.attrs["default"]]
+        assert entry.attrs["NX_class"] == "NXentry" and entry["title"][()].decode() == lamp.run and json.loads(entry["manifest"][()]) == {"sample": "Si"}
+        default = entry[entry.attrs["default"]]
+        assert default.name.endswith("AcquireImage.image")
+        for group in (g for g in entry.values() if isinstance(g, h5py.Group)):
+            names, data = list(group.attrs["axes"]), group[group.attrs["signal"]]
+            assert group.attrs["NX_class"] == "NXdata" and [len(group[name]) for name in names] == list(data.shape)
+        assert np.allclose(default["x"], 0.5e-9 * np.arange(6)) and default["x"].attrs["units"] == "m"
+        assert list(default["event"]) == [0, 4] and list(default["dose"]) == [10.0, 30.0] and default.attrs["dose_indices"] == 0
+        assert default["dose"].attrs["units"] == "1/angstrom^2" and default["elapsed"][0] >= 0 and list(np.diff(default["time"])) == [1.0]
+        assert np.allclose(entry["AcquireSpectrum.spectrum/axis"], [2, 2.5, 3, 3.5, 4])
+
+
+def test_images_of_a_run_are_those_that_were_recorded(run, tmp_path):
+    record, _ = run
+    with h5py.File(to_hspy(record, tmp_path / "x.hspy")) as file:
+        found = file["Experiments/AcquireImage.haadf/data"][:]
+    results = [record.arrays(event)["haadf"][0] for event in record if event.kind == "result" and "haadf" in {f.name for f in event.frames}]
+    assert len(results) == 2 * (STEPS + 1) and np.array_equal(found, results)
+
+
+# ---- episodes ----
+
+
+def test_episodes_are_taken_apart(run):
+    record, seen = run
+    found = list(episodes(record))
+    assert [len(e.rewards) for e in found] == [STEPS, STEPS] and not found[0].whole
+    for episode, (observations, actions, _) in zip(found, seen, strict=True):
+        for event, observation in zip(episode.observations, observations, strict=True):
+            assert all(np.array_equal(array, observation[name]) for name, array in record.arrays(event).items())
+        assert np.array_equal([record.arrays(event)["action"] for event in episode.actions], actions)
+
+
+def test_minari_gets_the_episodes(run, tmp_path):
+    record, seen = run
+    folder = to_minari(record, tmp_path / "set", "probegym/tuning-v0")
+    metadata = json.loads((folder / "data" / "metadata.json").read_text())
+    assert (metadata["total_episodes"], metadata["total_steps"], metadata["dataset_id"]) == (2, 2 * STEPS, "probegym/tuning-v0")
+    with h5py.File(folder / "data" / "main_data.hdf5") as file:
+        assert list(file) == ["episode_0", "episode_1"]
+        for group, (observations, actions, rewards) in zip(file.values(), seen, strict=True):
+            assert group.attrs["total_steps"] == STEPS and group.attrs["seed"] == 5
+            for name in observations[0]:
+                assert np.array_equal(group["observations"][name], [o[name] for o in observations]) and group["observations"][name].dtype == observations[0][name].dtype
+            assert np.array_equal(group["actions"], actions) and np.array_equal(group["rewards"], rewards)
+            assert not group["terminations"][:].any() and list(group["truncations"]) == [False] * (STEPS - 1) + [True]
+
+
+def test_minari_loads_it(run, tmp_path, monkeypatch):
+    minari = pytest.importorskip("minari")
+    record, seen = run
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    to_minari(record, tmp_path / "probegym" / "tuning-v0", "probegym/tuning-v0")
+    data = minari.load_dataset("probegym/tuning-v0")
+    env = StemTuning("both")
+    assert data.observation_space == env.observation_space and data.action_space == env.action_space and data.total_steps == 2 * STEPS
+    for episode, (observations, actions, rewards) in zip(data.iterate_episodes(), seen, strict=True):
+        assert np.array_equal(episode.actions, actions) and np.array_equal(episode.rewards, rewards)
+        assert np.array_equal(episode.observations["haadf"], [o["haadf"] for o in observations])
+
+
+def steps(tmp_path, *kinds: str, begin: dict | None = None, **arrays) -> Record:
+    shown = {"observation": {"observation": np.zeros(3)}, "action": {"action": np.array(2)}, "reward": None, "end": None} | arrays
+    with Recorder(tmp_path, {}) as recorder:
+        recorder.append("begin", begin or {})
+        for kind in kinds:
+            recorder.append(kind, {"reward": 1.5, "terminated": False, "truncated": False} if kind == "reward" else {}, shown[kind])
+    return Record(recorder.folder)
+
+
+WHOLE = ("observation", "action", "observation", "reward")
+
+
+def test_a_step_that_was_cut_off_is_left_out(tmp_path):
+    for more in ((), ("action",), ("action", "observation")):
+        (episode,) = episodes(steps(tmp_path, *WHOLE, *more))
+        assert [len(column) for column in (episode.observations, episode.actions, episode.rewards)] == [2, 1, 1]
+    assert list(episodes(steps(tmp_path, "observation", "action"))) == []
+    with pytest.raises(RecordError, match="no whole step"):
+        to_minari(steps(tmp_path, "observation"), tmp_path / "set")
+    assert not (tmp_path / "set").exists()
+
+
+def test_an_action_that_was_refused_is_replaced(tmp_path):
+    (episode,) = episodes(steps(tmp_path, "observation", "action", "action", "observation", "reward"))
+    assert [event.seq for event in episode.actions] == [3]
+
+
+@pytest.mark.parametrize("kinds", [("action",), ("observation", "observation"), ("observation", "reward"), ("observation", "action", "reward"),
+                                   (*WHOLE, "observation"), (*WHOLE, "reward")])  # fmt: skip
+def test_events_out_of_order_are_refused(tmp_path, kinds):
+    with pytest.raises(RecordError, match="out of order"):
+        list(episodes(steps(tmp_path, *kinds)))
+
+
+def test_spaces_that_are_not_told_are_inferred(tmp_path):
+    folder = to_minari(steps(tmp_path, *WHOLE, "end"), tmp_path / "set")
+    metadata = json.loads((folder / "data" / "metadata.json").read_text())
+    space = json.loads(metadata["observation_space"])
+    assert space["type"] == "Box" and space["low"] == [-np.inf] * 3 and space["dtype"] == "float64"
+    assert json.loads(metadata["action_space"])["high"] == 2**63 - 1
+
+
+SPACE = {"type": "Box", "dtype": "float64", "shape": [3], "low": 0.0, "high": None}
+
+
+@pytest.mark.parametrize("action", [
+    {"type": "Discrete", "n": 5, "start": 0, "dtype": "float32"}, {"type": "Box", "shape": [2], "dtype": "int64", "low": 0, "high": 1}, {}, {"type": "Box"},
+    {"type": "Dict", "subspaces": 3}, {"type": "Dict", "subspaces": {"action": {"type": "Discrete", "n": 5, "start": 0, "dtype": "O"}}},
+    {"type": "Box", "shape": ["a"], "dtype": "int64", "low": 0, "high": 1}, {"type": "Box", "shape": [], "dtype": "int64", "low": "a", "high": 1},
+])  # fmt: skip
+def test_spaces_that_do_not_fit_are_refused(tmp_path, action):
+    record = steps(tmp_path, *WHOLE, begin={"spaces": {"observation": SPACE, "action": action}})
+    with pytest.raises(RecordError) as caught:
+        to_minari(record, tmp_path / "set")
+    assert "\n" not in str(caught.value) and not (tmp_path / "set").exists()
+
+
+def test_episodes_of_different_spaces_are_refused(tmp_path):
+    with Recorder(tmp_path, {}) as recorder:
+        for size in (3, 4):
+            recorder.append("begin", {})
+            recorder.append("observation", {}, {"observation": np.zeros(size)})
+            recorder.append("action", {}, {"action": np.array(2)})
+            recorder.append("observation", {}, {"observation": np.zeros(size)})
+            recorder.append("reward", {"reward": 0.0, "terminated": True, "truncated": False})
+    record = Record(recorder.folder)
+    assert [episode.whole for episode in episodes(record)] == [True, True]
+    with pytest.raises(RecordError, match="spaces differ"):
+        to_minari(record, tmp_path / "set")
+
+
+@pytest.mark.parametrize("payload", [{}, {"reward": float(1), "terminated": 1, "truncated": False}, {"reward": "1", "terminated": True, "truncated": False},
+                                     {"reward": True, "terminated": True, "truncated": False}])  # fmt: skip
+def test_a_reward_is_a_number_and_two_answers(tmp_path, payload):
+    with Recorder(tmp_path, {}) as recorder:
+        recorder.append("begin", {})
+        for kind, arrays in (("observation", {"observation": np.zeros(1)}), ("action", {"action": np.zeros(1)}), ("observation", {"observation": np.zeros(1)})):
+            recorder.append(kind, {}, arrays)
+        recorder.append("reward", payload)
+    with pytest.raises(RecordError, match="a reward needs"):
+        to_minari(Record(recorder.folder), tmp_path / "set")
+
+
+def test_every_registered_space_can_be_told(subject):
+    env = subject.bare()
+    for space in (env.observation_space, env.action_space):
+        told = space_to_json(space)
+        assert json.loads(json.dumps(told, allow_nan=False)) == told
+    with pytest.raises(RecordError, match="Text"):
+        space_to_json(gym.spaces.Text(3))
+
+
+# ---- files ----
+
+
+@pytest.mark.parametrize("to", ["hspy", "nxs", "minari"])
+def test_an_export_can_be_repeated_and_leaves_nothing_else(run, tmp_path, to):
+    record, _ = run
+    for _ in range(2):
+        path = export(record.folder, to, tmp_path / "deep" / "out")
+    assert list((tmp_path / "deep").iterdir()) == [path]
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@pytest.mark.parametrize("to", ["hspy", "nxs", "minari"])
+def test_a_damaged_record_leaves_no_export(run, tmp_path, to):
+    folder = shutil.copytree(run[0].folder, tmp_path / "copy")
+    path = folder / "seg-0000.bin"
+    damaged = bytearray(path.read_bytes())
+    for place in range(20, len(damaged), 50):
+        damaged[place] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(RecordError, match="damaged at event"):
+        export(folder, to, tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["copy"]
+
+
+def test_only_an_earlier_export_is_replaced(run, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "precious").write_text("data")
+    (tmp_path / "file").write_text("text")
+    for name in ("mine", "file"):
+        with pytest.raises(RecordError, match="no earlier export"):
+            to_minari(run[0], tmp_path / name)
+    for write in (to_hspy, to_nxdata):
+        with pytest.raises(RecordError, match="folder"):
+            write(run[0], tmp_path / "mine")
+    assert (tmp_path / "mine" / "precious").read_text() == "data"
+
+
+def test_the_command_line(lamp, tmp_path, capsys):
+    out = tmp_path / "x.hspy"
+    command = [sys.executable, "-m", "probegym.hardware_bridge.records.export", str(lamp.folder), "--to", "hspy", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0 and done.stdout.strip() == str(out) and out.exists(), done.stderr
+    assert main([str(tmp_path / "nothing"), "--to", "nxs"]) == 1 and capsys.readouterr().err.count("\n") == 1
+    with pytest.raises(ProbeGymError, match="hspy, nxs, minari"):
+        export(lamp.folder, "zspy")
+    copy = shutil.copytree(lamp.folder, tmp_path / "run-x")
+    assert export(copy, "nxs") == tmp_path / "run-x.nxs"
+
+
+def test_a_record_without_readings_is_refused(tmp_path):
+    for write in (to_hspy, to_nxdata):
+        with pytest.raises(RecordError, match="no readings"):
+            write(steps(tmp_path, *WHOLE), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
