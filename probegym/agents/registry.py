@@ -150,7 +150,7 @@ class Distillation:
 
 DISTILLATIONS: dict[str, Distillation] = {
     "afm_tuning": Distillation("probegym.agents.train_afm:tuner", 9600),
-    "beam_manipulation": Distillation("probegym.agents.train_beam:mover", 60),
+    "beam_manipulation": Distillation("probegym.agents.train_beam:mover", 120),
     "ising_inference": Distillation("probegym.agents.train_ising:annealer", 80),
     "level_selection": Distillation("probegym.agents.train_levels:chooser", 160),
     "spectrum_exploration": Distillation("probegym.agents.train_spectra:steerer", 800),

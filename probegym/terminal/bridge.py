@@ -87,9 +87,9 @@ def convert(
     out: Annotated[Path, typer.Option("--out", help="Folder of the policy.")],
     trust: Annotated[bool, typer.Option("--trust", help="Run the code that the file may hold: it is a pickle.")] = False,
 ) -> None:
-    """Make a policy of a Stable-Baselines3 model: the only command that unpickles.
+    """Make a policy of an SB3 model: unpickles, with --trust.
 
-    A pickle runs what its author put into it. Without --trust nothing is read.
+    A pickle runs what its author put into it; no other command reads one, and this one only with --trust.
     """
     from probegym.terminal.convert import convert as write
 
@@ -98,7 +98,10 @@ def convert(
 
 @record_app.command("verify")
 def verify(folder: Folder) -> None:
-    """Check every event and frame of a record; exit code 1 when something is damaged."""
+    """Check every event and frame of a record.
+
+    Exit code 1 when something is damaged.
+    """
     from probegym.hardware_bridge.records.read import Record
 
     report = Record(folder).verify()
@@ -112,7 +115,7 @@ def export_record(
     to: Annotated[str, typer.Option("--to", help="hspy, nxs or minari.")],
     out: Annotated[Path | None, typer.Option("--out", help="File or folder; beside the record by default.")] = None,
 ) -> None:
-    """Write a record as HyperSpy (.hspy), NXdata (.nxs) or a Minari data set."""
+    """Write a record for HyperSpy, NeXus or Minari."""
     from probegym.hardware_bridge.records.export import export as write
 
     typer.echo(write(folder, to, out))
@@ -120,7 +123,10 @@ def export_record(
 
 @record_app.command("compare")
 def compare(folder: Folder) -> None:
-    """Give the commands of a record to its own twin again, one by one, and list every difference; exit code 1 when there is one."""
+    """Give the commands to the twin again and compare.
+
+    Lists every reading that differs; exit code 1 when there is one.
+    """
     from probegym import scenarios
     from probegym.hardware_bridge.instruments import host
     from probegym.hardware_bridge.records.read import Record
