@@ -45,6 +45,7 @@ def deploy(
     sample: Annotated[Path | None, typer.Option("--sample", help="The sample's account; a new sample in --out by default.")] = None,
     record: Annotated[Path | None, typer.Option("--record", help="Record to replay, with --mode replay.")] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder of the records.")] = Path("runs/deploy"),
+    page: Annotated[bool, typer.Option("--page", help="Arm, agree and abort on the operator page, in a browser on this machine.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and start nothing.")] = False,
 ) -> None:
     """Run a policy on an instrument, behind the guard.
@@ -64,7 +65,7 @@ def deploy(
     if dry_run:
         deployment.plan(orders, Console())
         return
-    raise typer.Exit(deployment.deploy(orders, Console()))
+    raise typer.Exit(deployment.deploy(orders, page, Console()))
 
 
 def export(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -14,6 +15,8 @@ from probegym.errors import ProbeGymError
 from probegym.hardware_bridge import codec
 from probegym.hardware_bridge.commands import Command
 from probegym.hardware_bridge.deployment.run import Deployment, Mode, Orders, agreement, checked, described, opening
+
+POLL_SECONDS = 0.2
 
 
 def plan(orders: Orders, console: Console) -> None:
@@ -51,14 +54,36 @@ def shown(command: Command) -> str:
     return f"{told['verb']}({', '.join(parts)})"
 
 
-def deploy(orders: Orders, console: Console) -> int:
-    """Carry a deployment out; returns the exit code: 0 when every episode was played, 1 when it was stopped."""
-    with Deployment(orders) as run, _aborting(run, console):
-        if run.operator and orders.mode is not Mode.shadow:
-            _arm(run, console)
+def deploy(orders: Orders, page: bool, console: Console) -> int:
+    """Carry a deployment out; returns the exit code: 0 when every episode was played, 1 when it was stopped.
+
+    page: arming, agreement and abort are on the operator page, whose address is printed; else they are asked for here.
+    """
+    with ExitStack() as stack:
+        run = stack.enter_context(Deployment(orders))
+        stack.enter_context(_aborting(run, console))
         if run.record:
-            console.print(f"record {run.record}", highlight=False)
-        return _played(run, console)
+            console.print(f"record {run.record}", highlight=False, soft_wrap=True)
+        if page:
+            _page(run, console, stack)
+        elif run.operator and orders.mode is not Mode.shadow:
+            _arm(run, console)
+        return _played(run, console, asks=not page)
+
+
+def _page(run: Deployment, console: Console, stack: ExitStack) -> None:
+    from probegym.hardware_bridge.page import start_page
+
+    if run.guard is None or run.operator is None:
+        raise ProbeGymError("a replay has no guard and no operator page: leave --page out")
+    by_hand = run.orders.mode in (Mode.supervised, Mode.autonomous)
+    page = start_page(run.guard.reached["operator"], request=run.request() if by_hand else None, descriptor=run.descriptor, mode=str(run.orders.mode))
+    stack.callback(page.close)
+    console.print(f"operator page, once: {page.url_with_code}", highlight=False, soft_wrap=True)
+    if run.orders.mode is Mode.twin:
+        _arm(run, console)
+    while by_hand and run.operator.status()["state"] != "running":
+        time.sleep(POLL_SECONDS)
 
 
 def _arm(run: Deployment, console: Console) -> None:
@@ -94,10 +119,10 @@ def _aborting(run: Deployment, console: Console) -> Iterator[None]:
         raise
 
 
-def _played(run: Deployment, console: Console) -> int:
+def _played(run: Deployment, console: Console, asks: bool) -> int:
     successes, episodes = 0, 0
     for news in run.play():
-        if run.operator and run.orders.mode is Mode.supervised:
+        if asks and run.operator and run.orders.mode is Mode.supervised:
             _decisions(run, console)
         if "episode" in news:
             end = news["episode"]

@@ -100,7 +100,7 @@ class Deployment:
         self.operator: Operator | None = None
         self.played: tuple[subprocess.Popen[bytes], Channel] | None = None
         self.worker: tuple[subprocess.Popen[bytes], Channel] | None = None  # who works with the instrument that a shadow looks at
-        self.record = ""
+        self.record, self.descriptor = "", Json()
 
     def __enter__(self) -> Deployment:
         if self.orders.mode is not Mode.replay:
@@ -123,7 +123,7 @@ class Deployment:
         self.twin = host.start(task.twin, scenarios.load(task.family, o.scenario).world, pace=o.pace, judged=o.mode is Mode.twin)
         manifest = {"environment": o.env_id, "scenario": o.scenario, "policy": self.bundle.name, "sha256": self.bundle.digest, "mode": str(o.mode)}
         self.guard = guard.start(self.twin.reached, str(o.sample), str(o.runs), o.name, manifest)
-        self.operator, self.record = Operator(self.guard.operator), self.guard.record
+        self.operator, self.record, self.descriptor = Operator(self.guard.operator), self.guard.record, self.guard.descriptor
 
     def request(self) -> Json:
         """What arming asks the operator for."""

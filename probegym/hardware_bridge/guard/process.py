@@ -9,6 +9,7 @@ import queue
 import select
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -309,10 +310,11 @@ def _say(channel: Channel, header: Json, arrays: Arrays | None = None) -> bool:
 class GuardProcess:
     """A running guard. operator: the channel of the one who started it; ``reached``: port and secret for each role; record: its folder."""
 
-    process: Any
+    process: subprocess.Popen[bytes]
     operator: Channel
     reached: Json
     record: str
+    descriptor: Json
 
 
 def start(instrument: Json, sample: str, runs: str, name: str, manifest: Json) -> GuardProcess:
@@ -323,7 +325,7 @@ def start(instrument: Json, sample: str, runs: str, name: str, manifest: Json) -
     if "error" in answer:
         process.wait()
         raise ProbeGymError(str(answer["error"]))
-    return GuardProcess(process, channel, answer["reached"], answer["record"])
+    return GuardProcess(process, channel, answer["reached"], answer["record"], answer["descriptor"])
 
 
 def main() -> None:
@@ -341,7 +343,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     reached = {role: {"port": listener.port, "secret": listener.secret} for role, listener in guard.listeners.items()}
-    _say(parent, {"reached": reached, "record": str(guard.recorder.folder)})
+    _say(parent, {"reached": reached, "record": str(guard.recorder.folder), "descriptor": guard.instrument.descriptor.model_dump(mode="json")})
     guard.run()
 
 
