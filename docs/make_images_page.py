@@ -17,7 +17,7 @@ from probegym.hardware_bridge.page import start_page
 
 FOLDER = Path(__file__).parent / "images"
 SIZE = {"width": 1600, "height": 1000}
-AGREED = 2  # actions that are agreed to, one by one
+AGREED, SHOWN = 2, 14  # actions that are agreed to, one by one, and at which the run is shown
 
 
 def until(true: Callable[[], object], seconds: float = 60.0) -> None:
@@ -45,7 +45,7 @@ def pictures(orders: Orders, tab: Page, deployment: Deployment) -> None:
             tab.screenshot(path=FOLDER / "operator_page_agreement.png")
         tab.click("#agree")
         until(lambda: not tab.is_visible("#approval"))
-    until(lambda: "action 6" in tab.inner_text("#action-last"))
+    until(lambda: tab.inner_text("#action-last").startswith(f"action {SHOWN}"))
     tab.screenshot(path=FOLDER / "operator_page.png")
     tab.keyboard.press("Escape")
     until(lambda: tab.inner_text("#state") == "FAULT")
@@ -56,7 +56,7 @@ def main() -> None:
     """Deploy the shipped policy on its twin and look at it."""
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
         orders = Orders("probegym/StemTuning-v0", "haadf-id", find("stem-tuning-haadf"), Mode.supervised, Path(scratch) / "runs", Path(scratch) / "sample",
-                        pace=1.0, seconds=600.0, changes=0, dose=2e6, changes_each=0, approvals=AGREED)  # fmt: skip
+                        episodes=20, pace=1.0, seconds=600.0, changes=0, dose=2e6, changes_each=0, approvals=AGREED)  # fmt: skip
         with Deployment(orders) as deployment:
             assert deployment.guard
             told = {"request": deployment.request(), "descriptor": described(orders).model_dump(mode="json"), "mode": str(orders.mode)}

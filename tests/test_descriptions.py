@@ -21,7 +21,7 @@ from probegym.hardware_bridge.capabilities import Capability, descriptor
 from probegym.hardware_bridge.commands import Command, InspectLevels, Readings
 from probegym.hardware_bridge.guard import checks
 from probegym.hardware_bridge.instruments import Measured
-from probegym.hardware_bridge.instruments.descriptions import DESCRIBED, SAFE_STEPS, describe, vocabulary
+from probegym.hardware_bridge.instruments.descriptions import DESCRIBED, SAFE_STEPS, describe, limits, vocabulary
 from probegym.hardware_bridge.instruments.descriptions.base import highest
 from probegym.hardware_bridge.world import Refused
 from probegym.scenarios import load
@@ -342,6 +342,8 @@ def extent(command: Command, twin) -> np.ndarray:
     half = 0.5 * getattr(command, "field_of_view", 0.0) * np.array([1.0, rows / columns])
     if command.verb == "ClassifyAtoms":
         half = 0.49 * twin.config.spacing * np.array([columns, rows])
+    if command.verb == "AcquireRonchigram":  # the shadow of a probe as far from focus as a command can bring it
+        half = np.full(2, twin.config.ronchigram.semiangle_cutoff * limits.DEFOCUS[1])
     if command.verb in ("PulseBias", "DipTip"):
         half = np.full(2, max((twin.config.pulses if command.verb == "PulseBias" else twin.config.dips).spoil_radius))
     middle = np.asarray(next((getattr(command, name) for name in ("position", "centre", "start") if hasattr(command, name)), np.zeros((1, 2))))[0]
@@ -365,4 +367,7 @@ def test_kinds_follow_what_the_probe_is():
 
 def test_the_page_shows_the_language_as_it_is():
     table = vocabulary(describe(twin_of(name, scenario)).descriptor for name, scenario, _ in SCENES)
-    assert table in (ROOT / "docs" / "hyper_language.md").read_text(encoding="utf-8"), f"put this table into the page:\n{table}"
+    safe = "\n".join(f"| {kind} | {', '.join(steps)} |" for kind, steps in SAFE_STEPS.items())
+    page = (ROOT / "docs" / "hyper_language.md").read_text(encoding="utf-8")
+    for part in (table, safe):
+        assert part in page, f"put this table into the page:\n{part}"

@@ -82,6 +82,16 @@ def test_rates_count_for_a_control_whatever_verb_sets_it(tmp_path):
         bench.admit(shift())
 
 
+def test_rates_begin_with_arming(armed):
+    armed.do(shift())
+    armed.gate.disarm("enough")
+    armed.clock.now += 100.0
+    armed.gate.ask(REQUEST)
+    armed.gate.arm("123456")
+    with refused("at most 0 at once"):
+        armed.admit(shift(0.2e-6))
+
+
 def test_a_step_needs_no_time(bench):
     bench.gate.ask(REQUEST)
     bench.gate.arm("123456")
@@ -160,6 +170,8 @@ def test_regions(armed):
     assert places(armed, image(1e-6)) == {(x, y) for x in (-1, 0) for y in (-1, 0)}
     assert places(armed, image(0.9e-6, shape=(16, 4))) == {(x, y) for x in range(-2, 2) for y in range(-2, 2)}, "rows reach further than the width"
     assert places(armed, stage(5.5e-6, 0.5e-6)) == {(x, y) for x in range(-1, 6) for y in (-1, 0)}, "all that lies on the way"
+    assert places(armed, stage(4.5e-6, 0.5e-6)) == {(4, 0), (5, 0)}
+    assert places(armed, stage(5.5e-6, 0.5e-6)) == {(4, 0), (5, 0)}
     assert places(armed, park(1e-6, 0.0)) == {(6, 0)}
     assert places(armed, shift(0.4e-6, 0.4e-6)) == {(5, 0)}
     armed.clock.now += 10.0
@@ -176,13 +188,21 @@ def test_regions_reach_as_far_as_the_command(tmp_path):
     assert len(places(Bench(tmp_path / "other", told=told).armed(), park())) == 9, "as far as the stage may be off"
 
 
-def test_regions_are_bounded(tmp_path, bench):
+def test_rounding_does_not_double_the_budget_of_a_border(bench):
+    for stands in (0.0, 0.7e-6, -0.3e-6):  # these sums are not alike to the last bit
+        at = checks.Site(np.array([stands, 0.0]), np.zeros(2))
+        assert set(checks.regions(park(3e-6 - stands, 0.5e-6), bench.instrument.descriptor, at)) == {(2, 0), (3, 0)}
+
+
+def test_regions_are_bounded(bench):
     at = checks.Site(np.zeros(2), np.zeros(2))
     with refused("AcquireImage touches more than 10000 regions of 1e-06 m: make it smaller"):
         checks.regions(image(1e-4), bench.instrument.descriptor, at)
-    for width in (1e5, 1e9, 1e300):
-        with refused("AcquireImage touches"):
-            checks.regions(image(width), bench.instrument.descriptor, at)
+    with refused("AcquireImage touches more than 10000 regions"):
+        checks.regions(image(1e9), bench.instrument.descriptor, at)  # more than 64 bits can count
+    for width in (1e11, 1e308):
+        with refused("AcquireImage touches places beyond the sample"):
+            checks.regions(image(width, shape=(16, 1)), bench.instrument.descriptor, at)
 
 
 @pytest.mark.parametrize(("lie", "why"), [(None, "not read back"), (np.full(3, np.nan), "no number"), (np.zeros(1), "as 1 numbers")])
@@ -217,6 +237,15 @@ def test_irreversible_commands_of_a_region_are_spent(tmp_path):
     bench.do(park(seconds=0.0))
     with refused("region (0, 0) of the sample has had its 1 irreversible commands"):
         bench.admit(park(seconds=0.0))
+
+
+def test_nobody_is_asked_for_what_cannot_be_spent(tmp_path):
+    bench = Bench(tmp_path, dose=0.38 * FLUX).armed(approvals=9, seconds=0.4)
+    with refused("no dose left"):
+        bench.admit(park(seconds=0.39))
+    with refused("0 of 0.4 s are spent, this takes up to 0.5 s more"):
+        bench.admit(park(seconds=0.5))
+    assert bench.gate.waiting is None and bench.record.kinds()[-1] == "rejected"
 
 
 def test_an_account_in_other_regions_is_refused(tmp_path, bench):

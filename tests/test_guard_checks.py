@@ -110,6 +110,17 @@ def test_types_of_arrays_are_not_evaluated(code):
         codec.unpack(head, bytes(16), codec.zlib.crc32(bytes(16), codec.zlib.crc32(head)))
 
 
+def test_a_message_with_one_wrong_bit_is_malformed():
+    message = codec.pack({"a": 1}, {"b": np.zeros(2)})
+    size, body, checksum = codec.lengths(message[: codec.PREFIX.size])
+    for at in range(codec.PREFIX.size, len(message)):
+        content = bytearray(message[codec.PREFIX.size :])
+        content[at - codec.PREFIX.size] ^= 1
+        with pytest.raises(codec.Malformed, match="its checksum differs"):
+            codec.unpack(bytes(content[:size]), bytes(content[size:]), checksum)
+    assert body == 16
+
+
 # ---- 2. number and age ----
 
 
@@ -171,6 +182,7 @@ def test_nothing_passes_but_a_running_gate(bench):
     bench.gate.abort("Esc")
     with refused("the gate is fault (aborted: Esc)"):
         bench.admit(park())
+    assert "intent" not in bench.record.kinds() and not bench.ledger.regions, "not even written down"
 
 
 def test_the_lease_ends(armed):
@@ -210,6 +222,14 @@ def test_reading_controls_back_beyond_the_lease_sends_nothing(armed):
     armed.instrument.planned["measured"] = lambda: setattr(armed.clock, "now", armed.clock.now + LEASE_SECONDS)
     with refused("the lease has ended"):
         armed.admit(park())
+    assert armed.gate.running is None and "intent" not in armed.record.kinds()
+
+
+def test_reading_controls_back_beyond_the_lease_sends_nothing_that_was_agreed_to(armed):
+    waiting = armed.admit(ROUTINE)
+    armed.instrument.planned["measured"] = lambda: setattr(armed.clock, "now", armed.clock.now + LEASE_SECONDS)
+    with refused("the lease has ended"):
+        armed.gate.decide(waiting.number, True)
     assert armed.gate.running is None and "intent" not in armed.record.kinds()
 
 

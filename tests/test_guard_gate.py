@@ -107,6 +107,9 @@ def test_a_late_nonce_disarms(bench, ticks):
 
 
 def test_a_nonce_is_good_for_once(armed):
+    for word in ("123456", ""):
+        with refused("nothing waits to be armed, the gate is running"):
+            armed.gate.arm(word)
     armed.gate.disarm("enough")
     for word in ("123456", ""):
         with refused("nothing waits to be armed"):
@@ -138,7 +141,7 @@ def test_a_run_begins_with_nothing_spent(bench):
     bench.gate.complete(admission, bench.outcome(admission))
     bench.gate.disarm("enough")
     bench.armed(seconds=1.0, changes=1, approvals=1)
-    assert isinstance(bench.admit(park(seconds=0.1)), Waiting)
+    assert isinstance(bench.admit(park(-0.5e-6, -0.5e-6, 0.9), 1), Waiting)
 
 
 @pytest.mark.parametrize("switch", ["refuses_safe", "denies_safe", "mute", "bug"])
@@ -240,13 +243,17 @@ def test_disarming(bench, when):
 
 
 def test_nothing_passes_while_the_safe_state_is_taken(armed):
+    met: list[str] = []
+
     def intrude() -> None:
-        with refused("the gate is disarmed"):
+        try:
             armed.admit(park())
+        except Refused as refusal:
+            met.append(str(refusal))
 
     armed.instrument.planned["safe"] = intrude
     armed.gate.disarm("enough")
-    assert not armed.instrument.planned
+    assert met == ["the gate is disarmed (enough): nothing passes"] and armed.gate.state is State.disarmed
 
 
 @pytest.mark.parametrize("state", ["running", "held"])
@@ -324,6 +331,8 @@ def test_what_is_agreed_to_is_checked_again(bench):
     bench.gate.hold("a pause")
     with refused("the gate is held (a pause): nothing passes"):
         bench.gate.decide(waiting.number, True)
+    bench.gate.resume()
+    assert isinstance(bench.admit(park(), 1), Waiting), "nothing was carried out that counts as agreed to"
 
 
 @pytest.mark.parametrize("ticks", [True, False])
@@ -555,6 +564,12 @@ def test_an_abort_while_the_intent_is_written_keeps_it_from_being_sent(armed):
     assert armed.gate.running is None and armed.record.last("settled")["why"] == "the gate was fault, nothing was sent"
 
 
+def test_an_abort_while_disarming_stays(armed):
+    armed.instrument.planned["safe"] = lambda: armed.gate.abort("Esc")
+    armed.gate.disarm("enough")
+    in_fault(armed, "aborted: Esc")
+
+
 def test_an_abort_during_a_reset_stays(armed):
     armed.gate.abort("first")
     armed.instrument.planned["is_safe"] = lambda: armed.gate.abort("second")
@@ -607,6 +622,15 @@ def test_a_record_that_cannot_be_written_is_a_fault(armed, do, error):
     except Refused:
         pass
     in_fault(armed, "written")
+
+
+@pytest.mark.parametrize(("kind", "command"), [("waits", ROUTINE), ("rejected", park(1.0)), ("intent", park())])
+def test_a_request_that_cannot_be_written_is_answered_with_the_fault(armed, kind, command):
+    armed.record.planned[kind] = lambda: setattr(armed.record, "full", True)
+    with pytest.raises(Refused):
+        armed.admit(command)
+    in_fault(armed, "written")
+    assert armed.gate.waiting is None and armed.gate.running is None
 
 
 def test_a_result_that_cannot_be_written_is_a_fault(armed):

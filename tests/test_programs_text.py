@@ -27,6 +27,7 @@ from probegym.hardware_bridge.programs import (
     Repeat,
     Spent,
     Statistic,
+    Stopped,
     Value,
     check,
     dumps,
@@ -154,7 +155,9 @@ def test_no_described_twin_is_left_out_here():
 def test_on_a_twin_no_program_costs_more_than_its_bill(family):
     twin, rng, sent = TWINS[family](load(family, "train").world, 1), np.random.default_rng(3), 0
     descriptor = describe(twin).descriptor
-    alphabet = Alphabet(descriptor, Bill(3600.0, 1e9, 20, 25), levels=8)  # an even number: no bias of zero, which a twin refuses
+    alphabet = Alphabet(
+        descriptor, Bill(20.0 if family == "afm_tuning" else 3600.0, 1e9, 20, 25), levels=8
+    )  # an even number: no bias of zero, which a twin refuses
     for key in range(8):
         program = alphabet.decode(alphabet.random(60, rng))
         bill = check(program, descriptor, most=alphabet.most)
@@ -229,6 +232,12 @@ def test_what_breaks_an_order_is_left_out():
     alphabet = ALPHABETS["stm"]
     verbs = [block.command.verb for block in alphabet.decode("Approach MoveStage Withdraw PulseBias MoveStage Approach PulseBias").body]
     assert verbs == ["Withdraw", "MoveStage", "Approach", "PulseBias"]
+    branches = alphabet.decode("AcquireTopograph if 1 0 0 0 3 1 1 Withdraw PulseBias").body[1]
+    assert [body[0].command.verb for body in (branches.then, branches.otherwise)] == ["Withdraw", "PulseBias"]
+    dropped = alphabet.decode(
+        "AcquireTopograph repeat 1 3 let 0 0 0 PulseBias Withdraw let 0 1 0"
+    ).body  # a height in the loop, no name of it stays
+    assert dropped[1:] == (Let("a", Statistic("AcquireTopograph", "verdict", "std")),)
     assert [b.command.verb for b in alphabet.decode("repeat 2 2 PulseBias Withdraw PulseBias").body] == [
         "PulseBias"
     ]  # no second pass could begin
@@ -250,6 +259,10 @@ def test_what_costs_too_much_is_left_out():
     assert len(alphabet(commands=3).decode("PulseBias " * 5).body) == 3
     assert len(alphabet(seconds=11.0).decode("Withdraw " * 5).body) == 2
     assert check(alphabet(commands=8, changes=99).decode("repeat 3 9 " + "PulseBias " * 9), STM).commands == 8
+    assert check(alphabet(changes=8).decode("repeat 3 9 " + "PulseBias " * 9), STM).changes == 8
+    assert check(alphabet(seconds=60.0).decode("repeat 3 9 " + "Withdraw " * 9), STM).seconds == 60.0
+    looped = Alphabet(BEAM, Bill(60.0, 400.0, 9, 9), grid={"PlaceProbe.dwell_time": (1.0,)}).decode("repeat 1 9 " + "PlaceProbe " * 9)
+    assert check(looped, BEAM).dose == 400.0
     assert len(Alphabet(BEAM, Bill(60.0, 250.0, 9, 9), grid={"PlaceProbe.dwell_time": (1.0,)}).decode("PlaceProbe " * 5).body) == 2
 
 

@@ -128,6 +128,16 @@ def test_nxdata_says_which_axis_is_which(lamp, tmp_path):
         assert np.allclose(entry["AcquireSpectrum.spectrum/axis"], [2, 2.5, 3, 3.5, 4])
 
 
+def test_commands_without_result_are_left_out(tmp_path):
+    with Recorder(tmp_path, {}) as recorder:
+        for kind in ("result", "refused", "settled", "fault"):
+            intent = recorder.append("intent", {"command": {"verb": "InspectLevels", "arguments": {}}})
+            costs = {name: [1.0] for name in Readings.COSTS}
+            recorder.append(kind, {"intent": intent, "readings": {"values": ["view"], "costs": costs}}, {"view": np.full(1, float(intent))})
+    with h5py.File(to_hspy(Record(recorder.folder), tmp_path / "x.hspy")) as file:
+        assert list(file["Experiments/InspectLevels.view/data"]) == [0.0]
+
+
 def test_images_of_a_run_are_those_that_were_recorded(run, tmp_path):
     record, _ = run
     with h5py.File(to_hspy(record, tmp_path / "x.hspy")) as file:
@@ -199,6 +209,18 @@ def test_a_step_that_was_cut_off_is_left_out(tmp_path):
     assert not (tmp_path / "set").exists()
 
 
+@pytest.mark.parametrize(("ends", "kept"), [((False, False), (False, True)), ((True, False), (True, False)), ((False, True), (False, True))])
+def test_an_episode_that_ended_is_not_called_cut_off(tmp_path, ends, kept):
+    with Recorder(tmp_path, {}) as recorder:
+        recorder.append("begin", {})
+        for kind in WHOLE[:3]:
+            recorder.append(kind, {}, {kind: np.zeros(1)})
+        recorder.append("reward", {"reward": 1.0, "terminated": ends[0], "truncated": ends[1]})
+    folder = to_minari(Record(recorder.folder), tmp_path / "set")
+    with h5py.File(folder / "data" / "main_data.hdf5") as file:
+        assert (file["episode_0/terminations"][0], file["episode_0/truncations"][0]) == kept
+
+
 def test_an_action_that_was_refused_is_replaced(tmp_path):
     (episode,) = episodes(steps(tmp_path, "observation", "action", "action", "observation", "reward"))
     assert [event.seq for event in episode.actions] == [3]
@@ -258,6 +280,16 @@ def test_a_reward_is_a_number_and_two_answers(tmp_path, payload):
         recorder.append("reward", payload)
     with pytest.raises(RecordError, match="a reward needs"):
         to_minari(Record(recorder.folder), tmp_path / "set")
+
+
+def test_infinite_bounds_are_told_and_come_back(tmp_path):
+    box = gym.spaces.Box(np.array([-np.inf, 0.0, 0.0]), np.array([np.inf, 1.0, np.inf]), dtype=np.float64)
+    told = space_to_json(box)
+    assert told["low"] == [None, 0.0, 0.0] and told["high"] == [None, 1.0, None]
+    assert space_to_json(gym.spaces.Box(-np.inf, 3.0, (2,)))["low"] is None and space_to_json(gym.spaces.Box(-np.inf, 3.0, (2,)))["high"] == 3.0
+    folder = to_minari(steps(tmp_path, *WHOLE, begin={"spaces": {"observation": told, "action": space_to_json(gym.spaces.Discrete(5))}}), tmp_path / "set")
+    space = json.loads(json.loads((folder / "data" / "metadata.json").read_text())["observation_space"])
+    assert space["low"] == box.low.tolist() and space["high"] == box.high.tolist()
 
 
 def test_every_registered_space_can_be_told(subject):

@@ -50,8 +50,12 @@ def shown(command: Command) -> str:
     for name, value in told["arguments"].items():
         quantity = isinstance(value, dict)
         text = codec.dumps(value["value"] if quantity else value)
-        parts.append(f"{name}={text[:60]}" + (f" {value['unit']}" if quantity else ""))
+        parts.append(f"{name}={_cut(text)}" + (f" {value['unit']}" if quantity else ""))
     return f"{told['verb']}({', '.join(parts)})"
+
+
+def _cut(text: str, most: int = 100) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def deploy(orders: Orders, page: bool, console: Console) -> int:
@@ -100,7 +104,7 @@ def _arm(run: Deployment, console: Console) -> None:
 
 
 def _typed(question: str, console: Console) -> str:
-    console.print(question, end="", highlight=False)
+    console.print(question, end="", highlight=False, markup=False)
     line = sys.stdin.readline()
     if not line:
         raise ProbeGymError("nobody is at the terminal to answer: run this where an operator can type")
@@ -152,6 +156,6 @@ def _decisions(run: Deployment, console: Console) -> None:
     waiting = run.operator.status()["waiting"]
     if waiting is None:
         return
-    console.print(f"action {waiting['action']}: {shown(codec.command_from_json(waiting['command']))}", highlight=False)
+    console.print(f"action {waiting['action']}: {shown(codec.command_from_json(waiting['command']))}", highlight=False, markup=False)
     agreed = _typed("agree? [y/n] ", console).lower() in ("y", "yes")
     run.operator.decide(waiting["number"], agreed)

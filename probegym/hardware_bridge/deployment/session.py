@@ -102,11 +102,11 @@ class Session:
             action = policy.decide({name: value[None] for name, value in observation.items()})[0]
             self.actions += 1
             self.world.action = self.actions
-            self.world.note("action", {"number": self.actions}, {"action": np.asarray(action)})
+            self.world.note("action", {"number": self.actions, "action": np.asarray(action, float).reshape(-1).tolist()}, {"action": np.asarray(action)})
             observation, reward, terminated, truncated, info = self.env.step(action)
             total, steps, over = total + reward, steps + 1, terminated or truncated
             self.world.note("observation", {}, observation)
-            self.world.note("reward", {"reward": reward, "terminated": terminated, "truncated": truncated})
+            self.world.note("reward", {"number": self.actions, "reward": reward, "terminated": terminated, "truncated": truncated})
             self.tell({"step": steps, "action": np.asarray(action, float).reshape(-1).tolist(), "reward": reward, "costs": {name: float(info[name]) for name in COSTS}})
         end = {"seed": seed, "steps": steps, "return": total, "success": bool(info["is_success"]) if self.judged else None,
                "costs": {name: float(info[name]) for name in COSTS}}  # fmt: skip

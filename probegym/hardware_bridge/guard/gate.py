@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import secrets
+from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
@@ -55,6 +56,7 @@ class Gate:
         self.request: Request | None = None
         self.word, self.until = "", 0.0  # the nonce, and how long nonce or lease hold
         self.refusals, self.agreed = 0, set[int]()  # refusals in a row; actions that an operator agreed to
+        self.rejected: deque[dict[str, Any]] = deque(maxlen=5)  # the last refusals, for operators: a number that grows, and why
         self.order, self.account = checks.Order(), Account(Limits(0.0, 0))
         self.waiting: Waiting | None = None
         self.running: Admission | None = None
@@ -87,7 +89,7 @@ class Gate:
     def arm(self, word: object) -> None:
         """The operator repeats the nonce; the instrument leaves its safe state and the lease begins."""
         request, wanted = self.request, self.word
-        if self.state is not State.asked or request is None or not wanted:
+        if request is None or not wanted:  # which only a gate that was asked has
             raise Refused(f"nothing waits to be armed, the gate is {self.state}")
         if self.clock() > self.until:
             self._go(State.disarmed, "the nonce was not repeated in time")
@@ -341,6 +343,7 @@ class Gate:
     def _refused(self, number: object, why: str) -> None:
         self._note("rejected", {"number": number if isinstance(number, int) and abs(number) < checks.LARGEST_NUMBER else None, "why": why[:1000]})
         self.refusals += 1
+        self.rejected.append({"serial": self.rejected[-1]["serial"] + 1 if self.rejected else 0, "why": why[:1000]})
         if self.refusals >= MOST_REFUSALS and self.state is State.running:
             self._go(State.held, f"{self.refusals} refusals in a row, the last: {why}")
 

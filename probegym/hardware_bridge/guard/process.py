@@ -19,7 +19,7 @@ from typing import Any
 
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.channel import Channel, Listener, called, spawn
-from probegym.hardware_bridge.codec import Arrays, Json, readings_to_json
+from probegym.hardware_bridge.codec import Arrays, Json, command_to_json, readings_to_json
 from probegym.hardware_bridge.commands import Readings
 from probegym.hardware_bridge.guard.gate import SLACK_SECONDS, Admission, Gate, State, Waiting
 from probegym.hardware_bridge.guard.ledger import Ledger
@@ -253,7 +253,8 @@ class Guard:
             self._reply({"refused": str(error)}, {})
             return
         header, arrays = readings_to_json(readings)
-        self.latest = {"verb": admission.command.verb, "number": admission.number}, arrays
+        if arrays:  # a command without readings leaves what is shown
+            self.latest = {"verb": admission.command.verb, "number": admission.number, "command": command_to_json(admission.command)}, arrays
         self._reply(header, arrays)
 
     def _reply(self, header: Json, arrays: Arrays) -> None:
@@ -289,6 +290,7 @@ class Guard:
             "state": str(gate.state), "why": gate.why, "lease": max(0.0, gate.until - time.monotonic()) if gate.state is not State.disarmed else 0.0,
             "instrument": self.instrument.descriptor.name, "kind": self.instrument.descriptor.kind, "record": self.recorder.folder.name,
             "request": gate.request.model_dump() if gate.request else None, "waiting": waiting, "refusals": gate.refusals,
+            "rejected": list(gate.rejected), "safe": gate.safe,
             "spent": asdict(gate.account.spent), "limits": asdict(gate.account.limits), "sample": asdict(spent), "budget": gate.ledger.budget.model_dump(),
             "session": any(client.role == "session" for client in self.clients), "notes": self.notes, "latest": self.latest[0],
         }  # fmt: skip

@@ -42,7 +42,7 @@ class Board:
             self.write(status["state"], status["why"])
         if status["state"] != "asked" and at > self.asked_at:
             self.asked = None
-        for refusal in status.get("refused", []):
+        for refusal in status.get("rejected", []):
             if refusal["serial"] > self.refused:
                 self.refused = refusal["serial"]
                 self.write("refused", refusal["why"])

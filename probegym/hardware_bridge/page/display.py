@@ -11,7 +11,8 @@ import numpy as np
 from probegym.hardware_bridge import codec
 from probegym.hardware_bridge.capabilities import Descriptor, Range
 from probegym.hardware_bridge.codec import Arrays, Json
-from probegym.hardware_bridge.programs.quantities import quantity, reading_unit
+from probegym.hardware_bridge.programs import quantities
+from probegym.hardware_bridge.programs.quantities import reading_unit
 
 DOSE = "e⁻/Å²"
 MOST_PIXELS, MOST_POINTS, MOST_NUMBERS = 512, 1000, 8  # of a side, a curve, a small array
@@ -44,6 +45,11 @@ def _plain(given: Any) -> str:
     if isinstance(given, list):
         return (" × " if all(isinstance(entry, int) for entry in given) else ", ").join(_plain(entry) for entry in given)
     return str(given)
+
+
+def quantity(value: float, unit: str) -> str:
+    """A number with its unit for people, micro as µ."""
+    return quantities.quantity(value, unit).replace(" u", " µ")
 
 
 def scale_bar(command: Json | None) -> Json | None:
@@ -84,14 +90,16 @@ def bars(status: Json) -> list[Json]:
     spent, most, sample, budget = (status[name] for name in ("spent", "limits", "sample", "budget"))
     return [
         _bar("Time, this run", spent["seconds"], most["seconds"], "s"),
-        _bar("Irreversible commands, this run", spent["changes"], most["changes"], ""),
-        _bar("Dose, sample at its worst place", sample["dose"], budget["dose"], DOSE),
-        _bar("Irreversible commands, there", sample["changes"], budget["changes"], ""),
+        _bar("Irreversible, this run", spent["changes"], most["changes"], ""),
+        _bar("Dose, worst region of the sample", sample["dose"], budget["dose"], DOSE),
+        _bar("Irreversible, worst region", sample["changes"], budget["changes"], ""),
     ]
 
 
 def _bar(name: str, spent: float, most: float, unit: str) -> Json:
     share = min(1.0, spent / most) if most > 0 else float(spent > 0)
+    if unit == "s" and not most:
+        return {"name": name, "text": "not armed yet", "share": 0.0}
     return {"name": name, "text": f"{_digits(spent)} of {_digits(most)} {unit}".rstrip(), "share": share}
 
 

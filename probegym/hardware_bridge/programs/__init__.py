@@ -9,7 +9,7 @@ from __future__ import annotations
 from probegym.hardware_bridge.programs.alphabet import Alphabet
 from probegym.hardware_bridge.programs.blocks import Block, Do, If, Let, Program, Repeat, While
 from probegym.hardware_bridge.programs.check import Bill, check
-from probegym.hardware_bridge.programs.execute import Decision, Step, Stopped, Trace, run
+from probegym.hardware_bridge.programs.execute import Decision, Step, Stopped, Trace, run, steps
 from probegym.hardware_bridge.programs.expressions import Combined, Compare, Expression, Number, Spent, Statistic, Value
 from probegym.hardware_bridge.programs.interchange import dumps, from_json, loads, to_json
 from probegym.hardware_bridge.programs.search import hill_climb
@@ -41,5 +41,6 @@ __all__ = [
     "hill_climb",
     "loads",
     "run",
+    "steps",
     "to_json",
 ]

@@ -114,10 +114,12 @@ def _cost_of(command: Command, place: str, descriptor: Descriptor, at: Site | No
         _shaped(command)
         descriptor.check(command)
         charge = descriptor.worst_case(command)
-        where = regions(command, descriptor, at or ORIGIN) if charge.dose else []
+        where = regions(command, descriptor, ORIGIN if at is None else at) if charge.dose else []
     except ProbeGymError as error:
         raise Refused(f"program, {place}: {error}") from error
-    return Costs(charge.seconds, dict.fromkeys(where if at else where[:1] and [(0, 0)], charge.dose), charge.changes, 1)
+    if at is None and where:
+        where = [(0, 0)]
+    return Costs(charge.seconds, dict.fromkeys(where, charge.dose), charge.changes, 1)
 
 
 def _shaped(command: Command) -> None:

@@ -14,7 +14,7 @@ DOSE = "e/angstrom^2"
 COSTS = dict(zip(Readings.COSTS, ("s", DOSE, "1", "1"), strict=True))
 """Name of a cost -> its unit."""
 
-_READINGS = {
+READING_UNITS = {
     "ScanLine": {"height": "m", "amplitude_error": "m", "phase": "rad"},
     "TestFeedback": {"error": "m"},
     "AcquireTopograph": {"height": "m"},
@@ -44,11 +44,12 @@ PREFIXES = {-15: "f", -12: "p", -9: "n", -6: "u", -3: "m", 0: "", 3: "k", 6: "M"
 
 def reading_unit(verb: str, reading: str, statistic: str) -> str:
     """Unit of a statistic of a reading."""
-    return "1" if statistic == "count" else _READINGS.get(verb, {}).get(reading, "1")
+    return "1" if statistic == "count" else READING_UNITS.get(verb, {}).get(reading, "1")
 
 
 def quantity(value: float, unit: str) -> str:
     """A number with its unit for people: 5e-09 and "m" give "5 nm"."""
+    value += 0.0  # no minus before a zero
     if unit not in PREFIXED or value == 0:
         return f"{value:.6g}" + ("" if unit == "1" else f" {unit}")
     power = 3 * math.floor(math.log10(abs(value) * (1 + 1e-9)) / 3)

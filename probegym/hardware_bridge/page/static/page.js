@@ -175,6 +175,7 @@ function paintRequest({ waiting }, live) {
     }
   }
   $("approval").hidden = !waiting;
+  $("nothing").hidden = Boolean(waiting);
   const read = performance.now() - requestSince > 1000 * READ_SECONDS; // a click that was meant for the request before must not meet this one
   $("agree").disabled = $("deny").disabled = !(live && waiting && read);
 }
@@ -198,7 +199,7 @@ function paintArming(status) {
   $("nonce-shown").hidden = !own;
   $("nonce-elsewhere").hidden = Boolean(own);
   setText($("nonce"), own);
-  if (asked) $("nonce-typed").focus();
+  if (asked) $("nonce-typed").focus({ preventScroll: true });
 }
 
 function paintLease(status, open) {

@@ -1,0 +1,171 @@
+"""Deploying a policy: the same episodes as in evaluation, and every mode with as much trust as it has."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from probegym.agents.bundle import BundlePolicy, find
+from probegym.agents.evaluate import EVALUATION_SEED, evaluate
+from probegym.errors import ProbeGymError
+from probegym.hardware_bridge.deployment.run import Deployment, Mode, Orders, agreement, checked
+from probegym.hardware_bridge.records.read import Record
+from probegym.hardware_bridge.records.steps import episodes as recorded
+
+STEM = ("probegym/StemTuning-v0", "id", "stem-tuning-ronchigram")
+TIP = ("probegym/TipConditioning-v0", "id", "tip-conditioning")
+
+
+def orders(folder, what=STEM, mode=Mode.twin, episodes=2, **more) -> Orders:
+    env_id, scenario, policy = what
+    return Orders(env_id, scenario, find(policy), mode, folder / "runs", folder / "sample", episodes, EVALUATION_SEED, 10.0, **{"seconds": 1e7, "dose": 1e15} | more)
+
+
+def played(given: Orders) -> tuple[list[dict], str]:
+    with Deployment(given) as run:
+        if run.operator and given.mode is Mode.twin:
+            run.operator.arm(run.operator.ask(run.request())["nonce"])
+        return [news for news in run.play() if news], run.record
+
+
+class Keeping(BundlePolicy):
+    """Remembers its actions, batch by batch."""
+
+    def begin(self, lanes, seed):
+        super().begin(lanes, seed)
+        self.kept = []
+
+    def act(self, observation, episodes):
+        self.kept.append(super().act(observation, episodes))
+        return self.kept[-1]
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory):
+    """News and record of two episodes of STEM tuning on the twin."""
+    return played(orders(tmp_path_factory.mktemp("deployed")))
+
+
+@pytest.mark.parametrize("what", [STEM, TIP], ids=lambda what: what[2])
+def test_a_deployed_policy_plays_the_episodes_of_its_evaluation(what, tmp_path, deployed):
+    news, record = deployed if what is STEM else played(orders(tmp_path, what))
+    ends = [one["episode"] for one in news if "episode" in one]
+    agent = Keeping(what[2])
+    results = evaluate(agent, what[0], what[1], 2)
+    assert [end["success"] for end in ends] == results.success.tolist() and [end["steps"] for end in ends] == results.steps.tolist()
+    assert [end["return"] for end in ends] == pytest.approx(results.returns.tolist(), abs=1e-9)
+    for lane, episode in enumerate(recorded(Record(record))):
+        for step, event in enumerate(episode.actions):
+            assert np.allclose(Record(record).arrays(event)["action"], agent.kept[step][lane], atol=1e-5)
+
+
+def test_the_record_is_sound_and_the_policy_replays_from_it(deployed, tmp_path):
+    news, record = deployed
+    assert Record(record).verify().sound
+    again, _ = played(orders(tmp_path, mode=Mode.replay, record=Record(record).folder))
+    assert [one["episode"] for one in again if "episode" in one] == [one["episode"] for one in news if "episode" in one]
+    other, _ = played(orders(tmp_path, ("probegym/StemTuning-v0", "far-dose", STEM[2]), Mode.replay, record=Record(record).folder))
+    assert "was asked for" in other[-1]["stopped"]
+
+
+def test_a_shadow_decides_as_the_policy_that_works_and_sends_nothing(tmp_path):
+    news, worked = played(orders(tmp_path, mode=Mode.shadow, episodes=1))
+    shadow = next(one["record"] for one in news if "done" in one)
+    same, total = agreement(Record(shadow).folder, Record(worked).folder)
+    assert same == total > 5
+    kinds = {event.kind for event in Record(shadow)}
+    assert {"would", "observed"} <= kinds and not kinds & {"intent", "result"}
+
+
+def test_what_does_not_fit_is_refused_before_anything_starts(tmp_path):
+    for wrong, why in (
+        (orders(tmp_path, (STEM[0], "haadf-id", STEM[2])), "needs"), (orders(tmp_path, (TIP[0], "id", STEM[2])), "is made for"),
+        (orders(tmp_path, mode=Mode.replay), "needs a record"), (orders(tmp_path, record=tmp_path), "needs a record"),
+    ):  # fmt: skip
+        with pytest.raises(ProbeGymError, match=why):
+            checked(wrong)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_dose_that_does_not_fit_stops_the_run(tmp_path):
+    news, record = played(orders(tmp_path, episodes=1, dose=5e6))
+    assert "has no dose left" in news[-1]["stopped"] and Record(record).verify().sound
+
+
+# ---- the command line ----
+
+
+class Terminal:
+    """``probegym deploy`` with an operator who reads and types."""
+
+    def __init__(self, folder, *more):
+        command = [sys.executable, "-u", "-m", "probegym", "deploy", "--policy", STEM[2], "--env", "StemTuning", "--out", str(folder), "--deadline", "10", *more]
+        wide = os.environ | {"COLUMNS": "500"}
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=wide)
+        self.said, self.seen = "", 0
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        while letter := self.process.stdout.read(1):
+            self.said += letter
+
+    def until(self, pattern: str) -> re.Match:
+        end = time.monotonic() + 90
+        while time.monotonic() < end:
+            if found := re.compile(pattern).search(self.said, self.seen):
+                self.seen = found.end()
+                return found
+            time.sleep(0.02)
+        self.process.kill()
+        raise AssertionError(self.said)
+
+    def type(self, line: str) -> None:
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+
+def test_an_operator_arms_agrees_and_refuses_at_the_terminal(tmp_path):
+    desk = Terminal(tmp_path, "--mode", "supervised")
+    desk.type(desk.until(r"type (\d{6}) to arm: ").group(1))
+    desk.until(r"SetAberrations\(.* m\)\nagree\? \[y/n\] ")
+    desk.type("y")
+    desk.until(r"agree\? \[y/n\] ")
+    desk.type("n")
+    desk.until("stopped: refused: the operator did not agree")
+    assert desk.process.wait(30) == 1
+
+
+def test_a_wrong_nonce_arms_nothing(tmp_path):
+    desk = Terminal(tmp_path, "--mode", "autonomous")
+    desk.until("to arm: ")
+    desk.type("000")
+    desk.until("not the nonce")
+    assert desk.process.wait(30) == 2
+
+
+def test_control_c_aborts(tmp_path):
+    desk = Terminal(tmp_path, "--mode", "supervised")
+    desk.type(desk.until(r"type (\d{6}) to arm: ").group(1))
+    desk.until(r"agree\? \[y/n\] ")
+    desk.process.send_signal(signal.SIGINT)
+    desk.until("aborted: the instrument is in its safe state")
+    assert desk.process.wait(30) == 130
+    (run,) = tmp_path.glob("run-*")
+    states = [event.payload for event in Record(run) if event.kind == "state"]
+    assert any(state["state"] == "fault" and "Ctrl-C" in state["why"] for state in states)
+
+
+def test_a_dry_run_prints_the_plan_and_starts_nothing(tmp_path):
+    desk = Terminal(tmp_path / "none", "--dry-run")
+    desk.until("first commands(.|\n)*AcquireRonchigram(.|\n)*AcquireRonchigram")
+    told = desk.said
+    assert desk.process.wait(30) == 0 and not (tmp_path / "none").exists()
+    assert all(word in told for word in ("sha256", "safe state: blank the beam", "AcquireRonchigram(", "SetAberrations", "irreversible"))
