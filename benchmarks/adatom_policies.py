@@ -23,6 +23,7 @@ from probegym.agents.bundle import BundlePolicy
 from probegym.agents.evaluate import EVALUATION_SEED, evaluate, wilson
 
 ENV_ID, FAMILY, POLICY, TRACE = "probegym/AdatomManipulation-v0", "adatom_manipulation", "adatom-manipulation", "adatom-manipulation-trace"
+CHEN = "adatom-manipulation-chen"
 SCRIPTS = {"corrected-drag": CorrectedDrag, "fixed-drag": FixedDrag, "grid-table": GridTable, "oracle": OracleAgent, "random": RandomAgent}
 CHANGES = ("tip-change", "near-tip-change", "far-tip-change")
 TRACED = ("id", "steady-tip", *CHANGES)
@@ -39,6 +40,7 @@ def play(scenario: str, agents: dict, episodes: int, seed: int) -> dict[str, dic
         row = {"success": wins / episodes, "interval": wilson(wins, episodes), "error": float(error.mean()), "drags": float(results.metrics["drags"].mean())}
         row["within"] = float((error <= tolerance).mean())
         row |= {"error_reached": float(error[results.success].mean()) if wins else float("nan"), "images": float(results.metrics["images"].mean())}
+        row["tip_changes"] = float(results.metrics["tip_changes"].mean())
         row |= {"damage": float(results.costs["damage"].mean()), "seconds": float(results.costs["time"].mean())}
         if "oracle" in runs:
             row["to_oracle"] = ratio(error, 1e12 * runs["oracle"].metrics["error"])
@@ -76,15 +78,16 @@ def main() -> None:
         if name in TRACED:
             results[name] |= play(f"trace-{name}", {TRACE: lambda: BundlePolicy(TRACE)}, count, options.seed)
         print(f"{name} done", flush=True)
-    results["chen"] = play("chen", {name: SCRIPTS[name] for name in ("fixed-drag", "grid-table", "oracle", "random")}, options.shift_episodes, options.seed)
+    plain = {CHEN: lambda: BundlePolicy(CHEN)} | {name: SCRIPTS[name] for name in ("fixed-drag", "grid-table", "oracle", "random")}
+    results["chen"] = play("chen", plain, options.episodes, options.seed)
     rows = []
     for scenario, agents in results.items():
         for name, r in agents.items():
             beside = [f"{r['to_oracle'][0]:.3f}", "{:.3f}-{:.3f}".format(*r["to_oracle"][1:])] if "to_oracle" in r else ["", ""]
             drop = f"{100 * (results['steady-tip'][name]['success'] - r['success']):.1f}" if scenario in CHANGES else ""
             rows.append((scenario, name, f"{r['success']:.1%}", "{:.1%}-{:.1%}".format(*r["interval"]), f"{r['within']:.1%}", f"{r['error']:.1f}", *beside, f"{r['error_reached']:.1f}",
-                         f"{r['drags']:.2f}", f"{r['images']:.2f}", f"{r['damage']:.3f}", drop))  # fmt: skip
-    header = ("scenario", "agent", "success", "95 %", "within", "error pm", "to oracle", "95 %", "of successes", "drags", "images", "damage", "drop")
+                         f"{r['drags']:.2f}", f"{r['images']:.2f}", f"{r['tip_changes']:.2f}", f"{r['damage']:.3f}", drop))  # fmt: skip
+    header = ("scenario", "agent", "success", "95 %", "within", "error pm", "to oracle", "95 %", "of successes", "drags", "images", "tip changes", "damage", "drop")
     table(f"AdatomManipulation-v0, seeds from {options.seed}", header, rows)
     built = {name: play(name, BUILDERS, options.patterns, options.seed) for name in ("assembly-2", "assembly-3", "assembly-5")}
     rows = [(s, n, f"{r['success']:.0%}", "{:.0%}-{:.0%}".format(*r["interval"]), f"{r['error']:.0f}", f"{r['drags']:.1f}", f"{r['damage']:.2f}", f"{r['seconds']:.0f}")
@@ -92,7 +95,7 @@ def main() -> None:
     table("Patterns", ("scenario", "agent", "success", "95 %", "error pm", "drags", "damage", "seconds"), rows)
     rates = {(name, lanes): speed(name, lanes) for name in ("train", "trace", "image", "assembly-3") for lanes in (1, 64, 1024)}
     table("Environment steps a second", ("scenario", "lanes", "steps/s", "a processor second"), [(*key, *(f"{r:,.0f}" for r in rate)) for key, rate in rates.items()])
-    shas = {name: BundlePolicy(name).spec["sha256"] for name in (POLICY, TRACE)}
+    shas = {name: BundlePolicy(name).spec["sha256"] for name in (POLICY, TRACE, CHEN)}
     json_line("adatom_policies", policies=shas, results=results, patterns=built, steps_per_second={f"{s} {n}": rate for (s, n), rate in rates.items()})
 
 

@@ -41,15 +41,16 @@ def choose_threshold(trainer: Trainer, episodes: int, progress: Progress = lambd
 
 
 def commit() -> str:
-    """The commit of the source tree, or the version where there is none."""
+    """The commit of the source tree, with ``-changed`` where the package differs from it, or the version where there is none."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():  # installed, perhaps inside somebody else's repository
         return f"probegym {__version__}"
     try:
-        done = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        head, changes = (subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True).stdout.strip()
+                         for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--", "probegym")))  # fmt: skip
     except (OSError, subprocess.CalledProcessError):
         return f"probegym {__version__}"
-    return done.stdout.strip()
+    return f"{head}-changed" if changes else head
 
 
 def to_onnx(module: torch.nn.Module, inputs: dict[str, torch.Tensor], outputs: list[str]) -> bytes:

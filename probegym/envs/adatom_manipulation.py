@@ -154,7 +154,10 @@ class AdatomManipulationTask(Task):
         m, s = memory, self.settings
         each = s.unit / s.atoms
         own = {"distance": self.goals.distance(m["achieved"], m["desired"]) * each, "drags": m["drags"].copy(), "images": m["images"].copy(), "achieved_before": m["achieved_before"].copy()}
-        return own | ({"error": self.goals.distance(self.notes.shown(truth["position"][:, : s.atoms], m), m["desired"]) * each} if truth else {})
+        if not truth:
+            return own
+        error = self.goals.distance(self.notes.shown(truth["position"][:, : s.atoms], m), m["desired"]) * each
+        return own | {"error": error, "tip_changes": truth["tip_changes"].copy()}
 
     def oracle(self, truth: Lanes, memory: Lanes) -> np.ndarray:
         return adatom_plans.best(self, truth, memory)
@@ -201,7 +204,7 @@ class AdatomManipulation(ScopeEnv):
     ## Rewards
     As published: +1 at the goal, -1 elsewhere (`reward_goal`), and the decrease of the distance in lattice constants of 0.288 nm (`reward_progress`).
     Images alone decide, so `privileged` and `observable` are the same, and `compute_reward(achieved_goal, desired_goal, info)` gives it for
-    any goal. `info`: `distance` (as found) and `error` (truth) in m, `drags`, `images`, `time` (s), `damage` (crashes, atoms picked up or stuck together).
+    any goal. `info`: `distance` (as found) and `error` (truth) in m, `drags`, `images`, `tip_changes` (truth), `time` (s), `damage` (crashes, atoms picked up or stuck together).
 
     ## Starting State
     Atom, lattice, barrier, tip, noise and drift are drawn anew. The goal lies 0.288 to 2 nm away in any direction, 1 nm inside the limits.
