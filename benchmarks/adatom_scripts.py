@@ -59,7 +59,7 @@ def main() -> None:
     whole = evaluate(GridTable(tuple(chosen)), ENV_ID, options.scenario, options.episodes, SELECTION_SEED)
     print(f"\ntable: success {whole.success.mean():.1%}, error {1e12 * whole.metrics['error'].mean():.1f} pm")
     kept = [Recipe(*numbers, beyond) for numbers in product((10e-3,), CONDUCTANCE, (0.1e-9, 0.2e-9, 0.3e-9)) for beyond in BEYOND[:2]]
-    tried = [(recipe, fades, evaluate(CorrectedDrag(recipe, fades), ENV_ID, options.scenario, options.episodes, SELECTION_SEED)) for recipe in kept for fades in FADES]
+    tried = [(recipe, fades, evaluate(CorrectedDrag(recipe, fades), ENV_ID, options.scenario, 4 * options.episodes, SELECTION_SEED)) for recipe in kept for fades in FADES]
     tried.sort(key=lambda one: (-one[2].success.mean(), one[2].metrics["error"].mean()))
     rows = [(*_numbers(recipe), fades, f"{r.success.mean():.1%}", 1e12 * r.metrics["error"].mean()) for recipe, fades, r in tried[:8]]
     table("Corrected drag, the best", (*header[:4], "fades", *header[5:]), rows)

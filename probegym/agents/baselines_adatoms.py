@@ -88,7 +88,7 @@ class GridTable(Dragger):
         return [self.table[row] for row in np.searchsorted(self.edges, distance)]
 
 
-CORRECTED = Recipe(10e-3, 4e-6, 0.3e-9, 0.05e-9)
+CORRECTED = Recipe(10e-3, 4e-6, 0.3e-9)
 FADES = 0.2  # weight of a drag against the one after it: tips change
 ALONG = 1.2  # lattice constants between tip and atom up to which it came along
 
