@@ -163,8 +163,20 @@ def test_the_policy_that_sees_traces_keeps_its_success_when_the_tip_changes():
     assert before > 0.95 and before - after < 0.15
 
 
-@pytest.mark.parametrize("name", ["adatom-manipulation", "adatom-manipulation-trace"])
+@pytest.mark.parametrize("name", ["adatom-manipulation", "adatom-manipulation-trace", "adatom-manipulation-chen"])
 def test_bundles_are_small_and_carry_their_command(name):
     policy = BundlePolicy(name)
     assert sum(path.stat().st_size for path in policy.folder.iterdir()) < 700_000
     assert policy.spec["command"].startswith("probegym train AdatomManipulation-v0 --algorithm sac") and "--out runs/" in policy.spec["command"]
+
+
+def test_the_policy_of_the_published_state_moves_atoms_home():
+    policy, oracle = (evaluate(agent, ENV_ID, "chen", 192) for agent in (BundlePolicy("adatom-manipulation-chen"), OracleAgent()))
+    assert policy.success.mean() > 0.95 and policy.metrics["error"].mean() < 1.15 * oracle.metrics["error"].mean()
+    assert not policy.metrics["tip_changes"].any()  # always the same tip
+
+
+def test_a_steady_tip_is_steady_at_the_highest_current():
+    hardest = FixedDrag(Recipe(15e-3, 6e-6, 0.3e-9))
+    assert not evaluate(hardest, ENV_ID, "steady-tip", 192).metrics["tip_changes"].any()
+    assert evaluate(hardest, ENV_ID, "id", 192).metrics["tip_changes"].mean() > 0.3

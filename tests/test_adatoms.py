@@ -292,6 +292,12 @@ def test_langevin_dynamics_hops_at_the_rate_of_kramers():
     assert squared == pytest.approx(known, rel=0.25, abs=0)
 
 
+@pytest.mark.parametrize("temperature", [0.0, -5.0, np.nan, [5.0, -5.0]])
+def test_a_temperature_that_is_not_above_zero_is_refused(temperature):
+    with pytest.raises(ValueError, match="temperature must be above 0 K"):
+        adatoms.thermal_rate(0.1, temperature)
+
+
 def test_hops_agree_with_langevin_dynamics():
     """Drags in many directions at conductances from 2 to 20 uS: where the adatom ends, and the current on the way."""
     lanes, length, speed, samples = 48, 1.2e-9, 3.0, 512

@@ -30,6 +30,10 @@ MAY_IMPORT = {
     "probegym/hardware_bridge/capabilities.py": (
         "probegym.hardware_bridge.codec", "probegym.hardware_bridge.commands", "probegym.hardware_bridge.world", "probegym.errors",
     ),
+    "probegym/hardware_bridge/programs/": (
+        "probegym.hardware_bridge.programs", "probegym.hardware_bridge.commands", "probegym.hardware_bridge.codec", "probegym.hardware_bridge.capabilities",
+        "probegym.hardware_bridge.world", "probegym.hardware_bridge.guard.checks", "probegym.hardware_bridge.guard.ledger", "probegym.errors",
+    ),
     "probegym/hardware_bridge/guard/": (
         "probegym.hardware_bridge.guard", "probegym.hardware_bridge.commands", "probegym.hardware_bridge.world", "probegym.hardware_bridge.codec",
         "probegym.hardware_bridge.channel", "probegym.hardware_bridge.capabilities", "probegym.hardware_bridge.instruments",
@@ -102,6 +106,20 @@ def test_learning_libraries_stay_with_the_agents_and_the_surrogates(library):
     for path, name in zip(FILES, NAMES, strict=True):
         if not name.startswith(("probegym/agents/", "probegym/surrogates/", "probegym/physics/differentiable.py", *deployed, *COMMAND_LINE)):
             assert not any(within(m, (library,)) for m in imports(path)), name
+
+
+def test_hdf5_stays_out_of_the_control_process():
+    for path, name in zip(FILES, NAMES, strict=True):
+        if name.startswith("probegym/hardware_bridge/") and not name.endswith(("records/export.py", "records/minari.py")):
+            assert not any(within(m, ("h5py",)) for m in imports(path)), name
+
+
+def test_only_the_page_is_a_web_server_and_only_convert_loads_pickles():
+    for path, name in zip(FILES, NAMES, strict=True):
+        if not name.startswith("probegym/hardware_bridge/page/"):
+            assert not any(within(m, ("fastapi", "uvicorn", "starlette")) for m in imports(path)), name
+        if name != "probegym/terminal/convert.py":
+            assert not any(within(m, ("probegym.agents.convert",)) for m in imports(path)), name
 
 
 def test_gymnasium_stays_out_of_the_physics():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import probegym  # noqa: F401  registers the environments
+from probegym import scenarios
 from probegym.agents.baselines_beam import FixedGreedy, as_action, greedy_published
 from probegym.agents.evaluate import evaluate
 from probegym.envs import beam_lattice
@@ -33,6 +34,24 @@ def written(folder, text: str) -> str:
 def dwelling(envs, place, seconds: float) -> np.ndarray:
     lanes = envs.num_envs
     return as_action(envs.episodes, np.broadcast_to(place, (lanes, 2)), np.full(lanes, seconds), np.zeros(lanes, int))
+
+
+# ---- scenarios ----
+
+
+SHIFTED = [("drift", ("drift",)), ("misplacement", ("misplacement",)), ("misplacement", ("offset",)), ("rates", ("rates", "variance"))]
+
+
+@pytest.mark.parametrize(("axis", "path"), SHIFTED)
+def test_shifts_lie_outside_what_train_draws_and_far_ones_beyond_near_ones(axis, path):
+    def ends(name: str) -> tuple[float, float]:
+        value = scenarios.load("beam_manipulation", name).world
+        for key in path:
+            value = value[key]
+        return min(value["uniform"]), max(value["uniform"])
+
+    train, near, far = (ends(name) for name in ("train", f"near-{axis}", f"far-{axis}"))
+    assert train[1] <= near[0] < near[1] <= far[0] < far[1] or train[0] >= near[1] > near[0] >= far[1] > far[0]
 
 
 # ---- the lattice ----

@@ -276,6 +276,27 @@ def test_what_makes_no_sense_is_refused(change, message):
         dynamics.run(SMOOTH, **sound | change)
 
 
+@pytest.mark.parametrize("make", [*POTENTIALS, lambda: SMOOTH])
+def test_two_atoms_in_one_place_are_refused(make):
+    """Also where they are in one lane of several; the other lane alone is none the worse."""
+    potential = make()
+    positions = potential.length * np.array([[[0.0, 0, 0], [1.2, 0, 0], [2.4, 0, 0]], [[0.0, 0, 0], [1.2, 0, 0], [1.2, 0, 0]]])
+    for compute in (lambda x: dynamics.evaluate(potential, x, 0, 0), lambda x: dynamics.relax(potential, x, 0, 0, 1e-12, steps=5)):
+        compute(positions[:1])
+        with pytest.raises(ProbeGymError, match="overlap"):
+            compute(positions)
+
+
+@pytest.mark.parametrize("mass, thermal", [(1.0, -1.0), (1.0, np.nan), (0.0, 1.0), (-1.0, 1.0)])
+def test_thermal_velocities_of_what_makes_no_sense_are_refused(mass, thermal):
+    with pytest.raises(ProbeGymError, match="thermal energy"):
+        dynamics.thermal_velocities(np.full((1, 2), mass), thermal, [3])
+
+
+def test_without_heat_atoms_rest():
+    assert not dynamics.thermal_velocities(np.ones((1, 2)), 0.0, [3]).any()
+
+
 def test_wrong_potentials_are_refused():
     with pytest.raises(ProbeGymError, match="no Tersoff parameters for Au"):
         tersoff.silicon_carbon().species(["C", "Au"])

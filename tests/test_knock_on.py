@@ -146,3 +146,26 @@ def test_mean_square_velocity_between_zero_point_and_equipartition():
     slow, fast = 1e10, 1e15
     assert knock_on.mean_square_velocity([slow], CARBON, 300.0) == pytest.approx(constants.k * 300 / CARBON, rel=1e-4)
     assert knock_on.mean_square_velocity([fast], CARBON, 300.0) == pytest.approx(constants.hbar * fast / (2 * CARBON), rel=1e-4)
+
+
+def test_mean_square_velocity_without_heat_is_that_of_the_zero_point_motion():
+    assert knock_on.mean_square_velocity([1e13, 3e13], CARBON, 0.0) == pytest.approx(constants.hbar * 2e13 / (2 * CARBON), rel=1e-12)
+    assert knock_on.mean_square_velocity([1e13, 3e13], CARBON, 1e-3) == pytest.approx(constants.hbar * 2e13 / (2 * CARBON), rel=1e-12)
+
+
+@pytest.mark.parametrize("impossible", [
+    lambda: knock_on.mean_square_velocity([1e13], CARBON, -300.0),
+    lambda: knock_on.mean_square_velocity([1e13], CARBON, np.nan),
+    lambda: knock_on.mean_square_velocity([1e13, 0.0], CARBON, 300.0),
+    lambda: knock_on.mean_square_velocity([1e13], 0.0, 300.0),
+    lambda: knock_on.largest_transfer(-60e3, CARBON),
+    lambda: knock_on.largest_transfer(60e3, -CARBON),
+    lambda: knock_on.cross_section(60e3, 6, 11.6, [5.0, 0.0]),
+    lambda: knock_on.cross_section(60e3, 6, 11.6, -5.0),
+    lambda: knock_on.cross_section(0.0, 6, 11.6, 5.0),
+    lambda: knock_on.vibrating_cross_section(60e3, 6, CARBON, 15.0, -3e5),
+    lambda: knock_on.vibrating_cross_section(60e3, 6, CARBON, 0.0, 3e5),
+])  # fmt: skip
+def test_what_no_nucleus_can_have_is_refused(impossible):
+    with pytest.raises(ValueError, match=r"must be above 0|must not be below 0"):
+        impossible()

@@ -81,7 +81,7 @@ def greedy_published() -> FixedGreedy:
 
 def greedy_tuned() -> FixedGreedy:
     """The fixed place and dwell that took the least time on training seeds (benchmarks/beam_policies.py --tune)."""
-    return FixedGreedy((1.8, 0.8), 4.0)
+    return FixedGreedy((1.8, 2.0), 4.0)
 
 
 class BayesianGreedy(Agent):

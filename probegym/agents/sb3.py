@@ -231,12 +231,14 @@ def train_sb3(env_id: str, scenario: str, algorithm: str, steps: int, folder: st
 
 
 class _Deterministic(nn.Module):
-    """The likeliest action of a trained policy: the mean clipped to [-1, 1], or the number with the highest logit."""
+    """The likeliest action of a trained policy: the mean clipped to [-1, 1], or the numbers with the highest logits."""
 
     def __init__(self, model: BaseAlgorithm, names: list[str]):
         super().__init__()
         self.policy, self.names, self.ppo = model.policy, names, isinstance(model, PPO)
-        self.discrete = isinstance(model.action_space, gym.spaces.Discrete)
+        space = model.action_space
+        self.choices = [int(space.n)] if isinstance(space, gym.spaces.Discrete) else [int(n) for n in getattr(space, "nvec", ())]
+        self.single = isinstance(space, gym.spaces.Discrete)
 
     def forward(self, *observations: torch.Tensor) -> torch.Tensor:
         observation = dict(zip(self.names, observations, strict=True))
@@ -244,7 +246,10 @@ class _Deterministic(nn.Module):
             return torch.tanh(getattr(self.policy, "average", self.policy.actor).get_action_dist_params(observation)[0])
         features = self.policy.extract_features(observation, self.policy.pi_features_extractor)
         chosen = self.policy.action_net(self.policy.mlp_extractor.forward_actor(features))
-        return chosen.argmax(1) if self.discrete else chosen.clamp(-1, 1)
+        if not self.choices:
+            return chosen.clamp(-1, 1)
+        best = [logits.argmax(1) for logits in chosen.split(self.choices, 1)]
+        return best[0] if self.single else torch.stack(best, 1)
 
 
 def export_sb3(model: BaseAlgorithm, training: Training, folder: Path, command: str) -> Path:

@@ -145,7 +145,7 @@ class Listener:
             except ProbeGymError:
                 channel.close()
                 continue
-            if hmac.compare_digest(str(shown.get("secret")), self.secret):
+            if hmac.compare_digest(str(shown.get("secret")).encode(errors="replace"), self.secret.encode()):
                 return channel
             channel.close()
         raise Late(f"nobody connected within {seconds:g} s")

@@ -56,8 +56,14 @@ def lateral_force(barrier, spacing) -> np.ndarray:
 
 
 def thermal_rate(barrier, temperature, attempt_rate=1e12) -> np.ndarray:
-    """Hops per second of an adatom that no tip is near, to all three neighbours; barrier in eV, temperature in K."""
-    return 3 * attempt_rate * np.exp(-np.asarray(barrier, float) * constants.e / (constants.k * np.asarray(temperature, float)))
+    """Hops per second of an adatom that no tip is near, to all three neighbours; barrier in eV, temperature in K.
+
+    Raises ValueError for a temperature that is not above 0 K.
+    """
+    temperature = np.asarray(temperature, float)
+    if not (temperature > 0).all():
+        raise ValueError(f"a temperature must be above 0 K, got {temperature.min():g} K")
+    return 3 * attempt_rate * np.exp(-np.asarray(barrier, float) * constants.e / (constants.k * temperature))
 
 
 def friction(barrier, spacing, attempt_rate=1e12) -> np.ndarray:

@@ -25,7 +25,7 @@ from probegym.physics.threads import in_tiles
 STREAM = "langevin"
 PROBLEMS = {
     1: "no memory for the neighbours of the atoms: fewer atoms or a shorter cutoff",
-    2: "the energy is no longer finite: atoms overlap, or the time step is too long",
+    2: "energy or forces are no longer finite: atoms overlap, or the time step is too long",
 }
 
 
@@ -72,6 +72,7 @@ def evaluate(potential: Potential, positions, species, box) -> tuple[np.ndarray,
     """Energy (lanes,) J and forces (lanes, atoms, 3) N.
 
     positions: (lanes, atoms, 3) m. species: (atoms,) or (lanes, atoms) whole numbers. box: (3,) or (lanes, 3) m, 0 for an open axis.
+    Raises ProbeGymError for values that make no sense, and for atoms so near to each other that energy or forces are not finite.
     """
     x, kind, cell = _system(potential, positions, species, box)
     energy, forces = np.empty(len(x)), np.empty_like(x)
@@ -80,7 +81,7 @@ def evaluate(potential: Potential, positions, species, box) -> tuple[np.ndarray,
         arrays = [native.pointer(a[part]) for a in (kind, cell, x, energy, forces)]
         return native.library(potential.kernel).evaluate(*_counts(potential, x[part]), *arrays)
 
-    _checked(in_tiles(tile, len(x), tile=1), energy)
+    _checked(in_tiles(tile, len(x), tile=1), energy, forces)
     return energy * potential.energy, forces * (potential.energy / potential.length)
 
 
@@ -123,7 +124,7 @@ def relax(potential: Potential, positions, species, box, force: float, held=Fals
     """The minimum of the energy downhill of ``positions``, by FIRE (Bitzek et al. 2006, 10.1103/PhysRevLett.97.170201).
 
     force: N, largest on any atom that may be left. held: atoms that stay, broadcast to (lanes, atoms). A lane that needs
-    more than ``steps`` steps ends with a larger force, which the result tells.
+    more than ``steps`` steps ends with a larger force, which the result tells. Raises ProbeGymError as ``evaluate`` does.
     """
     if not force > 0 or steps < 1:
         raise ProbeGymError(f"a relaxation needs a force above 0 N and at least one step, got {force:g} N and {steps}")
@@ -137,13 +138,18 @@ def relax(potential: Potential, positions, species, box, force: float, held=Fals
         numbers = (ctypes.c_double(force / unit), steps, native.pointer(energy[part]), native.pointer(left[part]))
         return native.library(potential.kernel).relax(*_counts(potential, x[part]), *arrays, *numbers)
 
-    _checked(in_tiles(tile, len(x), tile=1), energy)
+    _checked(in_tiles(tile, len(x), tile=1), energy, left, x)
     return Relaxed(x * potential.length, energy * potential.energy, left * unit)
 
 
 def thermal_velocities(masses, thermal_energy: float, keys) -> np.ndarray:
-    """Velocities (lanes, atoms, 3) m/s drawn from Maxwell's distribution at kT = thermal_energy J; masses (lanes, atoms) kg, keys (lanes,)."""
+    """Velocities (lanes, atoms, 3) m/s drawn from Maxwell's distribution at kT = thermal_energy J; masses (lanes, atoms) kg, keys (lanes,).
+
+    A mass of inf rests. Raises ProbeGymError for masses that are not above 0, or a thermal energy that is not finite or below 0.
+    """
     masses = np.asarray(masses, float)
+    if not ((masses > 0).all() and np.isfinite(thermal_energy) and thermal_energy >= 0):
+        raise ProbeGymError(f"masses must be above 0 kg, and the thermal energy finite and not below 0 J, got {thermal_energy:g} J")
     drawn = randomness.normal(keys, 0, "maxwell", 3 * masses.shape[1]).reshape(*masses.shape, 3)
     return drawn * np.sqrt(thermal_energy / masses)[..., None]
 

@@ -30,7 +30,9 @@ def largest_transfer(energy: float, mass: float, velocity=0.0) -> np.ndarray:
     """Energy (eV) of a nucleus after an electron of ``energy`` (eV) was thrown straight back by it.
 
     mass: kg. velocity: m/s along the beam before, of any shape. Exact to the recoil of the slow nucleus (Meyer et al. 2012).
+    Raises ValueError for an energy or a mass that is not above 0.
     """
+    _refuse_unless_positive(energy=energy, mass=mass)
     rest, to_joule = ELECTRON_REST_ENERGY, constants.e
     velocity = np.asarray(velocity, float)
     own = 0.5 * mass * velocity**2 / to_joule
@@ -42,11 +44,19 @@ def cross_section(energy: float, number: int, transfer, threshold) -> np.ndarray
     """McKinley-Feshbach cross-section (m^2) for transfers above ``threshold`` (eV) when the largest is ``transfer`` (eV).
 
     energy: eV. number: Z. transfer, threshold: of shapes that broadcast. Zero where the threshold is not reached.
+    Raises ValueError for an energy or a threshold that is not above 0.
     """
+    _refuse_unless_positive(energy=energy, threshold=threshold)
     beta = velocity_ratio(energy)
     x = np.maximum(np.asarray(transfer, float) / np.asarray(threshold, float), 1.0)
     coulomb = np.pi * constants.alpha * number * beta * (2 * np.sqrt(x) - 2 - np.log(x))
     return _prefactor(number, beta) * np.maximum((x - 1) - beta**2 * np.log(x) + coulomb, 0.0)
+
+
+def _refuse_unless_positive(**values) -> None:
+    for name, value in values.items():
+        if not (np.asarray(value) > 0).all():
+            raise ValueError(f"{name} must be above 0, got {np.min(value):g}")
 
 
 def _prefactor(number: int, beta: float) -> float:
@@ -56,9 +66,12 @@ def _prefactor(number: int, beta: float) -> float:
 def vibrating_cross_section(energy: float, number: int, mass: float, threshold, square_velocity) -> np.ndarray:
     """Cross-section (m^2) averaged over the velocity along the beam, a Gaussian of variance ``square_velocity`` (m^2/s^2).
 
-    threshold: eV, and square_velocity: of shapes that broadcast. Susi et al. 2016.
+    threshold: eV, and square_velocity: of shapes that broadcast. Susi et al. 2016. Raises ValueError for a square velocity
+    that is below 0, or an energy, a mass or a threshold that is not above it.
     """
     threshold, square = np.broadcast_arrays(np.asarray(threshold, float), np.asarray(square_velocity, float))
+    if not (square >= 0).all():
+        raise ValueError(f"a mean square velocity must not be below 0, got {square.min():g} m^2/s^2")
     deviations, weights = (nodes.reshape(-1, *[1] * threshold.ndim) for nodes in _gaussian_nodes())
     total = np.zeros(threshold.shape)
     for share in weights * cross_section(energy, number, largest_transfer(energy, mass, deviations * np.sqrt(square)), threshold):
@@ -131,7 +144,12 @@ def _integrated(t: np.ndarray, beta: float, number: int) -> np.ndarray:
 def mean_square_velocity(frequencies, mass: float, temperature: float) -> float:
     """Mean square velocity (m^2/s^2) along one direction: the mean of (hbar w / 2 M) coth(hbar w / 2 k T) over its modes.
 
-    frequencies: (modes,) rad/s, above 0. mass: kg. temperature: K, above 0.
+    frequencies: (modes,) rad/s, above 0. mass: kg. temperature: K; 0 leaves the zero-point motion. Raises ValueError for others.
     """
-    quantum = constants.hbar * np.asarray(frequencies, float)
-    return float(np.mean(quantum / (2 * mass) / np.tanh(quantum / (2 * constants.k * temperature))))
+    frequencies = np.asarray(frequencies, float)
+    _refuse_unless_positive(frequencies=frequencies, mass=mass)
+    if not temperature >= 0:
+        raise ValueError(f"a temperature must not be below 0 K, got {temperature:g} K")
+    quantum = constants.hbar * frequencies
+    occupied = np.tanh(quantum / (2 * constants.k * temperature)) if temperature else 1.0
+    return float(np.mean(quantum / (2 * mass) / occupied))

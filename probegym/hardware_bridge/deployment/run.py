@@ -119,7 +119,7 @@ class Deployment:
         task = environment_type(o.env_id).task_type
         o.runs.mkdir(parents=True, exist_ok=True)
         if not o.sample.exists():
-            Ledger.create(o.sample, Budget(dose=o.dose, changes=o.changes_each)).close()
+            Ledger.create(o.sample, Budget(dose=o.dose, changes=o.changes_each, region=described(o).region)).close()
         self.twin = host.start(task.twin, scenarios.load(task.family, o.scenario).world, pace=o.pace, judged=o.mode is Mode.twin)
         manifest = {"environment": o.env_id, "scenario": o.scenario, "policy": self.bundle.name, "sha256": self.bundle.digest, "mode": str(o.mode)}
         self.guard = guard.start(self.twin.reached, str(o.sample), str(o.runs), o.name, manifest)

@@ -30,11 +30,9 @@ from probegym.hardware_bridge.world import Refused
 __all__ = ["LEASE_SECONDS", "NONCE_SECONDS", "SAFE_SECONDS", "SLACK_SECONDS", "Admission", "Gate", "Record", "Request", "State", "Waiting"]
 
 T = TypeVar("T")
-NONCE_SECONDS, LEASE_SECONDS = 60.0, 600.0
-APPROVAL_SECONDS = 120.0  # for an operator to agree to a command
+NONCE_SECONDS, LEASE_SECONDS, APPROVAL_SECONDS = 60.0, 600.0, 120.0  # the last: for an operator to agree to a command
 MOST_REFUSALS = 3  # in a row, then the gate holds
-SAFE_SECONDS = 0.5  # for the instrument to confirm its safe state
-AGAIN_SECONDS = 1.0  # between tries of a safe state that is not confirmed
+SAFE_SECONDS, AGAIN_SECONDS = 0.5, 1.0  # for the instrument to confirm its safe state; between tries of one that is not confirmed
 SLACK_SECONDS = 2.0  # that a driver has beyond the worst case of a command; after twice as much it counts as lost
 
 

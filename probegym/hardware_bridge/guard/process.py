@@ -31,6 +31,7 @@ from probegym.hardware_bridge.world import Refused
 BEAT_SECONDS = 0.03
 TURN_SECONDS = 1.0  # that a turn of the guard's loop may take
 SILENCE_SECONDS = 0.25  # of a session's pulse while the gate is open
+ADMISSION_SECONDS = 0.1  # for a connection to show its secret
 RUN_BYTES = 500_000_000  # that must be free on the disk when a run is armed
 NOTES = ("begin", "observation", "action", "reward", "truth", "end")  # what a session may have written down
 
@@ -50,7 +51,7 @@ class Worker:
             admission = self.todo.get()
             outcome: Readings | ProbeGymError
             try:
-                outcome = self.instrument.execute(admission.command, admission.charge.seconds + SLACK_SECONDS)
+                outcome = self.instrument.execute(admission.claim(time.monotonic()), admission.charge.seconds + SLACK_SECONDS)
             except ProbeGymError as error:
                 outcome = error
             except Exception as error:  # a driver's own mistake must not leave the guard waiting
@@ -166,7 +167,7 @@ class Guard:
 
     def _admit_client(self, role: str, listener: Listener) -> None:
         try:
-            channel = listener.accept(0.5)
+            channel = listener.accept(ADMISSION_SECONDS)
         except ProbeGymError:
             return
         if role != "operator" and any(client.role == role for client in self.clients):
@@ -247,6 +248,8 @@ class Guard:
                 self.gate.fail(f"the record cannot be written: {error}")
 
     def _finished(self, admission: Admission, outcome: Readings | ProbeGymError) -> None:
+        if admission is not self.gate.running:
+            return  # it was given up as lost: what waits now is another command
         try:
             readings = self.gate.complete(admission, outcome)
         except ProbeGymError as error:

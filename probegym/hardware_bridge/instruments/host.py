@@ -20,7 +20,6 @@ from probegym.errors import ProbeGymError
 from probegym.hardware_bridge import codec
 from probegym.hardware_bridge.channel import Channel, Late, Listener, called, spawn
 from probegym.hardware_bridge.codec import Arrays, Json
-from probegym.hardware_bridge.commands import BlankBeam, Command, Readings, Withdraw
 from probegym.hardware_bridge.instruments.descriptions import SAFE_STEPS, describe
 from probegym.hardware_bridge.instruments.faults import Faults
 from probegym.hardware_bridge.world import Refused, World
@@ -83,7 +82,7 @@ class Host:
                 raise Refused(f"the instrument is in its safe state ({', '.join(step for step, taken in self.controls.items() if taken)}): arm it first")
             self.descriptor.check(command)
             asked = self.faults.actuated(command, self.values, self.descriptor)
-            readings = self._own(asked) or self.world.execute(asked, ON)
+            readings = self.world.execute(asked, ON)
             if self.pace and self.stop.wait(float(readings.time[0]) / self.pace):
                 raise ProbeGymError(f"{command.verb} was stopped: the instrument went to its safe state")
             for name, control in self.descriptor.capabilities[asked.verb].reads_back.items():
@@ -93,13 +92,6 @@ class Host:
             if readings.values:
                 self.acquired.append((self.count, asked.verb, header, arrays))
             return self.faults.read(command, header, arrays)
-
-    def _own(self, command: Command) -> Readings | None:
-        """Controls that every instrument of a kind has, whatever its world knows."""
-        if not isinstance(command, BlankBeam | Withdraw):
-            return None
-        nothing = [np.zeros(1) for _ in Readings.COSTS]
-        return Readings({}, *nothing)
 
     def _measured(self, _: Json) -> tuple[Json, Arrays]:
         return self.faults.read_back(dict(self.values))
