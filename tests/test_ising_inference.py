@@ -70,17 +70,15 @@ def test_a_cycle_that_does_not_fit_ends_the_episode_and_is_not_made():
 
 def test_success_is_a_coupling_that_is_known_and_right():
     """Not one that is right by chance, nor one that is wrongly held to be known."""
-    found = set()
-    for scenario in ("known", "near-model"):
-        envs = gym.make_vec(ENV, num_envs=16, scenario=scenario, autoreset_mode="Disabled")
-        envs.reset(seed=0)
-        for _ in range(12):
-            _, _, terminated, _, info = envs.step(np.tile([5, 2, 2, 2, 0], (16, 1)))
-            m = envs.episodes.memory
-            sure, right = np.sqrt(m["covariance"][:, 0, 0]) <= 0.02 * np.abs(m["mean"][:, 0]), info["error"] <= 0.02
-            assert np.array_equal(info["is_success"], sure & right) and not terminated.any()
-            found |= set(zip(sure.tolist(), right.tolist(), strict=True))
-    assert len(found) == 4  # all of sure and right, and neither
+    envs, found = gym.make_vec(ENV, num_envs=32, scenario="known", autoreset_mode="Disabled"), set()
+    envs.reset(seed=0)
+    for _ in range(9):
+        _, _, terminated, _, info = envs.step(np.tile([5, 2, 2, 2, 0], (32, 1)))
+        m = envs.episodes.memory
+        sure, right = np.sqrt(m["covariance"][:, 0, 0]) <= 0.02 * np.abs(m["mean"][:, 0]), info["error"] <= 0.02
+        assert np.array_equal(info["is_success"], sure & right) and not terminated.any()
+        found |= set(zip(sure.tolist(), right.tolist(), strict=True))
+    assert len(found) == 4  # sure and right, one of them, neither
 
 
 # ---- the belief ----
@@ -259,14 +257,14 @@ def test_a_world_without_truth_is_played_and_drawn():
 
 
 def test_a_world_without_truth_succeeds_by_what_is_believed():
-    env = gym.make(ENV, scenario="near-model", reward="observable", world=Instrument(made("near-model").episodes.world)).unwrapped
+    env = gym.make(ENV, scenario="known", reward="observable", world=Instrument(made("known").episodes.world)).unwrapped
     env.reset(seed=5)
     found = []
-    for _ in range(12):
+    for _ in range(9):
         info = env.step(np.array([5, 2, 2, 2, 0]))[4]
         found.append(bool(info["is_success"]))
         assert found[-1] == (np.sqrt(memory(env)["covariance"][0, 0]) <= 0.02 * abs(memory(env)["mean"][0]))
-    assert not found[0] and found[-1]
+    assert set(found) == {False, True}
 
 
 # ---- the twin ----

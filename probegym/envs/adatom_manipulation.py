@@ -220,7 +220,7 @@ class AdatomManipulation(ScopeEnv):
     | `scenario` | str | `"train"` | a name from `probegym show AdatomManipulation`, or `file.yaml:name` |
     | `reward` | str | `"privileged"` | or `"observable"`, which is the same here |
     | `budget` | int | None | fewer drags than the scenario allows |
-    | `world` | object or path | None | None: the twin; a path: a recording; or an object with the world protocol |
+    | `world` | object or path | None | None: the twin; a path: the folder of a record; or an object with the world protocol |
 
     >>> env = gymnasium.make("probegym/AdatomManipulation-v0", scenario="train", render_mode="rgb_array")
 

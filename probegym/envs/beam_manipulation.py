@@ -219,7 +219,7 @@ class BeamManipulation(ScopeEnv):
     | `scenario` | str | `"train"` | a name from `probegym show BeamManipulation`, or `file.yaml:name` |
     | `reward` | str | `"privileged"` | or `"observable"` |
     | `budget` | int | None | fewer images than the scenario allows |
-    | `world` | object or path | None | None: the twin; a path: a recording; or an object with the world protocol |
+    | `world` | object or path | None | None: the twin; a path: the folder of a record; or an object with the world protocol |
 
     >>> env = gymnasium.make("probegym/BeamManipulation-v0", scenario="published", render_mode="rgb_array")
 

@@ -26,7 +26,7 @@ class ScopeEnv(gym.Env):
     """A task in a world of one lane. Subclasses name their ``task_type``.
 
     scenario: name, or ``file.yaml:name``. reward: ``privileged`` or ``observable``. budget: fewer measurements than the
-    scenario allows. world: None for the twin, the path of a recording, or an object with the world protocol.
+    scenario allows. world: None for the twin, the folder of a record, or an object with the world protocol.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 4}

@@ -36,16 +36,16 @@ class Snapshot:
 
 
 def build_world(task: type[Task], scenario: Scenario, lanes: int, world: World | str | None) -> World:
-    """The twin, or a recording by its path, or the world that was handed in."""
+    """The twin, or a record by its folder, or the world that was handed in."""
     if world is None:
         module, name = task.twin.split(":")
         return getattr(importlib.import_module(module), name)(scenario.world, lanes)
     if isinstance(world, str | os.PathLike):
-        from probegym.hardware_bridge.replay import ReplayWorld
+        from probegym.hardware_bridge.records.replay import RecordWorld
 
-        world = ReplayWorld(world)
+        world = RecordWorld(world)
     if not hasattr(world, "execute"):
-        raise ProbeGymError(f"world must be None, the path of a recording, or a world, got {type(world).__name__}")
+        raise ProbeGymError(f"world must be None, the folder of a record, or a world, got {type(world).__name__}")
     if world.lanes != lanes:
         raise ProbeGymError(f"the world has {world.lanes} lanes, the environment {lanes}: make them equal")
     return world

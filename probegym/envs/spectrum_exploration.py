@@ -210,7 +210,7 @@ class SpectrumExploration(ScopeEnv):
     | `scenario` | str | `"train"` | a name from `probegym show SpectrumExploration`, or `file.yaml:name` |
     | `reward` | str | `"privileged"` | or `"observable"` |
     | `budget` | int | None | fewer spectra than the scenario allows |
-    | `world` | object or path | None | None: the twin; a path: a recording; or an object with the world protocol |
+    | `world` | object or path | None | None: the twin; a path: the folder of a record; or an object with the world protocol |
 
     >>> env = gymnasium.make("probegym/SpectrumExploration-v0", scenario="train", render_mode="rgb_array")
 

@@ -216,7 +216,7 @@ class StemTuning(ScopeEnv):
     | `scenario` | str | `"train"` | a name from `probegym show StemTuning`, or `file.yaml:name` |
     | `reward` | str | `"privileged"` | or `"observable"` |
     | `budget` | int | None | fewer frames than the scenario allows |
-    | `world` | object or path | None | None: the twin; a path: a recording; or an object with the world protocol |
+    | `world` | object or path | None | None: the twin; a path: the folder of a record; or an object with the world protocol |
 
     >>> env = gymnasium.make("probegym/StemTuning-v0", scenario="train", render_mode="rgb_array")
 

@@ -212,7 +212,7 @@ class TipConditioning(ScopeEnv):
     | `scenario` | str | `"train"` | a name from `probegym show TipConditioning`, or `file.yaml:name` |
     | `reward` | str | `"privileged"` | or `"observable"` |
     | `budget` | int | None | fewer images than the scenario allows |
-    | `world` | object or path | None | None: the twin; a path: a recording; or an object with the world protocol |
+    | `world` | object or path | None | None: the twin; a path: the folder of a record; or an object with the world protocol |
 
     >>> env = gymnasium.make("probegym/TipConditioning-v0", scenario="train", render_mode="rgb_array")
 
