@@ -198,7 +198,7 @@ class BeamManipulation(ScopeEnv):
 
     ## Rewards
     `privileged` (default): 0.02 x bond lengths nearer to the goals, 0.9967^t at the goal after t seconds (Schwarzer et al. 2023), -1 when an
-    atom is given up, -0.2 for every event of damage; running out of time costs nothing more. `observable`: 0.02 x bonds nearer and the same worth of the
+    atom is given up or the episode ends where the goal is not, -0.2 for every event of damage; running out of time costs nothing more. `observable`: 0.02 x bonds nearer and the same worth of the
     goal, as located. Terms are in `info` as `reward_<term>`, costs as `time` (s), `dose` (e/A^2), `damage` (vacancies made, Si lost,
     contamination) and `measurements` (images), and `bonds_left`, `moves`, `dwells`, `distance` (m, true, summed over goals).
 

@@ -155,7 +155,7 @@ class AdatomTwin(LaneTwin):
         drawn |= {"tip_change.rate": c.tip_change.rate.sample(keys, "tip change"), "tip_change.after": c.tip_change.after.sample(keys, "change after")}
         for name, values in drawn.items():
             refuse_outside(name, values[where], LIMITS[name])
-        restless = adatoms.thermal_rate(drawn["barrier"], drawn["temperature"], c.attempt_rate)[where]
+        restless = adatoms.thermal_rate(drawn["barrier"][where], drawn["temperature"][where], c.attempt_rate)
         if (restless > RESTLESS).any():
             raise ProbeGymError(f"scenario, world.temperature: adatoms would hop {restless.max():.2g} times a second by themselves; lower it or raise barrier")
         u = randomness.uniform(keys, 0, "lattice", 3)
