@@ -1,6 +1,7 @@
 """IsingInference without its policy: spin updates and environment steps a second, the fast dynamics beside exact results, the belief's calibration.
 
-``--tune`` tries constants of the rules on training seeds instead; ``--overlap`` shows what images of atoms that hardly moved are worth.
+``--tune`` tries constants of the rules on training seeds instead; ``--overlap`` shows what images of atoms that hardly moved are worth;
+``--calibration`` prints that table alone.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from report import json_line, table
 import probegym  # noqa: F401  registers the environments
 from probegym import scenarios
 from probegym.agents import baselines_ising as rules
-from probegym.agents.base import RandomAgent
-from probegym.agents.evaluate import evaluate
+from probegym.agents.base import Agent, RandomAgent
+from probegym.agents.evaluate import EVALUATION_SEED, evaluate
 from probegym.hardware_bridge.commands import ClassifyAtoms, SetConditions
 from probegym.hardware_bridge.twins.ising import BOLTZMANN, IsingTwin
 from probegym.physics import ising, ising_exact, randomness
@@ -25,6 +26,7 @@ from probegym.physics.threads import available_threads
 from probegym.surrogates import spins
 
 ENV_ID = "probegym/IsingInference-v0"
+CALIBRATION = "Squared error of J over believed variance, specimens that an agent has 90 minutes for"
 TUNING_SEED = 9_200_000  # of the training scenario, away from those of training, of choosing and of evaluation
 
 
@@ -85,15 +87,46 @@ class WholeImages(RandomAgent):
         return action
 
 
-def calibration(episodes: int) -> list[tuple[str, str, float, float, float]]:
-    """Squared error of J over its believed variance at the end of episodes: mean with its standard error, and median (1 and 0.45 were the belief exact)."""
+class InTurn(Agent):
+    """The same actions in turn, whatever is seen."""
+
+    def __init__(self, *actions: tuple[int, ...]):
+        self.actions = actions
+
+    def begin(self, lanes, seed):
+        self.step = 0
+
+    def act(self, observation, episodes):
+        self.step += 1
+        return np.tile(self.actions[(self.step - 1) % len(self.actions)], (len(observation["budget"]), 1))
+
+
+PATTERNS = {  # temperature, field, hold, dwell time, region
+    "580 K, +-10 meV in turn, 20 s, 5 ms": InTurn((3, 0, 1, 0, 0), (3, 4, 1, 0, 0)),
+    "580 K, +-10 meV in turn, 320 s, 5 ms": InTurn((3, 0, 3, 0, 0), (3, 4, 3, 0, 0)),
+    "580 K, +-10 meV in turn, 20 s, 80 ms": InTurn((3, 0, 1, 2, 0), (3, 4, 1, 2, 0)),
+    "580 K, all fields in turn, 320 s, 20 ms": InTurn(*((3, f, 3, 1, 0) for f in range(5))),
+    "670 K, +-10 meV in turn, 80 s, 20 ms": InTurn((4, 0, 2, 1, 0), (4, 4, 2, 1, 0)),
+    "670 K, quarters in turn, 20 s, 5 ms": InTurn(*((4, 2, 1, 0, quarter) for quarter in range(1, 5))),
+    "670 K, quarters in turn, 20 s, 80 ms": InTurn(*((4, 2, 1, 2, quarter) for quarter in range(1, 5))),
+    "900 K, no field, 80 s, 20 ms": InTurn((6, 2, 2, 1, 0)),
+    "900 K, no field, 80 s, 80 ms": InTurn((6, 2, 2, 2, 0)),
+    "900 K, all fields in turn, 20 s, 80 ms": InTurn(*((6, f, 1, 2, 0) for f in range(5))),
+}
+
+
+def calibration(episodes: int, seed: int) -> list[tuple[str, str, float, float, float, float]]:
+    """Squared error of J over its believed variance at the end of episodes: mean with its standard error, median (1 and 0.45 were the belief
+    exact), and the mean relative error of J in percent.
+    """
     rows = []
     agents = {"uniform": rules.UniformSweep(), "fisher": rules.MaximumFisher(), "patient": rules.MaximumFisherPatient(), "repeat one quarter": rules.RepeatedQuarter(),
-              "random": RandomAgent(), "random, whole": WholeImages()}  # fmt: skip
+              "random": RandomAgent(), "random, whole": WholeImages()} | PATTERNS  # fmt: skip
     for scenario in ("known", "id"):
         for name, agent in agents.items():
-            surprise = evaluate(agent, ENV_ID, scenario, episodes).metrics["surprise"]
-            rows.append((scenario, name, float(surprise.mean()), float(surprise.std() / np.sqrt(episodes)), float(np.median(surprise))))
+            m = evaluate(agent, ENV_ID, scenario, episodes, seed).metrics
+            surprise = m["surprise"]
+            rows.append((scenario, name, float(surprise.mean()), float(surprise.std() / np.sqrt(episodes)), float(np.median(surprise)), float(100 * m["error"].mean())))
     return rows
 
 
@@ -145,9 +178,17 @@ def main() -> None:
     parser.add_argument("--tune", action="store_true")
     parser.add_argument("--episodes", type=int, default=96)
     parser.add_argument("--overlap", action="store_true")
+    parser.add_argument("--calibration", action="store_true")
+    parser.add_argument("--seed", type=int, default=EVALUATION_SEED, help="of the first episode")
     options = parser.parse_args()
+    head = ("scenario", "agent", "mean", "+-", "median", "error %")
     if options.tune or options.overlap:
         overlaps() if options.overlap else tune(options.episodes)
+        return
+    calibrated = calibration(options.episodes, options.seed)
+    if options.calibration:
+        table(CALIBRATION, head, calibrated)
+        json_line("ising", seed=options.seed, calibration=calibrated)
         return
     cases = [("heat-bath", 0.0), ("metropolis", 0.0), ("heat-bath", 0.1), ("kawasaki", 0.0)]
     speeds = [(f"{rule}{', diagonal neighbours' if d else ''}", threads, *spin_speed(rule, threads, d, sweeps=200 if not d and rule != "kawasaki" else 10))
@@ -157,8 +198,7 @@ def main() -> None:
     table("Environment steps a second, random anneals", ("lanes", "by the clock", "a second of processor time"), steps)
     exact = beside_exact()
     table("Beside exact results", ("", "found", "noise", "exact"), [(name, *(f"{v:.4f}" for v in values)) for name, *values in exact])
-    calibrated = calibration(options.episodes)
-    table("Squared error of J over believed variance", ("scenario", "agent", "mean", "+-", "median"), calibrated)
+    table(CALIBRATION, head, calibrated)
     json_line("ising", spins=speeds, steps=steps, exact=exact, calibration=calibrated)
 
 

@@ -154,7 +154,13 @@ def test_an_abort_interrupts_a_command_that_is_under_way(bench):
     rig.number += 1
     admission = rig.gate.admit(rig.number, time.monotonic(), 1, codec.command_to_json(FRAME))
     outcome = []
-    thread = threading.Thread(target=lambda: outcome.append(pytest.raises(ProbeGymError, rig.instrument.execute, FRAME, 10.0).value))
+
+    def work():
+        with pytest.raises(ProbeGymError) as caught:
+            rig.instrument.execute(FRAME, 10.0)
+        outcome.append(caught.value)
+
+    thread = threading.Thread(target=work)
     thread.start()
     time.sleep(0.3)
     begun = time.monotonic()

@@ -487,7 +487,7 @@ def test_a_training_refuses_what_it_cannot_do(tmp_path):
 
 def test_the_policy_knows_the_coupling_better_than_rules_that_expect_equilibrium():
     policy = bundle.BundlePolicy("ising-inference")
-    for scenario in ("known", "far-mislabels"):
+    for scenario in ("known", "near-mislabels", "far-misled"):
         agents = {"policy": policy, "uniform": baselines_ising.UniformSweep(), "fisher": baselines_ising.MaximumFisher()}
         error = {name: evaluate(agent, ENV, scenario, 24, seed=20_000).metrics["error"].mean() for name, agent in agents.items()}
         assert error["policy"] < 0.9 * min(error["uniform"], error["fisher"]), scenario
