@@ -10,7 +10,7 @@ from probegym.agents import bundle, files
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.deployment.bundle import read
 from probegym.hardware_bridge.deployment.policy import PolicyProcess
-from probegym.terminal.train import SELECTION_EPISODES, _command, bar
+from probegym.terminal.train import SELECTION_EPISODES, bar, command_line
 
 NEEDED_BYTES = 100_000_000
 
@@ -56,7 +56,7 @@ def _from_checkpoint(folder: Path, out: Path, console: Console) -> None:
         training = sb3.Training(env_id, scenario, told["algorithm"], number, seed)
         model = sb3.build(training, folder)
         sb3.load(model, training, folder)
-        command = _command(env_id, algorithm=training.algorithm, scenario=scenario, steps=model.num_timesteps, seed=seed, out=folder)
+        command = command_line(env_id, algorithm=training.algorithm, scenario=scenario, steps=model.num_timesteps, seed=seed, out=folder)
         sb3.export_sb3(model, training, out, command)
     else:
         _distilled(folder, env_id, scenario, number, seed, out, console)
@@ -69,7 +69,7 @@ def _distilled(folder: Path, env_id: str, scenario: str, updates: int, seed: int
 
     learner = registry.make_learner(env_id, scenario, updates, seed, folder)
     learner.load()
-    command = _command(env_id, algorithm="distil", scenario=scenario, updates=updates, seed=seed, out=folder)
+    command = command_line(env_id, algorithm="distil", scenario=scenario, updates=updates, seed=seed, out=folder)
     if learner.update < updates:
         raise ProbeGymError(f"training {folder} has done {learner.update} of {updates} updates: finish it with {command} --resume")
     with bar(console) as progress:

@@ -53,7 +53,8 @@ def _interruptible(command: str, out: Path, console: Console) -> Iterator[None]:
         raise
 
 
-def _command(env_id: str, **options) -> str:
+def command_line(env_id: str, **options) -> str:
+    """The ``probegym train`` command of a training, as its policy records it."""
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     return shlex.join(["probegym", "train", env_id.split("/")[1], *words])
 
@@ -70,7 +71,7 @@ def distil(env_id: str, scenario: str, updates: int | None, seed: int, out: Path
 
     updates = updates or registry.distillation(env_id).updates
     _prepare(out, resume)
-    command = _command(env_id, algorithm="distil", scenario=scenario, updates=updates, seed=seed, out=out)
+    command = command_line(env_id, algorithm="distil", scenario=scenario, updates=updates, seed=seed, out=out)
     with _interruptible(command, out, console):
         learner = registry.make_learner(env_id, scenario, updates, seed, out)
         if resume:
@@ -111,7 +112,7 @@ def reinforce(env_id: str, scenario: str, algorithm: str, steps: int, seed: int,
     from probegym.agents.sb3 import Progress as News
     from probegym.agents.sb3 import Training, export_sb3, train_sb3
 
-    command = _command(env_id, algorithm=algorithm, scenario=scenario, steps=steps, seed=seed, out=out)
+    command = command_line(env_id, algorithm=algorithm, scenario=scenario, steps=steps, seed=seed, out=out)
     with _interruptible(command, out, console), bar(console) as progress:
         task = progress.add_task(f"training {algorithm}", total=steps, told="")
 
