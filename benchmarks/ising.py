@@ -26,7 +26,7 @@ from probegym.physics.threads import available_threads
 from probegym.surrogates import spins
 
 ENV_ID = "probegym/IsingInference-v0"
-CALIBRATION = "Squared error of J over believed variance, specimens that an agent has 90 minutes for"
+CALIBRATION = "Squared error of J over believed variance after 90 minutes"
 TUNING_SEED = 9_200_000  # of the training scenario, away from those of training, of choosing and of evaluation
 
 

@@ -39,7 +39,7 @@ PLAYED = {
     "probegym/SpectrumExploration-v0": {"locate-loops": 8, "locate-patterns": 8, "locate-recorded": 8},
     "probegym/BeamManipulation-v0": {"published": 6, "far-damage": 6},
     "probegym/AdatomManipulation-v0": {"far-surface": 4},
-    "probegym/IsingInference-v0": {"far-relaxation": 6, "far-couplings": 5},
+    "probegym/IsingInference-v0": {"far-conserved": 6, "far-couplings": 5},
 }
 """Scenarios beside those of the cases, each with a budget of measurements."""
 

@@ -62,7 +62,7 @@ class Scenario(BaseModel):
 def explain(error: ValidationError) -> str:
     """The first of pydantic's complaints, in one line."""
     first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'value'}: {first['msg']}"
+    return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, "))))
 
 
 def parsed(model: type[Model], table: dict, name: str) -> Model:
@@ -70,7 +70,8 @@ def parsed(model: type[Model], table: dict, name: str) -> Model:
     try:
         return model(**table)
     except ValidationError as error:
-        raise ProbeGymError(f"scenario, {name}.{explain(error)}") from error
+        told = explain(error)
+        raise ProbeGymError(f"scenario, {name}{'.' if error.errors()[0]['loc'] else ': '}{told}") from error
 
 
 def _merge(base: Any, change: Any) -> Any:
