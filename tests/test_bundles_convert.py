@@ -26,6 +26,7 @@ from probegym.agents.convert import _compare as compare
 from probegym.agents.convert import algorithm
 from probegym.agents.convert import main as unpickle
 from probegym.agents.distil import Distillation, Trainer
+from probegym.agents.evaluate import evaluate
 from probegym.agents.export import THRESHOLDS
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.deployment.bundle import read
@@ -168,8 +169,16 @@ def test_a_model_of_another_environment_is_refused(model, tmp_path):
     assert not (tmp_path / "policy").exists()
 
 
-def test_actions_that_do_not_come_out_the_same_are_refused(tmp_path):
+def test_several_choices_at_once_come_out_as_they_are(tmp_path):
     zipped = saved(PPO("MultiInputPolicy", gym.make(ISING), **small()), tmp_path / "model.zip")
+    unpickle(str(zipped), "ppo", ISING, "train", str(tmp_path / "policy"))
+    assert evaluate(BundlePolicy(tmp_path / "policy"), ISING, "train", 2).steps.min() > 0
+
+
+def test_actions_that_do_not_come_out_the_same_are_refused(tmp_path, monkeypatch):
+    zipped = saved(PPO("MultiInputPolicy", gym.make(ISING), **small()), tmp_path / "model.zip")
+    right = sb3._Deterministic.forward
+    monkeypatch.setattr(sb3._Deterministic, "forward", lambda self, *seen: 1 - right(self, *seen).clamp(0, 1))
     with pytest.raises(ProbeGymError, match="do not come out as SB3 gives them"):
         unpickle(str(zipped), "ppo", ISING, "train", str(tmp_path / "policy"))
 

@@ -109,7 +109,8 @@ class Terminal:
     def __init__(self, folder, *more):
         command = [sys.executable, "-u", "-m", "probegym", "deploy", "--policy", STEM[2], "--env", "StemTuning", "--out", str(folder), "--deadline", "10", *more]
         wide = os.environ | {"COLUMNS": "500"}
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=wide)
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=wide,
+                                        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # which jobs in the background ignore  # fmt: skip
         self.said, self.seen = "", 0
         threading.Thread(target=self._listen, daemon=True).start()
 
