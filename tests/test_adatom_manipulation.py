@@ -389,3 +389,23 @@ def test_pictures_of_all_kinds(scenario):
     assert first.shape == env.render().shape and not np.array_equal(first, env.render())
     env.episodes.truth = {}
     assert env.render().dtype == np.uint8
+
+
+@pytest.mark.parametrize(("axis", "path"), [("threshold", ("tip", "depth")), ("drift", ("drift",)), ("noise", ("current_noise",)), ("surface", ("barrier",))])
+def test_shifts_lie_outside_what_train_draws(axis, path):
+    def drawn(name: str) -> tuple[float, float]:
+        table = load("adatom_manipulation", name).world
+        for key in path:
+            table = table[key]
+        return tuple(table["uniform"])
+
+    low, high = drawn("train")
+    for split in ("near", "far"):
+        first, last = drawn(f"{split}-{axis}")
+        assert first > high or last <= low, f"{split}-{axis} draws {first:g} to {last:g}, train {low:g} to {high:g}"
+
+
+def test_tips_that_changed_for_the_worse_are_further_off_than_any_of_training():
+    most = max(load("adatom_manipulation", "train").world["tip"]["offset"]["choice"])
+    near, far = (load("adatom_manipulation", f"{split}-tip-change").world["tip_change"]["tip"]["offset"]["uniform"] for split in ("near", "far"))
+    assert most <= near[0] and near[1] <= far[0]
