@@ -21,8 +21,9 @@ from probegym.agents.bundle import BundlePolicy, find
 from probegym.agents.evaluate import EVALUATION_SEED, evaluate
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import AcquireRonchigram, Command, SetAberrations
+from probegym.hardware_bridge.deployment import Mode
 from probegym.hardware_bridge.deployment.policy import PolicyProcess
-from probegym.hardware_bridge.deployment.run import Deployment, Mode, Orders
+from probegym.hardware_bridge.deployment.run import Deployment, Orders
 from probegym.hardware_bridge.deployment.world import GuardedWorld
 from probegym.hardware_bridge.guard import process as guard
 from probegym.hardware_bridge.guard.ledger import Budget, Ledger

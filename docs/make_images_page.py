@@ -12,7 +12,8 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 from probegym.agents.bundle import find
-from probegym.hardware_bridge.deployment.run import Deployment, Mode, Orders, described
+from probegym.hardware_bridge.deployment import Mode
+from probegym.hardware_bridge.deployment.run import Deployment, Orders, described
 from probegym.hardware_bridge.page import start_page
 
 FOLDER = Path(__file__).parent / "images"

@@ -16,7 +16,8 @@ import pytest
 from probegym.agents.bundle import BundlePolicy, find
 from probegym.agents.evaluate import EVALUATION_SEED, evaluate
 from probegym.errors import ProbeGymError
-from probegym.hardware_bridge.deployment.run import Deployment, Mode, Orders, agreement, checked
+from probegym.hardware_bridge.deployment import Mode
+from probegym.hardware_bridge.deployment.run import Deployment, Orders, agreement, checked
 from probegym.hardware_bridge.records.read import Record
 from probegym.hardware_bridge.records.steps import episodes as recorded
 

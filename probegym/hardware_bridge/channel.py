@@ -186,6 +186,25 @@ def spawn(module: str, *arguments: str, told: Json | None = None, seconds: float
         listener.close()
 
 
+def launch(module: str, told: Json, seconds: float = START_SECONDS) -> tuple[subprocess.Popen[bytes], Channel, Json]:
+    """``spawn``, and the first message of the process, in which it says that it serves. Raises ProbeGymError with its reason when it says ``error``."""
+    process, channel = spawn(module, told=told)
+    answer, _ = channel.receive(seconds)
+    if "error" in answer:
+        process.wait()
+        raise ProbeGymError(str(answer["error"]))
+    return process, channel, answer
+
+
+def ended(process: subprocess.Popen[bytes], seconds: float = 5.0) -> None:
+    """Wait for a process that was told to end, and kill it when it does not."""
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 def called() -> tuple[Channel, Json]:
     """In a spawned process: the channel back, and what it was told. Raises ProbeGymError when it was not started by ``spawn``."""
     line = sys.stdin.buffer.readline(codec.MAXIMUM_HEADER)

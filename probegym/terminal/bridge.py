@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,27 +11,18 @@ from rich.console import Console
 
 from probegym.envs import environment_type
 from probegym.errors import ProbeGymError
+from probegym.hardware_bridge.deployment import Mode
 from probegym.terminal.options import MAXIMUM_SEED, ScenarioOption, environment
 
 record_app = typer.Typer(help="Verify, export and compare the records of runs.", no_args_is_help=True)
 Folder = Annotated[Path, typer.Argument(metavar="RECORD", help="Folder of a record.")]
 
 
-class Trust(StrEnum):
-    """How much ``deploy`` trusts a policy with."""
-
-    replay = "replay"
-    twin = "twin"
-    shadow = "shadow"
-    supervised = "supervised"
-    autonomous = "autonomous"
-
-
 def deploy(
     policy: Annotated[str, typer.Option("--policy", help="Shipped policy by name, or a policy folder.")],
     env: Annotated[str, typer.Option("--env", help="Environment.")],
     instrument: Annotated[str, typer.Option("--instrument", help="twin: the scenario's own twin in a process of its own.")] = "twin",
-    mode: Annotated[Trust, typer.Option("--mode", help="How much the policy is trusted with.")] = Trust.twin,
+    mode: Annotated[Mode, typer.Option("--mode", help="How much the policy is trusted with.")] = Mode.twin,
     scenario: ScenarioOption = "id",
     episodes: Annotated[int, typer.Option("--episodes", min=1, max=10**6, help="Number of episodes.")] = 1,
     seed: Annotated[int, typer.Option("--seed", min=0, max=MAXIMUM_SEED, help="First seed.")] = 10_000_000,
@@ -54,13 +44,13 @@ def deploy(
     supervised: an operator agrees to actions. autonomous: alone, within the lease.
     """
     from probegym.agents.bundle import find
-    from probegym.hardware_bridge.deployment.run import EVERY_ACTION, Mode, Orders
+    from probegym.hardware_bridge.deployment.run import EVERY_ACTION, Orders
     from probegym.terminal import deploy as deployment
 
     if instrument != "twin":
         raise ProbeGymError(f"there is no driver {instrument!r} yet: use twin")
     account = sample or out / f"sample-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.account"
-    orders = Orders(environment(env), scenario, find(policy), Mode(mode), out, account, episodes, seed, deadline, pace, seconds, changes, dose,
+    orders = Orders(environment(env), scenario, find(policy), mode, out, account, episodes, seed, deadline, pace, seconds, changes, dose,
                     approvals=EVERY_ACTION if approvals is None else approvals, record=record)  # fmt: skip
     if dry_run:
         deployment.plan(orders, Console())

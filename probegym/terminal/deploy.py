@@ -14,7 +14,8 @@ from rich.table import Table
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge import codec
 from probegym.hardware_bridge.commands import Command
-from probegym.hardware_bridge.deployment.run import Deployment, Mode, Orders, agreement, checked, described, opening
+from probegym.hardware_bridge.deployment import Mode
+from probegym.hardware_bridge.deployment.run import Deployment, Orders, agreement, checked, described, opening
 
 POLL_SECONDS = 0.2
 

@@ -9,39 +9,30 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
 
 from probegym import scenarios
 from probegym.envs import environment_type
+from probegym.envs.task import Task
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge import codec
 from probegym.hardware_bridge.capabilities import Descriptor
-from probegym.hardware_bridge.channel import Channel, Late
+from probegym.hardware_bridge.channel import Channel, Late, ended
 from probegym.hardware_bridge.codec import Json
 from probegym.hardware_bridge.commands import Command
-from probegym.hardware_bridge.deployment import session
+from probegym.hardware_bridge.deployment import Mode, session
 from probegym.hardware_bridge.deployment.bundle import Bundle, read
 from probegym.hardware_bridge.guard import process as guard
 from probegym.hardware_bridge.guard.ledger import Budget, Ledger
 from probegym.hardware_bridge.guard.operator import Operator
 from probegym.hardware_bridge.instruments import host
 from probegym.hardware_bridge.records.read import Record
+from probegym.scenarios import Scenario
 
 PATIENCE_SECONDS = 60.0  # of a shadow for the next frame
 EVERY_ACTION = 10**9
-
-
-class Mode(StrEnum):
-    """How much a policy is trusted with."""
-
-    replay = "replay"
-    twin = "twin"
-    shadow = "shadow"
-    supervised = "supervised"
-    autonomous = "autonomous"
 
 
 @dataclass(frozen=True)
@@ -72,11 +63,15 @@ class Orders:
     name: str = "probegym deploy"
 
 
+def _meant(orders: Orders) -> tuple[type[Task], Scenario]:
+    task = environment_type(orders.env_id).task_type
+    return task, scenarios.load(task.family, orders.scenario)
+
+
 def checked(orders: Orders) -> Bundle:
     """The verified policy, which fits the environment and scenario; raises ProbeGymError. Nothing is started."""
-    bundle = read(orders.policy)
-    task = environment_type(orders.env_id).task_type
-    bundle.fits(task(scenarios.load(task.family, orders.scenario).task), orders.env_id)
+    bundle, (task, scenario) = read(orders.policy), _meant(orders)
+    bundle.fits(task(scenario.task), orders.env_id)
     if (orders.mode is Mode.replay) != (orders.record is not None):
         raise ProbeGymError("mode replay needs a record, and no other mode takes one: give --record with --mode replay")
     return bundle
@@ -86,8 +81,8 @@ def described(orders: Orders) -> Descriptor:
     """The twin of the scenario as an instrument, without starting it."""
     from probegym.hardware_bridge.instruments.descriptions import describe
 
-    task = environment_type(orders.env_id).task_type
-    return describe(host.build(task.twin, scenarios.load(task.family, orders.scenario).world, 0)).descriptor
+    task, scenario = _meant(orders)
+    return describe(host.build(task.twin, scenario.world, 0)).descriptor
 
 
 class Deployment:
@@ -115,12 +110,11 @@ class Deployment:
         self.close()
 
     def _start(self) -> None:
-        o = self.orders
-        task = environment_type(o.env_id).task_type
+        o, (task, scenario) = self.orders, _meant(self.orders)
         o.runs.mkdir(parents=True, exist_ok=True)
+        self.twin = host.start(task.twin, scenario.world, pace=o.pace, judged=o.mode is Mode.twin)
         if not o.sample.exists():
-            Ledger.create(o.sample, Budget(dose=o.dose, changes=o.changes_each, region=described(o).region)).close()
-        self.twin = host.start(task.twin, scenarios.load(task.family, o.scenario).world, pace=o.pace, judged=o.mode is Mode.twin)
+            Ledger.create(o.sample, Budget(dose=o.dose, changes=o.changes_each, region=self.twin.descriptor.region)).close()
         manifest = {"environment": o.env_id, "scenario": o.scenario, "policy": self.bundle.name, "sha256": self.bundle.digest, "mode": str(o.mode)}
         self.guard = guard.start(self.twin.reached, str(o.sample), str(o.runs), o.name, manifest)
         self.operator, self.record, self.descriptor = Operator(self.guard.operator), self.guard.record, self.guard.descriptor
@@ -181,24 +175,16 @@ class Deployment:
         """End everything, the instrument last, in its safe state."""
         for process, channel in filter(None, (self.played, self.worker)):
             channel.close()
-            _ended(process)
+            ended(process)
         if self.guard:
             try:
                 Operator(self.guard.operator).quit()
             except ProbeGymError:
                 pass  # it has gone, and its guardian has seen to the safe state
-            _ended(self.guard.process)
+            ended(self.guard.process)
         if self.twin:
             self.twin.close()
         self.played = self.worker = self.guard = self.twin = None
-
-
-def _ended(process: subprocess.Popen[bytes]) -> None:
-    try:
-        process.wait(5.0)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def agreement(shadow: Path, worked: Path) -> tuple[int, int]:
@@ -227,8 +213,7 @@ def _alike(one: Command, other: Command) -> bool:
 
 def opening(orders: Orders, descriptor: Descriptor) -> list[Json]:
     """The first commands of an episode, each with its worst case, checked against the descriptor. Raises Refused."""
-    task_type = environment_type(orders.env_id).task_type
-    scenario = scenarios.load(task_type.family, orders.scenario)
+    task_type, scenario = _meant(orders)
     task = task_type(scenario.task)
     task.limits = scenario.budget.limits()
     told = []

@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any
 
 from probegym.errors import ProbeGymError
-from probegym.hardware_bridge.channel import Channel, Listener, called, spawn
+from probegym.hardware_bridge.channel import Channel, Listener, called, launch, spawn
 from probegym.hardware_bridge.codec import Arrays, Json, command_to_json, readings_to_json
 from probegym.hardware_bridge.commands import Readings
 from probegym.hardware_bridge.guard.gate import SLACK_SECONDS, Admission, Gate, State, Waiting
@@ -325,11 +325,7 @@ class GuardProcess:
 def start(instrument: Json, sample: str, runs: str, name: str, manifest: Json) -> GuardProcess:
     """Start a guard for an instrument that a driver can reach. Raises ProbeGymError when it cannot start, with its reason."""
     told = {"instrument": instrument, "sample": sample, "runs": runs, "name": name, "manifest": manifest}
-    process, channel = spawn("probegym.hardware_bridge.guard.process", told=told)
-    answer, _ = channel.receive(30.0)
-    if "error" in answer:
-        process.wait()
-        raise ProbeGymError(str(answer["error"]))
+    process, channel, answer = launch("probegym.hardware_bridge.guard.process", told)
     return GuardProcess(process, channel, answer["reached"], answer["record"], answer["descriptor"])
 
 

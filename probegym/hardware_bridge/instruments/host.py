@@ -18,7 +18,8 @@ import numpy as np
 
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge import codec
-from probegym.hardware_bridge.channel import Channel, Late, Listener, called, spawn
+from probegym.hardware_bridge.capabilities import Descriptor, descriptor
+from probegym.hardware_bridge.channel import Channel, Late, Listener, called, ended, launch
 from probegym.hardware_bridge.codec import Arrays, Json
 from probegym.hardware_bridge.instruments.descriptions import SAFE_STEPS, describe
 from probegym.hardware_bridge.instruments.faults import Faults
@@ -36,7 +37,7 @@ class Host:
     def __init__(self, world: World, pace: float, judged: bool, faults: Faults):
         if world.lanes != 1:
             raise ProbeGymError(f"an instrument has one lane, this world has {world.lanes}")
-        self.world, self.pace, self.judged, self.faults = world, pace, judged, faults
+        self.world, self.pace, self.faults = world, pace, faults
         told = describe(world)
         self.descriptor, self.rest = told.descriptor, told.rest
         self.steps = SAFE_STEPS[self.descriptor.kind]
@@ -119,7 +120,7 @@ class Host:
         for number, by, header, arrays in list(self.acquired):
             if by == verb and isinstance(after, int) and number > after:
                 return {"number": number} | header, arrays
-        return {"number": 0, "newest": self.count}, {}
+        return {"number": 0}, {}
 
     def _truth(self, _: Json) -> tuple[Json, Arrays]:
         with self.lock:
@@ -193,12 +194,9 @@ def build(twin: str, world: dict[str, Any], key: int) -> World:
 
 def start(twin: str, world: dict[str, Any], key: int = 0, pace: float = 0.0, judged: bool = False, faults: list[Json] | None = None) -> HostProcess:
     """Start a twin as an instrument; raises ProbeGymError when it does not come up."""
-    process, channel = spawn("probegym.hardware_bridge.instruments.host", told={"twin": twin, "world": world, "key": key, "pace": pace, "judged": judged, "faults": faults or []})
-    answer, _ = channel.receive(START_SECONDS)
-    if "error" in answer:
-        process.wait()
-        raise ProbeGymError(str(answer["error"]))
-    return HostProcess(process, channel, {"driver": "twin", "port": answer["port"], "secret": answer["secret"]})
+    told = {"twin": twin, "world": world, "key": key, "pace": pace, "judged": judged, "faults": faults or []}
+    process, channel, answer = launch("probegym.hardware_bridge.instruments.host", told, START_SECONDS)
+    return HostProcess(process, channel, {"driver": "twin", "port": answer["port"], "secret": answer["secret"]}, descriptor(answer["descriptor"]))
 
 
 @dataclass
@@ -208,11 +206,12 @@ class HostProcess:
     process: subprocess.Popen[bytes]
     channel: Channel
     reached: Json
+    descriptor: Descriptor
 
     def close(self) -> None:
         """End it."""
         self.channel.close()
-        self.process.wait(5.0)
+        ended(self.process)
 
     def __enter__(self) -> HostProcess:
         return self
@@ -230,7 +229,7 @@ def main() -> None:
     except ProbeGymError as error:
         channel.send({"error": str(error)})
         return
-    channel.send({"port": server.listener.port, "secret": server.listener.secret})
+    channel.send({"port": server.listener.port, "secret": server.listener.secret, "descriptor": server.host.descriptor.model_dump(mode="json")})
     alive = threading.Event()
     alive.set()
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import subprocess
 from dataclasses import dataclass
 
-from probegym.errors import ProbeGymError
-from probegym.hardware_bridge.channel import Channel, spawn
+from probegym.hardware_bridge.channel import Channel, ended, launch
 from probegym.hardware_bridge.codec import Json
 
 
@@ -26,11 +25,7 @@ class PageProcess:
     def close(self) -> None:
         """End it."""
         self.channel.close()
-        try:
-            self.process.wait(5.0)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        ended(self.process)
 
     def __enter__(self) -> PageProcess:
         return self
@@ -48,9 +43,5 @@ def start_page(reached_operator: Json, port: int = 0, request: Json | None = Non
     or autonomous.
     """
     told = {"reached": reached_operator, "port": port, "request": request, "descriptor": descriptor, "mode": mode}
-    process, channel = spawn("probegym.hardware_bridge.page", told=told)
-    answer, _ = channel.receive(30.0)
-    if "error" in answer:
-        process.wait()
-        raise ProbeGymError(str(answer["error"]))
+    process, channel, answer = launch("probegym.hardware_bridge.page", told)
     return PageProcess(str(answer["url"]), process, channel)
