@@ -8,7 +8,6 @@ from the line before, so that none can be missing; one process at a time may hav
 from __future__ import annotations
 
 import os
-import sys
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,14 +18,8 @@ from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, Po
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge import codec
 from probegym.hardware_bridge.capabilities import Charge
+from probegym.hardware_bridge.records import files
 from probegym.hardware_bridge.world import Refused
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
-
-BINARY = getattr(os, "O_BINARY", 0)  # Windows would translate line ends
 
 Region = tuple[int, int]
 """Column and row of a square of the sample."""
@@ -56,11 +49,11 @@ class Ledger:
     def __init__(self, path: str | os.PathLike[str]):
         self.path, self.regions, self.broken = Path(path), dict[Region, Spent](), False
         try:
-            self.file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_APPEND | BINARY), "ab", buffering=0)
+            self.file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_APPEND | files.BINARY), "ab", buffering=0)
         except OSError as error:
             raise self._untrusted(f"cannot be opened ({error.strerror})") from error
         try:
-            _lock(self.file.fileno())
+            files.lock(self.file.fileno())
             self._read()
         except OSError as error:
             self.close()
@@ -89,14 +82,14 @@ class Ledger:
         target = Path(path).absolute()
         scratch = target.with_name(f".{target.name}-{os.getpid()}")
         try:
-            file = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o644)
+            file = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | files.BINARY, 0o644)
             try:
                 _write(file, _line({"budget": budget.model_dump()}, 0)[0])
                 os.link(scratch, target)  # there complete or not at all, and never over another
             finally:
                 os.close(file)
                 os.unlink(scratch)
-            _sync_folder(target.parent)
+            files.sync_folder(target.parent)
         except FileExistsError as error:
             raise ProbeGymError(f"sample account {path} exists: open it, or name the new sample otherwise") from error
         except OSError as error:
@@ -174,20 +167,4 @@ def _line(entry: codec.Json, before: int) -> tuple[bytes, int]:
 def _write(file: int, line: bytes) -> None:
     if os.write(file, line) != len(line):
         raise OSError(28, "short write")
-    getattr(os, "fdatasync", os.fsync)(file)
-
-
-def _lock(file: int) -> None:
-    """The system frees it when the process dies. Raises OSError where somebody else has it."""
-    if sys.platform == "win32":
-        os.lseek(file, 1 << 30, os.SEEK_SET)  # a byte that nobody reads: what is locked there cannot be read
-        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
-    else:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":
-        number = os.open(folder, os.O_RDONLY)
-        os.fsync(number)
-        os.close(number)
+    files.sync(file)

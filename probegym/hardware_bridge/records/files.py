@@ -77,6 +77,15 @@ def opened(path: Path) -> BinaryIO:
         raise RecordError(f"{path} cannot be read ({error.strerror}): check the folder of the record") from error
 
 
+def lock(descriptor: int) -> None:
+    """Hold a file that is open for writing until it is closed or the process dies; raises OSError where somebody else has it."""
+    if sys.platform == "win32":
+        os.lseek(descriptor, 1 << 30, os.SEEK_SET)  # a byte that nobody reads: what is locked there cannot be read
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 class Lock:
     """Held by the one process that may write to a folder; the system frees it when the process dies. Raises RecordError."""
 
@@ -86,10 +95,7 @@ class Lock:
         except OSError as error:
             raise RecordError(f"{folder} cannot be written ({error.strerror}): check its permissions and the disk") from error
         try:
-            if sys.platform == "win32":
-                msvcrt.locking(self.descriptor, msvcrt.LK_NBLCK, 1)
-            else:
-                fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(self.descriptor)
         except OSError as error:
             self.release()
             raise RecordError(f"{folder} is being written by another process: end that one first") from error
