@@ -28,7 +28,7 @@ from probegym.hardware_bridge.deployment.world import GuardedWorld
 from probegym.hardware_bridge.guard import process as guard
 from probegym.hardware_bridge.guard.ledger import Budget, Ledger
 from probegym.hardware_bridge.guard.operator import Operator
-from probegym.hardware_bridge.instruments import faults, host
+from probegym.hardware_bridge.instruments import faults, twin
 from probegym.hardware_bridge.instruments.wire import SafetyLink
 from probegym.hardware_bridge.records.read import Record
 from probegym.hardware_bridge.records.steps import episodes as recorded
@@ -49,7 +49,7 @@ class Rig:
     """A twin with a plan of faults, an armed guard, and eyes on the instrument."""
 
     def __init__(self, folder: Path, plan: list[dict], pace: float = 0.0):
-        self.host = host.start(TWIN, scenarios.load("stem_tuning", "id").world, key=3, pace=pace, faults=plan)
+        self.host = twin.start(TWIN, scenarios.load("stem_tuning", "id").world, key=3, pace=pace, faults=plan)
         Ledger.create(folder / "sample", Budget(dose=1e15, changes=9)).close()
         self.guard = guard.start(self.host.reached, str(folder / "sample"), str(folder / "runs"), "a benchmark", {})
         self.operator = Operator(self.guard.operator)
@@ -143,7 +143,7 @@ DEATHS: dict[str, Callable[[Rig], None]] = {
 
 def overhead(count: int) -> dict[str, tuple[float, float, float, float]]:
     """Verb -> p50 and p99 in s of a command through guard, record and driver, and of the twin alone."""
-    bare = host.build(TWIN, scenarios.load("stem_tuning", "id").world, 3)
+    bare = twin.build(TWIN, scenarios.load("stem_tuning", "id").world, 3)
     out = {}
     with tempfile.TemporaryDirectory() as folder:
         rig = Rig(Path(folder), [])

@@ -17,7 +17,8 @@ from probegym.hardware_bridge.guard.gate import Gate, State
 from probegym.hardware_bridge.guard.ledger import Budget, Ledger
 from probegym.hardware_bridge.instruments import faults, wire
 from probegym.hardware_bridge.instruments.faults import Faults
-from probegym.hardware_bridge.instruments.host import Host, Server, build
+from probegym.hardware_bridge.instruments.host import Host, Server
+from probegym.hardware_bridge.instruments.twin import TwinInstrument, build
 from probegym.hardware_bridge.records.log import Recorder
 from probegym.hardware_bridge.records.read import Record
 from probegym.hardware_bridge.world import Refused
@@ -36,7 +37,8 @@ class Bench:
 
     def __init__(self, folder, plan, pace=0.0):
         world = build(TWIN, scenarios.load("stem_tuning", "id").world, 3)
-        self.host = Host(world, pace, False, Faults(plan))
+        self.twin = TwinInstrument(world, pace)
+        self.host = Host(self.twin, faults=Faults(plan))
         self.server, self.on = Server(self.host), True
         threading.Thread(target=self.server.run, args=(lambda: self.on,), daemon=True).start()
         listener = self.server.listener
@@ -78,7 +80,7 @@ def bench(tmp_path, monkeypatch):
 
 
 def safely_latched(bench: Bench) -> None:
-    assert bench.gate.state is State.fault and all(bench.host.controls.values())
+    assert bench.gate.state is State.fault and bench.twin.is_safe()
     with pytest.raises(Refused, match="fault"):
         bench.do(FRAME)
     report = Record(bench.recorder.folder).verify()
@@ -125,7 +127,7 @@ def test_controls_that_were_read_back_long_ago_stop_the_next_move(bench):
     rig.do(setting(2.0))
     with pytest.raises(Refused, match="read back"):
         rig.do(setting(3.0))
-    assert np.allclose(rig.host.values["aberrations"], 2e-9)
+    assert np.allclose(rig.twin.measured()["aberrations"].values, 2e-9)
 
 
 @pytest.mark.parametrize("kind", list(faults.SAFE))
@@ -133,11 +135,11 @@ def test_a_safe_state_that_fails_once_is_tried_again(bench, kind):
     rig = bench([{"kind": kind, "at": 1}])
     rig.gate.abort("test")
     for _ in range(20):
-        if all(rig.host.controls.values()) and rig.gate.safe:
+        if rig.twin.is_safe() and rig.gate.safe:
             break
         time.sleep(0.1)
         rig.gate.tick()
-    assert rig.gate.state is State.fault and all(rig.host.controls.values())
+    assert rig.gate.state is State.fault and rig.twin.is_safe()
 
 
 def test_an_instrument_that_cannot_go_safe_is_told_again_and_again_and_never_armed(bench):
@@ -165,7 +167,7 @@ def test_an_abort_interrupts_a_command_that_is_under_way(bench):
     time.sleep(0.3)
     begun = time.monotonic()
     rig.gate.abort("test")
-    assert all(rig.host.controls.values()) and time.monotonic() - begun < 0.5
+    assert rig.twin.is_safe() and time.monotonic() - begun < 0.5
     thread.join(2.0)
     with pytest.raises(Refused):
         rig.gate.complete(admission, outcome[0])

@@ -16,7 +16,7 @@ from probegym.hardware_bridge.deployment.world import GuardedWorld
 from probegym.hardware_bridge.guard import process as guard
 from probegym.hardware_bridge.guard.ledger import Budget, Ledger
 from probegym.hardware_bridge.guard.operator import Operator
-from probegym.hardware_bridge.instruments import host
+from probegym.hardware_bridge.instruments import twin as twins
 from probegym.hardware_bridge.instruments.wire import SafetyLink
 from probegym.hardware_bridge.records.read import Record
 from probegym.hardware_bridge.world import Refused
@@ -30,7 +30,7 @@ WITHIN = 3.0  # s, for a loaded machine; benchmarks/bridge.py measures how long 
 
 @pytest.fixture(scope="module")
 def instrument():
-    with host.start(TWIN, scenarios.load("stem_tuning", "id").world, key=3) as running:
+    with twins.start(TWIN, scenarios.load("stem_tuning", "id").world, key=3) as running:
         yield running
 
 

@@ -30,7 +30,7 @@ from probegym.hardware_bridge.deployment.world import GuardedWorld
 from probegym.hardware_bridge.guard import process
 from probegym.hardware_bridge.guard.ledger import Budget, Ledger
 from probegym.hardware_bridge.guard.operator import Operator
-from probegym.hardware_bridge.instruments import host
+from probegym.hardware_bridge.instruments import twin as twins
 from probegym.hardware_bridge.page import PageProcess, display, start_page
 from probegym.hardware_bridge.page.board import Board
 from probegym.hardware_bridge.world import Refused
@@ -578,7 +578,7 @@ def armed(tab: Tab) -> bool:
 def test_with_a_guard_and_a_twin_of_their_own_a_guard_that_is_killed_is_missed(tmp_path, browser):
     Ledger.create(tmp_path / "sample", Budget(dose=1e9, changes=10)).close()
     world = scenarios.load("ising_inference", "train").world
-    with host.start("probegym.hardware_bridge.twins.ising:IsingTwin", world) as twin:
+    with twins.start("probegym.hardware_bridge.twins.ising:IsingTwin", world) as twin:
         guard = process.start(twin.reached, str(tmp_path / "sample"), str(tmp_path / "runs"), "a test", {})
         with start_page(guard.reached["operator"], request=REQUEST) as page:
             tab = browser.new_page()

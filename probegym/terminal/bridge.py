@@ -119,7 +119,7 @@ def compare(folder: Folder) -> None:
     Lists every reading that differs; exit code 1 when there is one.
     """
     from probegym import scenarios
-    from probegym.hardware_bridge.instruments import host
+    from probegym.hardware_bridge.instruments import twin
     from probegym.hardware_bridge.records.read import Record
     from probegym.hardware_bridge.records.replay import compare as differences
 
@@ -127,7 +127,7 @@ def compare(folder: Folder) -> None:
     if not {"environment", "scenario"} <= set(about):
         raise ProbeGymError(f"record {folder} does not say of which environment and scenario it is: compare it in Python")
     task = environment_type(about["environment"]).task_type
-    found = differences(folder, host.build(task.twin, scenarios.load(task.family, about["scenario"]).world, 0))
+    found = differences(folder, twin.build(task.twin, scenarios.load(task.family, about["scenario"]).world, 0))
     for difference in found:
         typer.echo(difference)
     typer.echo(f"{len(found)} differences")

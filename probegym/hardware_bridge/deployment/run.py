@@ -27,7 +27,8 @@ from probegym.hardware_bridge.deployment.bundle import Bundle, read
 from probegym.hardware_bridge.guard import process as guard
 from probegym.hardware_bridge.guard.ledger import Budget, Ledger
 from probegym.hardware_bridge.guard.operator import Operator
-from probegym.hardware_bridge.instruments import host
+from probegym.hardware_bridge.instruments import twin
+from probegym.hardware_bridge.instruments.host import HostProcess
 from probegym.hardware_bridge.records.read import Record
 from probegym.scenarios import Scenario
 
@@ -82,7 +83,7 @@ def described(orders: Orders) -> Descriptor:
     from probegym.hardware_bridge.instruments.descriptions import describe
 
     task, scenario = _meant(orders)
-    return describe(host.build(task.twin, scenario.world, 0)).descriptor
+    return describe(twin.build(task.twin, scenario.world, 0)).descriptor
 
 
 class Deployment:
@@ -90,7 +91,7 @@ class Deployment:
 
     def __init__(self, orders: Orders):
         self.orders, self.bundle = orders, checked(orders)
-        self.twin: host.HostProcess | None = None
+        self.twin: HostProcess | None = None
         self.guard: guard.GuardProcess | None = None
         self.operator: Operator | None = None
         self.played: tuple[subprocess.Popen[bytes], Channel] | None = None
@@ -112,7 +113,7 @@ class Deployment:
     def _start(self) -> None:
         o, (task, scenario) = self.orders, _meant(self.orders)
         o.runs.mkdir(parents=True, exist_ok=True)
-        self.twin = host.start(task.twin, scenario.world, pace=o.pace, judged=o.mode is Mode.twin)
+        self.twin = twin.start(task.twin, scenario.world, pace=o.pace, judged=o.mode is Mode.twin)
         if not o.sample.exists():
             Ledger.create(o.sample, Budget(dose=o.dose, changes=o.changes_each, region=self.twin.descriptor.region)).close()
         manifest = {"environment": o.env_id, "scenario": o.scenario, "policy": self.bundle.name, "sha256": self.bundle.digest, "mode": str(o.mode)}

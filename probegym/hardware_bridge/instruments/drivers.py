@@ -9,7 +9,7 @@ from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.codec import Json
 from probegym.hardware_bridge.instruments import Instrument
 
-DRIVERS = {"twin": "probegym.hardware_bridge.instruments.wire"}
+DRIVERS = {"served": "probegym.hardware_bridge.instruments.wire"}
 """Name -> module with ``writer(told, name)`` and ``safety(told, name)``."""
 
 

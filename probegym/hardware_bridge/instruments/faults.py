@@ -9,16 +9,17 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge import codec
-from probegym.hardware_bridge.capabilities import Descriptor, Effect, per_component
+from probegym.hardware_bridge.capabilities import Effect, per_component
 from probegym.hardware_bridge.channel import Channel
 from probegym.hardware_bridge.codec import Arrays, Json
 from probegym.hardware_bridge.commands import Command
+from probegym.hardware_bridge.instruments import Instrument, Measured
 
 WIRE = {
     "drop before": "the connection breaks before the command is carried out",
@@ -118,16 +119,17 @@ class Faults:
             link.sendall(message[: codec.PREFIX.size + 5] if kind == "drop header" else message[:-1])
             channel.close()
 
-    def actuated(self, command: Command, stands: Mapping[str, np.ndarray], descriptor: Descriptor) -> Command:
+    def actuated(self, command: Command, instrument: Instrument) -> Command:
         """What the instrument does of a command to its controls."""
-        capability = descriptor.capabilities.get(command.verb)
-        if self.now not in ACTUATOR or capability is None or capability.effect is not Effect.sets:
+        capability = instrument.descriptor.capabilities[command.verb]
+        if self.now not in ACTUATOR or capability.effect is not Effect.sets:
             return command
+        stands = instrument.measured()
         share = {"stuck": 0.0, "overshoot": 2.0, "wrong way": -1.0, "wrong unit": 1e-3}[self.now]
         moved: dict[str, np.ndarray] = {}
         for name, control in capability.reads_back.items():
             asked, allowed = np.asarray(getattr(command, name), float), capability.ranges[name]
-            from_here = stands[control].reshape(asked.shape)
+            from_here = stands[control].values.reshape(asked.shape)
             low, high = (per_component(n, asked, name) for n in (allowed.low, allowed.high))
             moved[name] = np.clip(from_here + share * (asked - from_here), low, high)
         return dataclasses.replace(command, **moved)
@@ -140,9 +142,9 @@ class Faults:
         name = next(iter(arrays))
         return header, arrays | {name: _spoilt(str(self.now), arrays[name], old.get(name, arrays[name]))}
 
-    def read_back(self, values: Arrays) -> tuple[Json, Arrays]:
-        """What the instrument says that its controls stand at, with ages."""
-        return {"ages": dict.fromkeys(values, 60.0 if self.now == "stale" else 0.0)}, values
+    def read_back(self, told: dict[str, Measured]) -> dict[str, Measured]:
+        """What the instrument says that its controls stand at."""
+        return {name: dataclasses.replace(one, age=60.0) for name, one in told.items()} if self.now == "stale" else told
 
     def safe(self) -> None:
         """Raise where the safe state is to fail."""

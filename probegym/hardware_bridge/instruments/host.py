@@ -1,63 +1,59 @@
-"""A twin as an instrument: any environment's world in a process of its own, with controls that have a safe state, and a clock that can run in real time.
+"""An instrument in a process of its own, for those who may connect to it: one to write, others to make it safe, to watch, or to judge a twin.
 
-``python -m probegym.hardware_bridge.instruments.host`` is started by ``start``.
+Whatever satisfies the ``Instrument`` protocol can be served: a twin, or a driver that must live in a process with its vendor's software.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib
+import math
 import subprocess
 import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
+from typing import Protocol
 
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge import codec
 from probegym.hardware_bridge.capabilities import Descriptor, descriptor
-from probegym.hardware_bridge.channel import Channel, Late, Listener, called, ended, launch
+from probegym.hardware_bridge.channel import Channel, Late, Listener, ended, launch
 from probegym.hardware_bridge.codec import Arrays, Json
-from probegym.hardware_bridge.instruments.descriptions import SAFE_STEPS, describe
+from probegym.hardware_bridge.commands import Lanes
+from probegym.hardware_bridge.instruments import Instrument
 from probegym.hardware_bridge.instruments.faults import Faults
-from probegym.hardware_bridge.world import Refused, World
+from probegym.hardware_bridge.world import Refused
 
 ROLES = ("writer", "safety", "observer", "judge")
-ON = np.ones(1, bool)
 START_SECONDS = 60.0
 KEPT = 64  # acquisitions for those who watch
 
 
-class Host:
-    """The instrument itself. pace: simulated seconds a second; 0 for as fast as it can. judged: whether truth and new episodes may be asked for."""
+class Judge(Protocol):
+    """What a twin has beyond an instrument: episodes, and hidden state."""
 
-    def __init__(self, world: World, pace: float, judged: bool, faults: Faults):
-        if world.lanes != 1:
-            raise ProbeGymError(f"an instrument has one lane, this world has {world.lanes}")
-        self.world, self.pace, self.faults = world, pace, faults
-        told = describe(world)
-        self.descriptor, self.rest = told.descriptor, told.rest
-        self.steps = SAFE_STEPS[self.descriptor.kind]
-        self.controls = dict.fromkeys(self.steps, True)  # step of the safe state -> whether it is taken
-        self.values: dict[str, np.ndarray] = {}  # what controls stand at
+    def begin(self, key: int) -> None:
+        """Begin the episode of a key."""
+
+    def truth(self) -> Lanes:
+        """Hidden state."""
+
+
+class Host:
+    """Answers questions to an instrument, by roles. judge: of a twin that may be asked for its truth and for new episodes."""
+
+    def __init__(self, instrument: Instrument, judge: Judge | None = None, faults: Faults | None = None):
+        self.instrument, self.judge, self.faults = instrument, judge, faults or Faults([])
         self.acquired: deque[tuple[int, str, Json, Arrays]] = deque(maxlen=KEPT)  # number, verb and readings of what was acquired last
-        self.count, self.writer = 0, ""
-        self.lock, self.stop = threading.Lock(), threading.Event()
-        self._rest()
+        self.count, self.writer, self.lock = 0, "", threading.Lock()
         self.doing: dict[str, Callable[[Json], tuple[Json, Arrays]]] = {
             "describe": self._describe, "execute": self._execute, "measured": self._measured, "ready": self._ready, "safe": self._safe,
             "is_safe": self._is_safe, "watch": self._watch, "truth": self._truth, "begin": self._begin,
         }  # fmt: skip
         self.allowed = {
             "writer": ("describe", "execute", "measured", "ready"), "safety": ("safe", "is_safe"), "observer": ("describe", "watch", "measured"),
-            "judge": ("begin", "truth") if judged else (),
+            "judge": ("begin", "truth") if judge else (),
         }  # fmt: skip
-
-    def _rest(self) -> None:
-        self.values = {name: np.array(value, float) for name, value in self.rest.items()}
 
     def answer(self, role: str, question: Json) -> tuple[Json, Arrays]:
         """The answer to one question in a role; what is refused or goes wrong is said in the answer."""
@@ -72,47 +68,39 @@ class Host:
             return told | {"refused": str(error)}, {}
         except ProbeGymError as error:
             return told | {"fault": str(error)}, {}
+        except Exception as error:  # of a vendor's software: the one who asked is told, and this process goes on
+            return told | {"fault": f"the driver failed ({type(error).__name__}: {str(error)[:200]})"}, {}
 
     def _describe(self, _: Json) -> tuple[Json, Arrays]:
-        return {"descriptor": self.descriptor.model_dump(mode="json")}, {}
+        return {"descriptor": self.instrument.descriptor.model_dump(mode="json")}, {}
 
     def _execute(self, question: Json) -> tuple[Json, Arrays]:
-        command = codec.command_from_json(question.get("command"))
+        command, seconds = codec.command_from_json(question.get("command")), _seconds(question)
         with self.lock:
-            if any(self.controls.values()):
-                raise Refused(f"the instrument is in its safe state ({', '.join(step for step, taken in self.controls.items() if taken)}): arm it first")
-            self.descriptor.check(command)
-            asked = self.faults.actuated(command, self.values, self.descriptor)
-            readings = self.world.execute(asked, ON)
-            if self.pace and self.stop.wait(float(readings.time[0]) / self.pace):
-                raise ProbeGymError(f"{command.verb} was stopped: the instrument went to its safe state")
-            for name, control in self.descriptor.capabilities[asked.verb].reads_back.items():
-                self.values[control] = np.asarray(getattr(asked, name), float)
+            self.instrument.descriptor.check(command)
+            readings = self.instrument.execute(self.faults.actuated(command, self.instrument), seconds)
             self.count += 1
             header, arrays = codec.readings_to_json(readings)
             if readings.values:
-                self.acquired.append((self.count, asked.verb, header, arrays))
+                self.acquired.append((self.count, command.verb, header, arrays))
             return self.faults.read(command, header, arrays)
 
     def _measured(self, _: Json) -> tuple[Json, Arrays]:
-        return self.faults.read_back(dict(self.values))
+        told = self.faults.read_back(self.instrument.measured())
+        return {"ages": {name: one.age for name, one in told.items()}}, {name: one.values for name, one in told.items()}
 
-    def _ready(self, _: Json) -> tuple[Json, Arrays]:
+    def _ready(self, question: Json) -> tuple[Json, Arrays]:
         with self.lock:
-            for step in reversed(self.steps):
-                self.controls[step] = False
-            self.stop.clear()
+            self.instrument.ready(_seconds(question))
         return {}, {}
 
-    def _safe(self, _: Json) -> tuple[Json, Arrays]:
-        self.stop.set()  # before the lock: a command under way gives it back at once
+    def _safe(self, question: Json) -> tuple[Json, Arrays]:
         self.faults.safe()
-        for step in self.steps:
-            self.controls[step] = True
-        return {"steps": list(self.steps)}, {}
+        self.instrument.safe(_seconds(question))  # without the lock: a command under way ends by it
+        return {}, {}
 
     def _is_safe(self, _: Json) -> tuple[Json, Arrays]:
-        return {"safe": all(self.controls.values())}, {}
+        return {"safe": self.instrument.is_safe()}, {}
 
     def _watch(self, question: Json) -> tuple[Json, Arrays]:
         """The first acquisition by a verb after that of a number; number 0 where there is none yet."""
@@ -123,18 +111,27 @@ class Host:
         return {"number": 0}, {}
 
     def _truth(self, _: Json) -> tuple[Json, Arrays]:
+        assert self.judge
         with self.lock:
-            return {}, dict(self.world.truth() or {})
+            return {}, self.judge.truth()
 
     def _begin(self, question: Json) -> tuple[Json, Arrays]:
+        assert self.judge
         key = question.get("key")
         if isinstance(key, bool) or not isinstance(key, int) or not 0 <= key < 2**64:
             raise Refused("an episode begins with a key, a whole number from 0")
         with self.lock:
-            self.world.begin(np.array([key], np.uint64), ON)
-            self._rest()
+            self.judge.begin(key)
             self.acquired.clear()
         return {}, {}
+
+
+def _seconds(question: Json) -> float:
+    """How long an answer is waited for; raises Refused."""
+    seconds = question.get("seconds")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+        raise Refused("a question says for how many seconds its answer is waited for")
+    return float(seconds)
 
 
 class Server:
@@ -182,26 +179,9 @@ class Server:
                     host.writer = ""
 
 
-def build(twin: str, world: dict[str, Any], key: int) -> World:
-    """The twin ``module:Class`` of one lane with the ``world`` table of a scenario, and its episode begun. Raises ProbeGymError."""
-    module, _, name = twin.partition(":")
-    if not module.startswith("probegym.hardware_bridge.twins."):
-        raise ProbeGymError(f"{twin} is no twin of this package")
-    built: World = getattr(importlib.import_module(module), name)(world, 1)
-    built.begin(np.array([key], np.uint64), ON)
-    return built
-
-
-def start(twin: str, world: dict[str, Any], key: int = 0, pace: float = 0.0, judged: bool = False, faults: list[Json] | None = None) -> HostProcess:
-    """Start a twin as an instrument; raises ProbeGymError when it does not come up."""
-    told = {"twin": twin, "world": world, "key": key, "pace": pace, "judged": judged, "faults": faults or []}
-    process, channel, answer = launch("probegym.hardware_bridge.instruments.host", told, START_SECONDS)
-    return HostProcess(process, channel, {"driver": "twin", "port": answer["port"], "secret": answer["secret"]}, descriptor(answer["descriptor"]))
-
-
 @dataclass
 class HostProcess:
-    """A twin that runs as an instrument. reached: what a driver needs to connect to it."""
+    """An instrument that runs in its process. reached: what a driver needs to connect to it."""
 
     process: subprocess.Popen[bytes]
     channel: Channel
@@ -220,18 +200,17 @@ class HostProcess:
         self.close()
 
 
-def main() -> None:
-    """The instrument's process: serves until the one that started it goes."""
-    channel, told = called()
-    try:
-        world = build(told["twin"], told["world"], told["key"])
-        server = Server(Host(world, told["pace"], told["judged"], Faults(told["faults"])))
-    except ProbeGymError as error:
-        channel.send({"error": str(error)})
-        return
-    channel.send({"port": server.listener.port, "secret": server.listener.secret, "descriptor": server.host.descriptor.model_dump(mode="json")})
-    alive = threading.Event()
+def launched(module: str, told: Json, seconds: float = START_SECONDS) -> HostProcess:
+    """Start a module that calls ``serve``; raises ProbeGymError with its reason when it does not come up."""
+    process, channel, answer = launch(module, told, seconds)
+    return HostProcess(process, channel, {"driver": "served", "port": answer["port"], "secret": answer["secret"]}, descriptor(answer["descriptor"]))
+
+
+def serve(host: Host, channel: Channel) -> None:
+    """Say on the channel where the instrument is reached, and serve it until the one that started this process goes."""
+    server, alive = Server(host), threading.Event()
     alive.set()
+    channel.send({"port": server.listener.port, "secret": server.listener.secret, "descriptor": host.instrument.descriptor.model_dump(mode="json")})
 
     def watch() -> None:
         try:
@@ -241,7 +220,3 @@ def main() -> None:
 
     threading.Thread(target=watch, daemon=True).start()
     server.run(alive.is_set)
-
-
-if __name__ == "__main__":
-    main()

@@ -40,7 +40,7 @@ class Link:
         """The answer to one question; raises Refused, or InstrumentFault when there is none that can be trusted."""
         self.count += 1
         try:
-            answer, arrays = self.channel.ask({"do": what, "id": self.count, **more}, seconds=seconds)
+            answer, arrays = self.channel.ask({"do": what, "id": self.count, "seconds": seconds, **more}, seconds=seconds)
         except Disconnected as error:
             raise InstrumentFault(str(error)) from error
         if answer.get("id") != self.count:
