@@ -33,7 +33,7 @@ from tests.guard_helpers import BLANK, FLUX, LONGEST, REQUEST, ROUTINE, Bench, C
 
 DOSE, CHANGES = 2.5 * FLUX * LONGEST, 6  # of a region
 SWITCHES = ("refuses_safe", "denies_safe", "refuses_ready", "mute", "bug")
-EVENTS = ("intent", "result", "state", "safe", "armed", "settled", "waits", "rejected")
+EVENTS = ("intent", "result", "state", "safe", "armed", "settled", "lost", "waits", "rejected")
 TROUBLES: list[tuple[str, Any]] = [
     *(("switch", name) for name in SWITCHES), *(("jam", how) for how in ("stuck", "overshoot")), ("full", True), *(("dies", kind) for kind in EVENTS),
     *(("lie", lie) for lie in ({"shift": None}, {"tilt": np.full(2, np.nan)}, {"stage": None}, {"aberrations": np.array(["a", "b"])})), ("age", 1.5), ("age", 3.0),

@@ -81,8 +81,7 @@ class Gate:
         self.request, self.word, self.until = request, self.nonce(), self.clock() + NONCE_SECONDS
         self._go(State.asked, "arming was asked for")
         self._faultless()
-        worst = self.ledger.worst()
-        return {"request": request.model_dump(), "nonce": self.word, "budget": self.ledger.budget.model_dump(), "spent": asdict(worst)}
+        return {"request": request.model_dump(), "nonce": self.word, "budget": self.ledger.budget.model_dump(), "spent": asdict(self.ledger.worst())}
 
     def arm(self, word: object) -> None:
         """The operator repeats the nonce; the instrument leaves its safe state and the lease begins."""
@@ -213,14 +212,15 @@ class Gate:
             raise Refused("this command is not under way")
         self.running, admission.open = None, False
         verb, intent = admission.command.verb, {"intent": admission.intent}
+        ending = "settled" if isinstance(outcome, Readings | Refused) else "lost"  # without an answer nobody knows what it did
         trouble, header, arrays = self._judged(admission, outcome)
         if self.state not in (State.running, State.held):
             self._make_safe(f"{verb} ended after the gate had closed")  # it may have moved what was safe before
-            self._note("settled", intent | {"why": f"the gate was {self.state}"}, arrays)
+            self._note(ending, intent | {"why": f"the gate was {self.state}"}, arrays)
             raise Refused(f"the gate is {self.state} ({self.why}): what came of {verb} is not used")
         if trouble:
             self.fail(trouble)
-            self._note("settled", intent | {"why": trouble[:1000]}, arrays)
+            self._note(ending, intent | {"why": trouble[:1000]}, arrays)
             self._faultless()
         if not isinstance(outcome, Readings):
             self._note("refused", intent | {"reason": str(outcome)[:1000]})
@@ -239,7 +239,7 @@ class Gate:
             lost, self.running = self.running, None
             lost.open = False
             self.fail(f"{lost.command.verb} has not ended in time: what it did is not known")
-            self._note("settled", {"intent": lost.intent, "why": self.why})
+            self._note("lost", {"intent": lost.intent, "why": self.why})
         if self.state is State.asked and now > self.until:
             self._go(State.disarmed, "the nonce was not repeated in time")
         elif self.state in (State.running, State.held) and now > self.until:
