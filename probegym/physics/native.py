@@ -23,7 +23,7 @@ from platformdirs import user_cache_path
 from probegym.errors import ProbeGymError
 
 SOURCES = Path(__file__).parent / "kernels"
-FLAGS = ["-O3", "-march=native", "-ffast-math", "-funroll-loops", "-shared", "-fPIC", "-std=gnu11", "-fopenmp-simd", "-w"]
+FLAGS = ["-O3", "-march=native", "-ffast-math", "-funroll-loops", "-fPIC", "-std=gnu11", "-fopenmp-simd", "-w"]
 ORDERED = {"stem", "ronchigram", "stm", "tapping", "dilation", "tersoff", "lennard_jones", "graphene", "atom_images", "adatoms"}
 """Kernels whose sums keep the order they are written in, so that a lane is the same in every batch."""
 
@@ -53,17 +53,17 @@ def library(name: str) -> ctypes.CDLL:
     folder = cache_folder() / "kernels"
     target = folder / f"{name}-{digest}.so"
     if not target.exists():
-        _compile([*compiler, *flags], source, target)
+        _compile(compiler, flags, source, target)
     try:
         return ctypes.CDLL(str(target))
     except OSError:  # a damaged file in the cache: make it anew
-        _compile([*compiler, *flags], source, target)
+        _compile(compiler, flags, source, target)
         return ctypes.CDLL(str(target))
 
 
-def _compile(command: list[str], source: Path, target: Path) -> None:
-    if shutil.which(command[0]) is None:
-        raise ProbeGymError(f"no C compiler {command[0]!r} found: install gcc or clang, or set CC to yours")
+def _compile(compiler: list[str], flags: list[str], source: Path, target: Path) -> None:
+    if shutil.which(compiler[0]) is None:
+        raise ProbeGymError(f"no C compiler {compiler[0]!r} found: install gcc or clang, or set CC to yours")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = tempfile.TemporaryDirectory(dir=target.parent)
@@ -71,12 +71,14 @@ def _compile(command: list[str], source: Path, target: Path) -> None:
         raise ProbeGymError(f"cannot write the kernel cache {target.parent} ({error.strerror}): set PROBEGYM_CACHE") from error
     print(f"probegym: compiling {source.name} for this machine (once)", file=sys.stderr)
     with scratch as folder:
-        built = Path(folder) / target.name
-        done = subprocess.run([*command, str(source), "-o", str(built), "-lm"], capture_output=True, text=True)
-        if done.returncode:
-            lines = done.stderr.strip().splitlines() or ["no message"]
-            reason = next((line for line in lines if "error" in line), lines[0])
-            raise ProbeGymError(f"compiling {source.name} failed ({reason}): check your C compiler or set CC")
+        unlinked, built = Path(folder) / "kernel.o", Path(folder) / target.name
+        # Linked without the flags: with -ffast-math, compilers link code in that rounds the subnormal numbers of whoever loads the library to zero.
+        for step in ([*compiler, *flags, "-c", str(source), "-o", str(unlinked)], [*compiler, "-shared", str(unlinked), "-o", str(built), "-lm"]):
+            done = subprocess.run(step, capture_output=True, text=True)
+            if done.returncode:
+                lines = done.stderr.strip().splitlines() or ["no message"]
+                reason = next((line for line in lines if "error" in line), lines[0])
+                raise ProbeGymError(f"compiling {source.name} failed ({reason}): check your C compiler or set CC")
         os.replace(built, target)  # atomic: two processes may compile at once, both results are good
 
 
