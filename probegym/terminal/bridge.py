@@ -21,7 +21,7 @@ Folder = Annotated[Path, typer.Argument(metavar="RECORD", help="Folder of a reco
 def deploy(
     policy: Annotated[str, typer.Option("--policy", help="Shipped policy by name, or a policy folder.")],
     env: Annotated[str, typer.Option("--env", help="Environment.")],
-    instrument: Annotated[str, typer.Option("--instrument", help="twin: the scenario's own twin in a process of its own.")] = "twin",
+    instrument: Annotated[str, typer.Option("--instrument", help="twin: the scenario's own, in a process of its own. FILE.json: how another is reached.")] = "twin",
     mode: Annotated[Mode, typer.Option("--mode", help="How much the policy is trusted with.")] = Mode.twin,
     scenario: ScenarioOption = "id",
     episodes: Annotated[int, typer.Option("--episodes", min=1, max=10**6, help="Number of episodes.")] = 1,
@@ -47,11 +47,9 @@ def deploy(
     from probegym.hardware_bridge.deployment.run import EVERY_ACTION, Orders
     from probegym.terminal import deploy as deployment
 
-    if instrument != "twin":
-        raise ProbeGymError(f"there is no driver {instrument!r} yet: use twin")
     account = sample or out / f"sample-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.account"
     orders = Orders(environment(env), scenario, find(policy), mode, out, account, episodes, seed, deadline, pace, seconds, changes, dose,
-                    approvals=EVERY_ACTION if approvals is None else approvals, record=record)  # fmt: skip
+                    approvals=EVERY_ACTION if approvals is None else approvals, record=record, instrument=instrument)  # fmt: skip
     if dry_run:
         deployment.plan(orders, Console())
         return

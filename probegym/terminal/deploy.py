@@ -145,7 +145,9 @@ def _played(run: Deployment, console: Console, asks: bool) -> int:
             took = news["done"]
             console.print(f"{episodes} episodes, {successes} known successes; decisions: {took['steps']}, p50 {1e3 * took['p50_s']:.2f} ms, "
                           f"p99 {1e3 * took['p99_s']:.2f} ms, worst {1e3 * took['worst_s']:.2f} ms", highlight=False)  # fmt: skip
-            if run.orders.mode is Mode.shadow:
+            if run.orders.mode is Mode.shadow and not run.record:
+                console.print(f"shadow's record {news['record']}: nothing was sent", highlight=False)
+            elif run.orders.mode is Mode.shadow:
                 same, total = agreement(Path(news["record"]), Path(run.record))
                 console.print(f"shadow's record {news['record']}: {same} of {total} commands are those that were given; nothing was sent", highlight=False)
     return 0

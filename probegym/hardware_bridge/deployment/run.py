@@ -18,17 +18,15 @@ from probegym.envs import environment_type
 from probegym.envs.task import Task
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge import codec
-from probegym.hardware_bridge.capabilities import Descriptor
+from probegym.hardware_bridge.capabilities import Descriptor, descriptor
 from probegym.hardware_bridge.channel import Channel, Late, ended
 from probegym.hardware_bridge.codec import Json
 from probegym.hardware_bridge.commands import Command
 from probegym.hardware_bridge.deployment import Mode, session
 from probegym.hardware_bridge.deployment.bundle import Bundle, read
 from probegym.hardware_bridge.guard import process as guard
-from probegym.hardware_bridge.guard.ledger import Budget, Ledger
 from probegym.hardware_bridge.guard.operator import Operator
-from probegym.hardware_bridge.instruments import twin
-from probegym.hardware_bridge.instruments.host import HostProcess
+from probegym.hardware_bridge.instruments import drivers, twin
 from probegym.hardware_bridge.records.read import Record
 from probegym.scenarios import Scenario
 
@@ -43,6 +41,7 @@ class Orders:
     policy: folder of a bundle. deadline: s for each decision. pace: simulated seconds a second of a twin, 0 for as fast as it
     can. seconds, changes: of the run. dose, changes_each: budget of each region of a new sample. approvals: first actions that an
     operator must agree to. sample: path of the sample's account, made when it is not there. record: to be replayed.
+    instrument: as ``drivers.reach`` takes it.
     """
 
     env_id: str
@@ -61,6 +60,7 @@ class Orders:
     changes_each: int = 1000
     approvals: int = EVERY_ACTION
     record: Path | None = None
+    instrument: str = "twin"
     name: str = "probegym deploy"
 
 
@@ -91,7 +91,7 @@ class Deployment:
 
     def __init__(self, orders: Orders):
         self.orders, self.bundle = orders, checked(orders)
-        self.twin: HostProcess | None = None
+        self.instrument: drivers.Reached | None = None
         self.guard: guard.GuardProcess | None = None
         self.operator: Operator | None = None
         self.played: tuple[subprocess.Popen[bytes], Channel] | None = None
@@ -113,12 +113,14 @@ class Deployment:
     def _start(self) -> None:
         o, (task, scenario) = self.orders, _meant(self.orders)
         o.runs.mkdir(parents=True, exist_ok=True)
-        self.twin = twin.start(task.twin, scenario.world, pace=o.pace, judged=o.mode is Mode.twin)
-        if not o.sample.exists():
-            Ledger.create(o.sample, Budget(dose=o.dose, changes=o.changes_each, region=self.twin.descriptor.region)).close()
+        self.instrument = drivers.reach(o.instrument, drivers.Meant(task.twin, scenario.world, o.pace, judged=o.mode is Mode.twin))
+        if o.mode is Mode.shadow and o.instrument not in drivers.STARTED:
+            return  # somebody else works with it, behind a guard of their own
         manifest = {"environment": o.env_id, "scenario": o.scenario, "policy": self.bundle.name, "sha256": self.bundle.digest, "mode": str(o.mode)}
-        self.guard = guard.start(self.twin.reached, str(o.sample), str(o.runs), o.name, manifest)
+        budget = None if o.sample.exists() else {"dose": o.dose, "changes": o.changes_each}
+        self.guard = guard.start(self.instrument.reached, str(o.sample), str(o.runs), o.name, manifest, budget)
         self.operator, self.record, self.descriptor = Operator(self.guard.operator), self.guard.record, self.guard.descriptor
+        opening(o, descriptor(self.descriptor))
 
     def request(self) -> Json:
         """What arming asks the operator for."""
@@ -132,7 +134,7 @@ class Deployment:
         o = self.orders
         plan = session.Plan(o.env_id, o.scenario, str(o.policy.absolute()), o.episodes, self._seed(), o.deadline, self._world())
         self.played = process, channel = session.start(plan)
-        if o.mode is Mode.shadow:
+        if o.mode is Mode.shadow and self.guard:
             self._work(plan)
         while True:
             try:
@@ -157,10 +159,11 @@ class Deployment:
     def _world(self) -> Json:
         if self.orders.record is not None:
             return {"record": str(self.orders.record)}
-        assert self.guard and self.twin
+        assert self.instrument
         if self.orders.mode is Mode.shadow:
-            return {"observe": self.twin.reached, "runs": str(self.orders.runs), "patience": PATIENCE_SECONDS}
-        return {"guard": self.guard.reached} | ({"judge": self.twin.reached} if self.orders.mode is Mode.twin else {})
+            return {"observe": self.instrument.reached, "runs": str(self.orders.runs), "patience": PATIENCE_SECONDS}
+        assert self.guard
+        return {"guard": self.guard.reached} | ({"judge": self.instrument.reached} if self.orders.mode is Mode.twin else {})
 
     def _seed(self) -> int:
         """Of a replay, that of the recorded episode."""
@@ -183,9 +186,9 @@ class Deployment:
             except ProbeGymError:
                 pass  # it has gone, and its guardian has seen to the safe state
             ended(self.guard.process)
-        if self.twin:
-            self.twin.close()
-        self.played = self.worker = self.guard = self.twin = None
+        if self.instrument:
+            self.instrument.close()
+        self.played = self.worker = self.guard = self.instrument = None
 
 
 def agreement(shadow: Path, worked: Path) -> tuple[int, int]:

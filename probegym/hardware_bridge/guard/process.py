@@ -22,7 +22,7 @@ from probegym.hardware_bridge.channel import Channel, Listener, called, launch, 
 from probegym.hardware_bridge.codec import Arrays, Json, command_to_json, readings_to_json
 from probegym.hardware_bridge.commands import Readings
 from probegym.hardware_bridge.guard.gate import SLACK_SECONDS, Admission, Gate, State, Waiting
-from probegym.hardware_bridge.guard.ledger import Ledger
+from probegym.hardware_bridge.guard.ledger import Budget, Ledger
 from probegym.hardware_bridge.instruments import Instrument, InstrumentFault
 from probegym.hardware_bridge.instruments.drivers import open_writer
 from probegym.hardware_bridge.records.log import Recorder
@@ -70,12 +70,12 @@ class Client:
 
 
 class Guard:
-    """The loop around the gate. told: instrument, sample (path of its account), runs (folder of records), name, manifest."""
+    """The loop around the gate. told: instrument, sample (path of its account), budget (of a new one), runs (folder of records), name, manifest."""
 
     def __init__(self, parent: Channel, told: Json):
         self.instrument = open_writer(told["instrument"], told["name"])
         self.recorder = Recorder(told["runs"], {"guard": told["name"], "instrument": self.instrument.descriptor.model_dump(mode="json")} | told["manifest"])
-        self.gate = Gate(self.instrument, Ledger(told["sample"]), self.recorder, time.monotonic)
+        self.gate = Gate(self.instrument, self._account(told), self.recorder, time.monotonic)
         self.guardian, self.pulse = spawn("probegym.hardware_bridge.guard.guardian", told={"instrument": told["instrument"]})
         self.pulse.receive(10.0)
         self.worker = Worker(self.instrument)
@@ -93,6 +93,11 @@ class Guard:
             "resume": lambda _: self.gate.resume(), "disarm": lambda q: self.gate.disarm(_why(q, "an operator disarmed")),
             "abort": lambda q: self.gate.abort(_why(q, "by an operator")), "reset": lambda _: self.gate.reset(), "decide": self._decide,
         }  # fmt: skip
+
+    def _account(self, told: Json) -> Ledger:
+        if not told["budget"]:
+            return Ledger(told["sample"])
+        return Ledger.create(told["sample"], Budget(**told["budget"], region=self.instrument.descriptor.region))
 
     # ---- the loop ----
 
@@ -322,9 +327,12 @@ class GuardProcess:
     descriptor: Json
 
 
-def start(instrument: Json, sample: str, runs: str, name: str, manifest: Json) -> GuardProcess:
-    """Start a guard for an instrument that a driver can reach. Raises ProbeGymError when it cannot start, with its reason."""
-    told = {"instrument": instrument, "sample": sample, "runs": runs, "name": name, "manifest": manifest}
+def start(instrument: Json, sample: str, runs: str, name: str, manifest: Json, budget: Json | None = None) -> GuardProcess:
+    """Start a guard for an instrument that a driver can reach. Raises ProbeGymError when it cannot start, with its reason.
+
+    sample: path of its account. budget: ``dose`` and ``changes`` of each region, of a new sample whose account is to be made.
+    """
+    told = {"instrument": instrument, "sample": sample, "budget": budget, "runs": runs, "name": name, "manifest": manifest}
     process, channel, answer = launch("probegym.hardware_bridge.guard.process", told)
     return GuardProcess(process, channel, answer["reached"], answer["record"], answer["descriptor"])
 

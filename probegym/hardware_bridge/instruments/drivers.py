@@ -1,16 +1,61 @@
-"""Drivers by name. A driver is told where its instrument is as plain JSON, so that guard and guardian can each open it in their own process."""
+"""Instruments and their drivers by name.
+
+How an instrument is reached is told as plain JSON with its ``driver``, so that guard and guardian can each open it in their own process.
+"""
 
 from __future__ import annotations
 
 import importlib
-from typing import Protocol, cast
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
 
 from probegym.errors import ProbeGymError
+from probegym.hardware_bridge import codec
 from probegym.hardware_bridge.codec import Json
 from probegym.hardware_bridge.instruments import Instrument
 
 DRIVERS = {"served": "probegym.hardware_bridge.instruments.wire"}
-"""Name -> module with ``writer(told, name)`` and ``safety(told, name)``."""
+"""Driver -> module with ``writer(told, name)`` and ``safety(told, name)``."""
+
+STARTED = {"twin": "probegym.hardware_bridge.instruments.twin"}
+"""Instrument that is started for a deployment -> module with ``started(meant)``."""
+
+LONGEST_FILE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Meant:
+    """What a deployment is about. twin: ``module:Class`` of the environment; world: of its scenario.
+
+    pace: simulated seconds a second, 0 for as fast as it can. judged: whether the session may ask for truth and begin episodes by their keys.
+    """
+
+    twin: str
+    world: dict[str, Any]
+    pace: float = 0.0
+    judged: bool = False
+
+
+class Reached(Protocol):
+    """An instrument that can be connected to, as long as this is not closed."""
+
+    @property
+    def reached(self) -> Json:
+        """What a driver needs to connect."""
+
+    def close(self) -> None:
+        """End what was started for it."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """An instrument that somebody else runs: nothing was started, and nothing is ended."""
+
+    reached: Json
+
+    def close(self) -> None:
+        """It stays."""
 
 
 class Safety(Protocol):
@@ -26,6 +71,32 @@ class Safety(Protocol):
         """Close the connection."""
 
 
+def reach(instrument: str, meant: Meant) -> Reached:
+    """An instrument by name, started for this, or by a file FILE.json that tells how it is reached. Raises ProbeGymError."""
+    if instrument in STARTED:
+        return cast(Reached, importlib.import_module(STARTED[instrument]).started(meant))
+    if not instrument.endswith(".json"):
+        raise ProbeGymError(f"there is no instrument {instrument!r}: use {', '.join(STARTED)}, or a FILE.json that tells how it is reached")
+    if meant.judged:
+        raise ProbeGymError(f"{instrument} is no twin of this deployment: use --mode shadow, supervised or autonomous")
+    return Running(told(Path(instrument)))
+
+
+def told(path: Path) -> Json:
+    """How an instrument is reached, from a file; raises ProbeGymError."""
+    try:
+        with path.open("rb") as file:
+            content = codec.loads(file.read(LONGEST_FILE))
+    except OSError as error:
+        raise ProbeGymError(f"{path} cannot be read ({error.strerror}): give the file that `probegym serve` wrote, or that describes your instrument") from error
+    except codec.Malformed as error:
+        raise ProbeGymError(f"{path} is no JSON ({error}): give the file that `probegym serve` wrote, or that describes your instrument") from error
+    if not isinstance(content, dict):
+        raise ProbeGymError(f'{path} must hold an object with "driver" and what the driver needs')
+    _module(content)
+    return content
+
+
 def open_writer(told: Json, name: str) -> Instrument:
     """The instrument, to write to; raises ProbeGymError when it is not there, or when another guard holds it."""
     return cast(Instrument, _module(told).writer(told, name))
@@ -39,5 +110,5 @@ def open_safety(told: Json, name: str) -> Safety:
 def _module(told: Json):  # type: ignore[no-untyped-def]
     driver = told.get("driver")
     if driver not in DRIVERS:
-        raise ProbeGymError(f"there is no driver {driver!r}: use one of {', '.join(DRIVERS)}")
+        raise ProbeGymError(f"there is no driver {codec.shown(driver)}: use one of {', '.join(DRIVERS)}")
     return importlib.import_module(DRIVERS[driver])

@@ -17,6 +17,7 @@ from probegym.hardware_bridge.codec import Json
 from probegym.hardware_bridge.commands import Command, Lanes, Readings
 from probegym.hardware_bridge.instruments import InstrumentFault, Measured
 from probegym.hardware_bridge.instruments.descriptions import SAFE_STEPS, describe
+from probegym.hardware_bridge.instruments.drivers import Meant
 from probegym.hardware_bridge.instruments.faults import Faults
 from probegym.hardware_bridge.instruments.host import Host, HostProcess, launched, serve
 from probegym.hardware_bridge.world import Refused, World
@@ -98,6 +99,11 @@ def start(twin: str, world: dict[str, Any], key: int = 0, pace: float = 0.0, jud
     """Start a twin as an instrument. judged: whether truth and new episodes may be asked for. Raises ProbeGymError when it does not come up."""
     told = {"twin": twin, "world": world, "key": key, "pace": pace, "judged": judged, "faults": faults or []}
     return launched("probegym.hardware_bridge.instruments.twin", told)
+
+
+def started(meant: Meant) -> HostProcess:
+    """The twin of a deployment, see drivers.py."""
+    return start(meant.twin, meant.world, pace=meant.pace, judged=meant.judged)
 
 
 def main() -> None:
