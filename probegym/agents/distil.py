@@ -22,7 +22,7 @@ from torch import nn
 
 from probegym.agents import checkpoints, symmetry
 from probegym.agents.base import Agent
-from probegym.agents.stem_networks import READERS, TunerPolicy
+from probegym.agents.stem_networks import READERS, ShadowReader, TunerPolicy
 from probegym.envs.episodes import Episodes
 from probegym.envs.task import Observation
 from probegym.errors import ProbeGymError
@@ -90,7 +90,9 @@ class Trainer:
         self.frames = keys[0]
         space = self.envs.single_observation_space[self.frames]
         torch.manual_seed(config.seed)
-        self.reader = READERS[self.frames](space.shape[0], space.shape[1], len(self.names))
+        optics = episodes.world.config.ronchigram
+        reader = ShadowReader if self.frames == "ronchigram" and optics.shadows else READERS[self.frames]
+        self.reader = reader(space.shape[0], space.shape[1], len(self.names))
         self.optimiser = torch.optim.AdamW(self.reader.parameters(), lr=config.learning_rate, weight_decay=1e-3)
         self.update = 0
         self.largest_step = task.settings.largest_step

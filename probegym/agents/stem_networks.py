@@ -56,13 +56,29 @@ class ImageReader(nn.Module):
         nn.init.zeros_(self.head[-1].weight)
         nn.init.zeros_(self.head[-1].bias)
 
+    def contrast(self, frames: torch.Tensor) -> torch.Tensor:
+        """What the layers are shown; the shape stays."""
+        return torch.sqrt(grid_shift(frames) / frames.mean((1, 2, 3), keepdim=True).clamp_min(1e-3)) - 1
+
     def forward(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """frames: (b, c, h, w) grey levels 0 to 255."""
-        mean = frames.mean((1, 2, 3), keepdim=True).clamp_min(1e-3)
-        centred = torch.sqrt(grid_shift(frames) / mean) - 1
-        out = self.head(self.features(centred.contiguous(memory_format=torch.channels_last)).flatten(1))
+        out = self.head(self.features(self.contrast(frames).contiguous(memory_format=torch.channels_last)).flatten(1))
         mean, log_variance = out.chunk(2, dim=1)
         return mean, log_variance.clamp(*LOG_VARIANCE)
+
+
+class ShadowReader(ImageReader):
+    """Shadows of a film at known excursions -> mean and log variance of each control, in scales.
+
+    Where rays count, a frame is a picture of the film, magnified and distorted by the aberrations: particles that are round on
+    average are drawn out where the magnification is not the same in all directions.
+    """
+
+    augments = False  # films lie in all eight ways already
+
+    def contrast(self, frames: torch.Tensor) -> torch.Tensor:
+        """Each frame against its own mean: how much a film takes away does not matter."""
+        return 5 * (frames / frames.mean((2, 3), keepdim=True).clamp_min(1e-3) - 1)
 
 
 class RonchigramReader(nn.Module):
@@ -131,6 +147,7 @@ class RonchigramReader(nn.Module):
 
 
 READERS = {"haadf": ImageReader, "ronchigram": RonchigramReader}
+"""What reads frames of a kind; Ronchigrams that are shadows have a reader of their own."""
 
 
 class TunerPolicy(nn.Module):

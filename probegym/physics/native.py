@@ -24,7 +24,7 @@ from probegym.errors import ProbeGymError
 
 SOURCES = Path(__file__).parent / "kernels"
 FLAGS = ["-O3", "-march=native", "-ffast-math", "-funroll-loops", "-fPIC", "-std=gnu11", "-fopenmp-simd", "-w"]
-ORDERED = {"stem", "ronchigram", "stm", "tapping", "dilation", "tersoff", "lennard_jones", "graphene", "atom_images", "adatoms"}
+ORDERED = {"stem", "ronchigram", "stm", "tapping", "dilation", "tersoff", "lennard_jones", "graphene", "atom_images", "adatoms", "shadow"}
 """Kernels whose sums keep the order they are written in, so that a lane is the same in every batch."""
 
 

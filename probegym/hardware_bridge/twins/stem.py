@@ -13,33 +13,45 @@ from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import AcquireImage, AcquireRonchigram, Command, Lanes, Readings, SetAberrations
 from probegym.hardware_bridge.twins.lanes import LaneTwin
 from probegym.hardware_bridge.world import Refused
-from probegym.physics import randomness, specimens
+from probegym.physics import randomness, shadow, specimens
 from probegym.physics.image_formation import ImageFormer, shot_noise
 from probegym.physics.lenses import LensBank
 from probegym.physics.optics import ABERRATIONS, Pupil, focal_spread, wavelength
 from probegym.physics.ronchigram import RonchigramFormer
+from probegym.physics.shadow import ShadowFormer
 from probegym.scenarios import parsed
 from probegym.scenarios.distributions import Sampled
 
 ANGSTROM = 1e-10
 
 
+PARTICLES = "particles"
+"""The films of physics/shadow.py, whose Ronchigrams are shadows; all others are specimens, and waves go through them."""
+
+
 class RonchigramOptics(BaseModel):
-    """The large aperture and its camera."""
+    """The large aperture and its camera; with ``particles`` for its only films, no aperture: the whole square of the camera is lit."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     films: tuple[str, ...] = Field(min_length=1)
-    semiangle_cutoff: PositiveFloat  # rad
+    semiangle_cutoff: PositiveFloat  # rad; without aperture to the middle of the camera's edge
     pixels: int = Field(64, ge=16, le=256)
     beam_current: PositiveFloat = 50e-12  # A
     variants: tuple[float, float] = (0.0, 1.0)  # which part of each film set this scenario draws from
 
     @model_validator(mode="after")
-    def _a_share(self) -> RonchigramOptics:
+    def _consistent(self) -> RonchigramOptics:
         if not 0 <= self.variants[0] < self.variants[1] <= 1:
             raise ValueError(f"variants must be a share of the films, low < high from 0 to 1, got {self.variants}")
+        if PARTICLES in self.films and len(self.films) > 1:
+            raise ValueError(f"{PARTICLES} are seen by rays, other films by waves: give one kind")
         return self
+
+    @property
+    def shadows(self) -> bool:
+        """Whether frames are shadows."""
+        return PARTICLES in self.films
 
 
 class StemConfig(BaseModel):
@@ -111,8 +123,14 @@ def _films(name: str) -> np.ndarray:
     return films
 
 
+def _film_count(name: str) -> int:
+    return shadow.FILMS if name == PARTICLES else len(_films(name))
+
+
 @lru_cache(maxsize=16)
-def _ronchigram_former(name: str, energy: float, cutoff: float, pixels: int, names) -> RonchigramFormer:
+def _ronchigram_former(name: str, energy: float, cutoff: float, pixels: int, names) -> RonchigramFormer | ShadowFormer:
+    if name == PARTICLES:
+        return ShadowFormer(cutoff, pixels, names)
     film = specimens.load(name)
     try:
         return RonchigramFormer(_films(name), energy, film.extent[0], cutoff, pixels, names, film.slice_thickness)
@@ -179,7 +197,7 @@ class StemTwin(LaneTwin):
             s["film"][lanes] = (place[:, 6] * len(c.ronchigram.films)).astype(int)
             low, high = c.ronchigram.variants
             for index, name in enumerate(c.ronchigram.films):
-                count = len(_films(name))
+                count = _film_count(name)
                 first, last = round(low * count), round(high * count)
                 if first == last:
                     raise ProbeGymError(f"scenario, world.ronchigram.variants: no film of {name!r} lies between {low:g} and {high:g} of {count}")
