@@ -13,6 +13,7 @@ from probegym.envs import environment_type
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.deployment import Mode
 from probegym.terminal.options import MAXIMUM_SEED, ScenarioOption, environment
+from probegym.terminal.serve import Protocol, Twin
 
 record_app = typer.Typer(help="Verify, export and compare the records of runs.", no_args_is_help=True)
 Folder = Annotated[Path, typer.Argument(metavar="RECORD", help="Folder of a record.")]
@@ -54,6 +55,22 @@ def deploy(
         deployment.plan(orders, Console())
         return
     raise typer.Exit(deployment.deploy(orders, page, Console()))
+
+
+def serve(
+    twin: Annotated[Twin, typer.Option("--twin", help="Which instrument.")],
+    protocol: Annotated[Protocol, typer.Option("--protocol", help="bridge: our own. nanonis: as SPECS' controller. nion: inside Nion Swift, headless.")],
+    scenario: ScenarioOption = "id",
+    pace: Annotated[float, typer.Option("--pace", min=0, max=1e6, help="Simulated seconds a second; 0: as fast as it can.")] = 1.0,
+    out: Annotated[Path, typer.Option("--out", help="File for how it is reached, with the secret in it; gone when it ends.")] = Path("instrument.json"),
+) -> None:
+    """Serve a twin for others to drive, until Ctrl-C.
+
+    On the loopback interface only. One writer at a time.
+    """
+    from probegym.terminal.serve import serve as run
+
+    run(twin, protocol, scenario, pace, out, Console())
 
 
 def export(

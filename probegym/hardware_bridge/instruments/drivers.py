@@ -44,6 +44,9 @@ class Reached(Protocol):
     def reached(self) -> Json:
         """What a driver needs to connect."""
 
+    def alive(self) -> bool:
+        """Whether what was started for it still runs."""
+
     def close(self) -> None:
         """End what was started for it."""
 
@@ -53,6 +56,10 @@ class Running:
     """An instrument that somebody else runs: nothing was started, and nothing is ended."""
 
     reached: Json
+
+    def alive(self) -> bool:
+        """As far as is known here."""
+        return True
 
     def close(self) -> None:
         """It stays."""

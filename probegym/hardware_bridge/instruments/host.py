@@ -188,6 +188,10 @@ class HostProcess:
     reached: Json
     descriptor: Descriptor
 
+    def alive(self) -> bool:
+        """Whether its process runs."""
+        return self.process.poll() is None
+
     def close(self) -> None:
         """End it."""
         self.channel.close()

@@ -1,0 +1,74 @@
+"""``probegym serve``: a twin that others can drive, until Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import time
+from enum import StrEnum
+from pathlib import Path
+
+from rich.console import Console
+
+from probegym import scenarios
+from probegym.envs import environment_type
+from probegym.errors import ProbeGymError
+from probegym.hardware_bridge import codec
+from probegym.hardware_bridge.instruments.drivers import Meant, Reached, reach
+
+POLL_SECONDS = 0.2
+
+
+class Twin(StrEnum):
+    """Twins by the instrument that they are, each with the environment whose scenarios it takes."""
+
+    stem = "stem"
+    stm = "stm"
+    afm = "afm"
+
+    @property
+    def environment(self) -> str:
+        """Its environment."""
+        return {Twin.stem: "probegym/StemTuning-v0", Twin.stm: "probegym/AdatomManipulation-v0", Twin.afm: "probegym/AfmTuning-v0"}[self]
+
+
+class Protocol(StrEnum):
+    """What it speaks."""
+
+    bridge = "bridge"
+    nanonis = "nanonis"
+    nion = "nion"
+
+    @property
+    def instrument(self) -> str:
+        """The instrument to start for it, by its name in drivers.py."""
+        return "twin" if self is Protocol.bridge else f"{self}-twin"
+
+
+def serve(twin: Twin, protocol: Protocol, scenario: str, pace: float, out: Path, console: Console) -> None:
+    """Start it, write down how it is reached, and wait. Raises ProbeGymError."""
+    if out.exists():
+        raise ProbeGymError(f"{out} exists: another instrument may be served there; name another file, or delete it")
+    task = environment_type(twin.environment).task_type
+    running = reach(protocol.instrument, Meant(task.twin, scenarios.load(task.family, scenario).world, pace))
+    try:
+        _write(out, running)
+        console.print(f"{twin} twin, scenario {scenario}, speaks {protocol} on the loopback interface", highlight=False)
+        console.print(f"how it is reached: {out}; drive it with: probegym deploy --instrument {out} ...\nCtrl-C ends it", highlight=False, soft_wrap=True)
+        while running.alive():
+            time.sleep(POLL_SECONDS)
+        raise ProbeGymError("the instrument's process has ended")
+    except KeyboardInterrupt:
+        console.print("ended")
+    finally:
+        out.unlink(missing_ok=True)
+        running.close()
+
+
+def _write(out: Path, running: Reached) -> None:
+    """For the one who started it alone: the secret is in it."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with open(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(codec.dumps(running.reached) + "\n")
+    except OSError as error:
+        raise ProbeGymError(f"{out} cannot be written ({error.strerror}): choose another file with --out") from error
