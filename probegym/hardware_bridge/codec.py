@@ -15,6 +15,7 @@ import re
 import struct
 import typing
 import zlib
+from collections.abc import Mapping, Sized
 from typing import Any
 
 import numpy as np
@@ -92,18 +93,27 @@ def shown(thing: Any) -> str:
 # ---- commands and readings ----
 
 
-def _arguments(kind: type[Command]) -> dict[str, tuple[Any, str | None]]:
-    told: dict[str, tuple[Any, str | None]] = {}
+def _fields(kind: type[Command]) -> dict[str, tuple[Any, Unit | None]]:
+    told: dict[str, tuple[Any, Unit | None]] = {}
     for name, hint in typing.get_type_hints(kind, include_extras=True).items():
         if typing.get_origin(hint) is typing.ClassVar:
             continue
         base, *extras = typing.get_args(hint) if typing.get_origin(hint) is typing.Annotated else (hint,)
-        told[name] = base, next((extra.symbol for extra in extras if isinstance(extra, Unit)), None)
+        told[name] = base, next((extra for extra in extras if isinstance(extra, Unit)), None)
     return told
 
 
-ARGUMENTS = {verb: _arguments(kind) for verb, kind in VERBS.items()}
+_FIELDS = {verb: _fields(kind) for verb, kind in VERBS.items()}
+ARGUMENTS = {verb: {name: (kind, unit.symbol if unit else None) for name, (kind, unit) in told.items()} for verb, told in _FIELDS.items()}
 """Verb -> argument -> its type and, where it is a physical quantity, its unit."""
+
+
+def shape_of(verb: str, argument: str, named: Mapping[str, Sized]) -> tuple[int, ...]:
+    """Shape of a quantity for one lane. named: names by argument, of a command or of what there is, where components go by names."""
+    unit = _FIELDS[verb][argument][1]
+    if unit is None or unit.components is None:
+        return ()
+    return (unit.components,) if isinstance(unit.components, int) else (len(named[unit.components]),)
 
 
 def command_to_json(command: Command) -> Json:

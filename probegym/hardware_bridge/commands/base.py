@@ -13,9 +13,13 @@ Shapes = dict[str, tuple[int, ...] | None]
 
 @dataclass(frozen=True)
 class Unit:
-    """The unit of a command's field, in its annotation. An array has a leading axis of lanes, a plain number is the same for all."""
+    """The unit of a command's field, in its annotation. An array has a leading axis of lanes, a plain number is the same for all.
+
+    components: how many numbers a lane has of it, or the name of the field whose names they go by; None for a single number.
+    """
 
     symbol: str
+    components: int | str | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,15 +21,15 @@ class BlankBeam(Command):
 class ShiftBeam(Command):
     """Deflect the beam at the sample. shift: (lanes, 2) m, from where the deflectors are at zero."""
 
-    shift: Annotated[np.ndarray, Unit("m")]
+    shift: Annotated[np.ndarray, Unit("m", 2)]
 
 
 @dataclass(frozen=True, eq=False)
 class MoveStage(Command):
     """Bring the stage to a place. position: (lanes, 3) m; tilt: (lanes, 2) rad, alpha and beta."""
 
-    position: Annotated[np.ndarray, Unit("m")]
-    tilt: Annotated[np.ndarray, Unit("rad")]
+    position: Annotated[np.ndarray, Unit("m", 3)]
+    tilt: Annotated[np.ndarray, Unit("rad", 2)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,5 +69,5 @@ class SetTunnelling(Command):
 class MoveTip(Command):
     """Move the tip along the surface with the feedback on. position: (lanes, 2) m; speed: m/s."""
 
-    position: Annotated[np.ndarray, Unit("m")]
+    position: Annotated[np.ndarray, Unit("m", 2)]
     speed: Annotated[float, Unit("m/s")]

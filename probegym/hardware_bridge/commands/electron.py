@@ -15,7 +15,7 @@ class SetAberrations(Command):
     """Set the aberration controls. names: coefficients; values: (lanes, n) set points in m."""
 
     names: tuple[str, ...]
-    values: Annotated[np.ndarray, Unit("m")]
+    values: Annotated[np.ndarray, Unit("m", "names")]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ class AcquireRonchigram(Command):
     shape: tuple[int, int]
     exposure_time: Annotated[float, Unit("s")]
     defocus: Annotated[np.ndarray, Unit("m")]
-    film_shift: Annotated[np.ndarray, Unit("m")]
+    film_shift: Annotated[np.ndarray, Unit("m", 2)]
 
     def takes(self) -> float:
         return self.exposure_time
@@ -72,7 +72,7 @@ class AcquireSpectrum(Command):
     """
 
     detector: str
-    position: Annotated[np.ndarray, Unit("m")]
+    position: Annotated[np.ndarray, Unit("m", 2)]
     exposure_time: Annotated[float, Unit("s")]
 
     def takes(self) -> float:
@@ -97,7 +97,7 @@ class LocateAtoms(Command):
     detector: str
     shape: tuple[int, int]
     field_of_view: Annotated[float, Unit("m")]
-    centre: Annotated[np.ndarray, Unit("m")]
+    centre: Annotated[np.ndarray, Unit("m", 2)]
     dwell_time: Annotated[float, Unit("s")]
     species: str
     count: int
@@ -122,7 +122,7 @@ class LocateAtoms(Command):
 class PlaceProbe(Command):
     """Park the beam at a place of the sample, then blank it. position: (lanes, 2) m; dwell_time: (lanes,) s. Irreversible."""
 
-    position: Annotated[np.ndarray, Unit("m")]
+    position: Annotated[np.ndarray, Unit("m", 2)]
     dwell_time: Annotated[np.ndarray, Unit("s")]
 
     def takes(self) -> np.ndarray:
@@ -138,7 +138,7 @@ class ClassifyAtoms(Command):
 
     detector: str
     shape: tuple[int, int]
-    centre: Annotated[np.ndarray, Unit("m")]
+    centre: Annotated[np.ndarray, Unit("m", 2)]
     dwell_time: Annotated[np.ndarray, Unit("s")]
 
     def takes(self) -> np.ndarray:

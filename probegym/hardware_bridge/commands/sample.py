@@ -46,7 +46,7 @@ class MeasureLevel(Command):
     """
 
     level: str
-    position: Annotated[np.ndarray, Unit("m")]
+    position: Annotated[np.ndarray, Unit("m", 2)]
 
     def returns(self) -> Shapes:
         return {"signal": None}

@@ -69,7 +69,7 @@ class AcquireTopograph(Command):
     shape: tuple[int, int]
     field_of_view: Annotated[float, Unit("m")]
     speed: Annotated[float, Unit("m/s")]
-    centre: Annotated[np.ndarray, Unit("m")]
+    centre: Annotated[np.ndarray, Unit("m", 2)]
     bias: Annotated[float, Unit("V")]
     current: Annotated[float, Unit("A")]
 
@@ -84,7 +84,7 @@ class AcquireTopograph(Command):
 class PulseBias(Command):
     """A bias pulse with the feedback held. position: (lanes, 2) m; bias: (lanes,) V; duration: s. Irreversible."""
 
-    position: Annotated[np.ndarray, Unit("m")]
+    position: Annotated[np.ndarray, Unit("m", 2)]
     bias: Annotated[np.ndarray, Unit("V")]
     duration: Annotated[float, Unit("s")]
 
@@ -99,7 +99,7 @@ class DipTip(Command):
     bias: V during the dip; duration: s. Irreversible.
     """
 
-    position: Annotated[np.ndarray, Unit("m")]
+    position: Annotated[np.ndarray, Unit("m", 2)]
     depth: Annotated[np.ndarray, Unit("m")]
     bias: Annotated[float, Unit("V")]
     duration: Annotated[float, Unit("s")]
@@ -122,7 +122,7 @@ class LocateAdatoms(Command):
     shape: tuple[int, int]
     field_of_view: Annotated[float, Unit("m")]
     speed: Annotated[float, Unit("m/s")]
-    centre: Annotated[np.ndarray, Unit("m")]
+    centre: Annotated[np.ndarray, Unit("m", 2)]
     bias: Annotated[float, Unit("V")]
     current: Annotated[float, Unit("A")]
     count: int
@@ -144,8 +144,8 @@ class DragTip(Command):
     (lanes, samples) A, the current along the way.
     """
 
-    start: Annotated[np.ndarray, Unit("m")]
-    end: Annotated[np.ndarray, Unit("m")]
+    start: Annotated[np.ndarray, Unit("m", 2)]
+    end: Annotated[np.ndarray, Unit("m", 2)]
     bias: Annotated[np.ndarray, Unit("V")]
     current: Annotated[np.ndarray, Unit("A")]
     speed: Annotated[float, Unit("m/s")]

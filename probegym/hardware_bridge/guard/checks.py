@@ -12,7 +12,7 @@ import numpy as np
 
 from probegym.hardware_bridge import codec
 from probegym.hardware_bridge.capabilities import Capability, Charge, Descriptor, per_component
-from probegym.hardware_bridge.commands import Command, MoveStage, Readings, SetAberrations, ShiftBeam
+from probegym.hardware_bridge.commands import Command, MoveStage, Readings, ShiftBeam
 from probegym.hardware_bridge.guard.ledger import Region
 from probegym.hardware_bridge.instruments import Measured
 from probegym.hardware_bridge.world import Refused
@@ -23,7 +23,6 @@ MOST_REGIONS = 10_000
 LARGEST_READING = 1e15
 FRAME = 256  # numbers from which two measurements cannot be alike by chance
 PLACES = ("position", "centre", "start", "end", "film_shift")
-PAIRS = (*PLACES, "shift", "tilt")  # arguments of two numbers a lane
 LARGEST_NUMBER = 2**53  # of a request
 ROUNDING = 1e-6  # of a region's side, so that a place on a border counts for both sides
 
@@ -69,18 +68,10 @@ def well_formed(content: object) -> Command:
     for name, (kind, unit) in codec.ARGUMENTS[command.verb].items():
         value = getattr(command, name)
         if unit and kind is not float:
-            wanted = (1, *_components(command, name))
+            wanted = (1, *codec.shape_of(command.verb, name, vars(command)))
             if value.shape != wanted:
                 raise Refused(f"{command.verb}.{name} must have the shape {wanted}, of one lane, not {value.shape}")
     return command
-
-
-def _components(command: Command, name: str) -> tuple[int, ...]:
-    if command.verb == "MoveStage" and name == "position":
-        return (3,)
-    if isinstance(command, SetAberrations):
-        return (len(command.names),)
-    return (2,) if name in PAIRS else ()
 
 
 def stands(measured: Mapping[str, Measured], control: str, label: str, since: float) -> np.ndarray:

@@ -14,7 +14,6 @@ from probegym.errors import ProbeGymError
 from probegym.hardware_bridge import codec
 from probegym.hardware_bridge.capabilities import Capability, Descriptor
 from probegym.hardware_bridge.commands import Command
-from probegym.hardware_bridge.guard.checks import PAIRS
 from probegym.hardware_bridge.programs.expressions import Sign
 from probegym.hardware_bridge.programs.quantities import STATISTICS
 
@@ -66,7 +65,7 @@ class Template:
         for name, (kind, unit) in codec.ARGUMENTS[self.kind.__name__].items():
             values = [next(chosen) for _ in self.parts[name]]
             if unit and kind is not float:
-                values = [np.array(values).reshape(1, *components(self.kind.__name__, name, self._controls()))]
+                values = [np.array(values).reshape(1, *codec.shape_of(self.kind.__name__, name, self.capability.names))]
             given[name] = values[0] if unit or kind in (bool, str, int) else tuple(values)
         return self.kind(**given)
 
@@ -85,14 +84,11 @@ class Template:
         free = [range(len(s.levels)) if isinstance(s.levels[0], str | bool) else [s.default] for s in self.slots]
         return list(dict.fromkeys(name for picks in itertools.product(*free) for name in self.command(picks).returns()))
 
-    def _controls(self) -> tuple[str, ...]:
-        return self.capability.names.get("names", ())
-
 
 def _slots(label: str, name: str, kind: Any, unit: str | None, capability: Capability, levels: int, grid: Grid) -> typing.Iterator[Slot]:
     if unit:
         allowed = capability.ranges[name]
-        shape = components(label.partition(".")[0], name, capability.names.get("names", ()))
+        shape = codec.shape_of(label.partition(".")[0], name, capability.names)
         count = shape[0] if shape else 1
         low, high = (np.broadcast_to(np.asarray(limit, float), (count,)) for limit in (allowed.low, allowed.high))
         for index in range(count):
@@ -134,12 +130,3 @@ def _within(label: str, given: Sequence[float], low: float, high: float) -> tupl
     if not levels or len(set(levels)) < len(levels) or not all(low <= level <= high for level in levels):
         raise ProbeGymError(f"grid, {label}: give levels from {low:g} to {high:g}, each once")
     return levels
-
-
-def components(verb: str, argument: str, controls: tuple[str, ...]) -> tuple[int, ...]:
-    """Shape of a quantity for one lane. controls: those that SetAberrations sets."""
-    if (verb, argument) == ("SetAberrations", "values"):
-        return (len(controls),)
-    if (verb, argument) == ("MoveStage", "position"):
-        return (3,)
-    return (2,) if argument in PAIRS else ()
