@@ -50,7 +50,7 @@ class Rig:
 
     def __init__(self, folder: Path, plan: list[dict], pace: float = 0.0):
         self.host = twin.start(TWIN, scenarios.load("stem_tuning", "id").world, key=3, pace=pace, faults=plan)
-        Ledger.create(folder / "sample", Budget(dose=1e15, changes=9)).close()
+        Ledger.create(folder / "sample", Budget(dose=1e15, changes=9, instrument="STEM twin")).close()
         self.guard = guard.start(self.host.reached, str(folder / "sample"), str(folder / "runs"), "a benchmark", {})
         self.operator = Operator(self.guard.operator)
         self.eyes = SafetyLink(self.host.reached["port"], self.host.reached["secret"], "eyes")

@@ -148,7 +148,8 @@ MUTANTS: dict[str, tuple[Path, str, str]] = {
     "place: stage in one number": (CHECKS, "        if place.size < 2:", "        if False:"),
     "place: beyond integers": (CHECKS, "if not (np.abs([low, high]) < LARGEST_NUMBER).all():", "if False:"),
     "place: how many": (CHECKS, "if (right - left + 1) * (top - bottom + 1) > MOST_REGIONS:", "if False:"),
-    "place: unit of the account": (GATE, "if self.ledger.budget.region != self.instrument.descriptor.region:", "if False:"),
+    "place: unit of the account": (GATE, "if (budget.region, budget.instrument) != (here.region, here.name):", "if budget.instrument != here.name:"),
+    "place: whose account": (GATE, "if (budget.region, budget.instrument) != (here.region, here.name):", "if budget.region != here.region:"),
     # the account
     "account: dose": (LEDGER, "if not spent.dose + charge.dose <= self.budget.dose * (1 + 1e-9):", "if False:"),
     "account: dose that is no number": (LEDGER, "if not spent.dose + charge.dose <= self.budget.dose * (1 + 1e-9):", "if spent.dose + charge.dose > self.budget.dose * (1 + 1e-9):"),

@@ -44,7 +44,7 @@ class Bench:
         listener = self.server.listener
         self.instrument = wire.RemoteInstrument(listener.port, listener.secret, "test")
         self.recorder = Recorder(folder / "runs", {})
-        self.gate = Gate(self.instrument, Ledger.create(folder / "sample", Budget(dose=1e12, changes=9)), self.recorder, time.monotonic)
+        self.gate = Gate(self.instrument, Ledger.create(folder / "sample", Budget(dose=1e12, changes=9, instrument="STEM twin")), self.recorder, time.monotonic)
         told = self.gate.ask({"environment": "e", "scenario": "s", "policy": "p", "seconds": 1e4, "changes": 9})
         self.gate.arm(told["nonce"])
         self.number = 0

@@ -248,9 +248,17 @@ def test_nobody_is_asked_for_what_cannot_be_spent(tmp_path):
     assert bench.gate.waiting is None and bench.record.kinds()[-1] == "rejected"
 
 
-def test_an_account_in_other_regions_is_refused(tmp_path, bench):
-    ledger = Ledger.create(tmp_path / "other", Budget(dose=1, changes=1, region=2 * REGION))
-    with pytest.raises(ProbeGymError, match="counts in regions of 2e-06 m, the instrument in those of 1e-06 m"):
+@pytest.mark.parametrize(
+    ("of", "told"),
+    [
+        ({"region": 2 * REGION, "instrument": "fake"}, "is of fake in regions of 2e-06 m, not of fake in those of 1e-06 m"),
+        ({"region": REGION, "instrument": "another"}, "is of another in regions of 1e-06 m, not of fake"),
+        ({"region": REGION}, "is of no instrument"),
+    ],
+)
+def test_an_account_of_another_instrument_or_in_other_regions_is_refused(tmp_path, bench, of, told):
+    ledger = Ledger.create(tmp_path / "other", Budget(dose=1, changes=1, **of))
+    with pytest.raises(ProbeGymError, match=told):
         Gate(bench.instrument, ledger, bench.record, bench.clock)
 
 

@@ -60,7 +60,7 @@ def test_a_new_gate_takes_the_instrument_to_its_safe_state(armed):
 def test_arming_tries_the_safe_state_and_shows_what_it_is_for(bench):
     told = bench.gate.ask(REQUEST)
     assert told == {
-        "request": REQUEST | {"approvals": 0}, "nonce": "123456", "budget": {"dose": 100.0, "changes": 50, "region": 1e-6}, "spent": {"dose": 0.0, "changes": 0},
+        "request": REQUEST | {"approvals": 0}, "nonce": "123456", "budget": {"dose": 100.0, "changes": 50, "region": 1e-6, "instrument": "fake"}, "spent": {"dose": 0.0, "changes": 0},
     }  # fmt: skip
     assert bench.instrument.safes == [True] and bench.gate.state is State.asked and bench.instrument.is_blanked
     bench.gate.arm("123456")

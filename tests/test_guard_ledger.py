@@ -205,4 +205,4 @@ def test_one_process_at_a_time(ledger):
 def test_what_was_spent_beyond_the_budget_is_booked(ledger):
     ledger.book(HERE, Charge(0.0, 500.0, 0))
     assert reopened(ledger).worst().dose == 500.0
-    assert codec.loads(ledger.path.read_bytes().splitlines()[0][9:])["budget"] == {"dose": 100.0, "changes": 3, "region": 1e-6}
+    assert codec.loads(ledger.path.read_bytes().splitlines()[0][9:])["budget"] == {"dose": 100.0, "changes": 3, "region": 1e-6, "instrument": ""}

@@ -97,12 +97,12 @@ class Scene:
     """A guard, the page that is its client, an operator elsewhere, and what a session asks for."""
 
     def __init__(self, folder: Path) -> None:
-        Ledger.create(folder / "sample", Budget(dose=1e6, changes=5)).close()
         self.parent, there = pair()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(process, "open_writer", lambda told, name: fakes.FakeInstrument())
             patch.setattr(process, "spawn", guardian)
-            self.guard = Guard(there, {"instrument": {}, "sample": folder / "sample", "runs": folder / "runs", "name": "test", "manifest": {}})
+            told = {"instrument": {}, "sample": folder / "sample", "budget": {"dose": 1e6, "changes": 5}, "runs": folder / "runs", "name": "test", "manifest": {}}
+            self.guard = Guard(there, told)
         self.guard.go = threading.Event()
         self.guard.go.set()
         self.instrument = self.guard.instrument
@@ -576,7 +576,7 @@ def armed(tab: Tab) -> bool:
 
 @browsers
 def test_with_a_guard_and_a_twin_of_their_own_a_guard_that_is_killed_is_missed(tmp_path, browser):
-    Ledger.create(tmp_path / "sample", Budget(dose=1e9, changes=10)).close()
+    Ledger.create(tmp_path / "sample", Budget(dose=1e9, changes=10, instrument="hot-stage twin")).close()
     world = scenarios.load("ising_inference", "train").world
     with twins.start("probegym.hardware_bridge.twins.ising:IsingTwin", world) as twin:
         guard = process.start(twin.reached, str(tmp_path / "sample"), str(tmp_path / "runs"), "a test", {})

@@ -47,9 +47,10 @@ class Gate:
     nonce: Callable[[], str] = field(default=lambda: f"{secrets.randbelow(10**6):06d}")
 
     def __post_init__(self) -> None:
-        if self.ledger.budget.region != self.instrument.descriptor.region:
-            told = f"{self.ledger.budget.region:g} m, the instrument in those of {self.instrument.descriptor.region:g} m"
-            raise ProbeGymError(f"sample account {self.ledger.path} counts in regions of {told}: begin an account for this instrument")
+        budget, here = self.ledger.budget, self.instrument.descriptor
+        if (budget.region, budget.instrument) != (here.region, here.name):
+            told = f"{budget.instrument or 'no instrument'} in regions of {budget.region:g} m, not of {here.name} in those of {here.region:g} m"
+            raise ProbeGymError(f"sample account {self.ledger.path} is of {told}: begin an account for this instrument")
         self.state, self.why = State.disarmed, "not armed yet"
         self.request: Request | None = None
         self.word, self.until = "", 0.0  # the nonce, and how long nonce or lease hold

@@ -26,13 +26,17 @@ Region = tuple[int, int]
 
 
 class Budget(BaseModel):
-    """What every region of a sample may take: dose in electrons per square Angstrom, and irreversible commands."""
+    """What every region of a sample may take: dose in electrons per square Angstrom, and irreversible commands.
+
+    instrument: by whose coordinates regions are counted; on another the sample lies elsewhere.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     dose: NonNegativeFloat
     changes: NonNegativeInt
     region: PositiveFloat = 1e-6  # m, side of the squares
+    instrument: str = ""
 
 
 @dataclass

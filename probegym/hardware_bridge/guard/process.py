@@ -97,7 +97,8 @@ class Guard:
     def _account(self, told: Json) -> Ledger:
         if not told["budget"]:
             return Ledger(told["sample"])
-        return Ledger.create(told["sample"], Budget(**told["budget"], region=self.instrument.descriptor.region))
+        here = self.instrument.descriptor
+        return Ledger.create(told["sample"], Budget(**told["budget"], region=here.region, instrument=here.name))
 
     # ---- the loop ----
 
