@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hmac
 import os
+import queue
 import secrets
 import select
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 from probegym.errors import ProbeGymError
@@ -21,6 +23,7 @@ from probegym.hardware_bridge.codec import Arrays, Json
 
 HOST = "127.0.0.1"
 START_SECONDS = 30.0  # for a process to import and connect
+ADMISSION_SECONDS, STRANGERS = 1.0, 16  # to show the secret; how many are looked at at once
 PASSED_ON = ("PATH", "HOME", "LANG", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "XDG_CACHE_HOME", "OMP_NUM_THREADS")
 
 
@@ -116,43 +119,70 @@ class Channel:
 
 
 class Listener:
-    """Waits for connections on the loopback interface; each must show the secret first."""
+    """Lets those in over the loopback interface who show the secret; ``select`` on it tells when there is one.
+
+    Who comes is looked at beside the caller, so that a stranger who says nothing holds nobody up. turned_away: how many did not know it.
+    """
 
     def __init__(self, port: int = 0):
         self.secret = secrets.token_hex(16)
         try:
-            self.socket = socket.create_server((HOST, port), backlog=4)
+            self.socket = socket.create_server((HOST, port), backlog=16)
         except OSError as error:
             raise ProbeGymError(f"port {port} cannot be used ({error.strerror}): choose another") from error
+        self.socket.settimeout(ADMISSION_SECONDS)
         self.port: int = self.socket.getsockname()[1]
+        self.turned_away = 0
+        self._bell, self._ring = socket.socketpair()
+        self._known: queue.SimpleQueue[Channel] = queue.SimpleQueue()
+        self._looked_at, self._closed = threading.Semaphore(STRANGERS), threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
 
     def fileno(self) -> int:
         """For ``select``."""
-        return self.socket.fileno()
+        return self._bell.fileno()
 
     def accept(self, seconds: float = START_SECONDS) -> Channel:
-        """The next connection that knows the secret; others are closed. Raises Late."""
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            self.socket.settimeout(left)
-            try:
-                connection, _ = self.socket.accept()
-            except (TimeoutError, BlockingIOError):
-                break
-            channel = Channel(connection)
-            try:
-                shown, _ = channel.receive(min(1.0, left))
-            except ProbeGymError:
-                channel.close()
-                continue
-            if hmac.compare_digest(str(shown.get("secret")).encode(errors="replace"), self.secret.encode()):
-                return channel
-            channel.close()
-        raise Late(f"nobody connected within {seconds:g} s")
+        """The next connection that knows the secret. Raises Late."""
+        try:
+            channel = self._known.get(timeout=max(0.0, seconds))
+        except queue.Empty:
+            raise Late(f"nobody connected within {seconds:g} s") from None
+        self._bell.recv(1)
+        return channel
 
     def close(self) -> None:
         """Close; connections that were made stay."""
-        self.socket.close()
+        self._closed.set()
+        for one in (self.socket, self._bell, self._ring):
+            one.close()
+
+    def _watch(self) -> None:
+        while not self._closed.is_set():
+            try:
+                connection, _ = self.socket.accept()
+            except TimeoutError:
+                continue
+            except OSError:
+                return
+            if self._looked_at.acquire(blocking=False):
+                threading.Thread(target=self._look_at, args=(Channel(connection),), daemon=True).start()
+            else:
+                self.turned_away += 1
+                connection.close()
+
+    def _look_at(self, channel: Channel) -> None:
+        try:
+            shown, _ = channel.receive(ADMISSION_SECONDS)
+            if not hmac.compare_digest(str(shown.get("secret")).encode(errors="replace"), self.secret.encode()):
+                raise Disconnected("a wrong secret")
+            self._ring.send(b"!")
+            self._known.put(channel)
+        except (ProbeGymError, OSError):
+            self.turned_away += 1
+            channel.close()
+        finally:
+            self._looked_at.release()
 
 
 def connect(port: int, secret: str, seconds: float = 5.0) -> Channel:
@@ -172,7 +202,8 @@ def spawn(module: str, *arguments: str, told: Json | None = None, seconds: float
     """
     listener = Listener()
     environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    process = subprocess.Popen([sys.executable, "-m", module, *arguments], stdin=subprocess.PIPE, close_fds=True, env=environment)
+    # A session of its own: what a terminal does to its processes, Ctrl-C, Ctrl-Z or a hang-up, does not reach those that keep an instrument safe.
+    process = subprocess.Popen([sys.executable, "-m", module, *arguments], stdin=subprocess.PIPE, close_fds=True, env=environment, start_new_session=True)
     try:
         assert process.stdin
         process.stdin.write(codec.dumps({"port": listener.port, "secret": listener.secret, "told": told or {}}).encode() + b"\n")

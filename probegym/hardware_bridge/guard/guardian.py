@@ -42,8 +42,9 @@ def make_safe(safety: Safety) -> None:
 
 def main() -> None:
     """The guardian's process."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # Ctrl-C in a terminal reaches every process; the guard ends this one
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGTSTP", "SIGBREAK"):  # the guard ends this process, nobody else
+        if hasattr(signal, name):  # not every system has each
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     channel, told = called()
     safety = open_safety(told["instrument"], "guardian")
     channel.send({"watching": True})

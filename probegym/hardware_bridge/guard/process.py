@@ -19,7 +19,7 @@ from typing import Any
 
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.channel import Channel, Listener, called, launch, spawn
-from probegym.hardware_bridge.codec import Arrays, Json, command_to_json, readings_to_json
+from probegym.hardware_bridge.codec import Arrays, Json, command_to_json, readings_to_json, shown
 from probegym.hardware_bridge.commands import Readings
 from probegym.hardware_bridge.guard.gate import SLACK_SECONDS, Admission, Gate, State, Waiting
 from probegym.hardware_bridge.guard.ledger import Budget, Ledger
@@ -30,8 +30,8 @@ from probegym.hardware_bridge.world import Refused
 
 BEAT_SECONDS = 0.03
 TURN_SECONDS = 1.0  # that a turn of the guard's loop may take
-SILENCE_SECONDS = 0.25  # of a session's pulse while the gate is open
-ADMISSION_SECONDS = 0.1  # for a connection to show its secret
+SILENCE_SECONDS = 0.5  # of a session's pulse while the gate is open
+NOTICE_SECONDS = 1.0  # between notes of strangers at the door
 RUN_BYTES = 500_000_000  # that must be free on the disk when a run is armed
 NOTES = ("begin", "observation", "action", "reward", "truth", "end")  # what a session may have written down
 
@@ -74,8 +74,9 @@ class Guard:
 
     def __init__(self, parent: Channel, told: Json):
         self.instrument = open_writer(told["instrument"], told["name"])
+        account = self._account(told)  # first: without it there is nothing to be recorded
         self.recorder = Recorder(told["runs"], {"guard": told["name"], "instrument": self.instrument.descriptor.model_dump(mode="json")} | told["manifest"])
-        self.gate = Gate(self.instrument, self._account(told), self.recorder, time.monotonic)
+        self.gate = Gate(self.instrument, account, self.recorder, time.monotonic)
         self.guardian, self.pulse = spawn("probegym.hardware_bridge.guard.guardian", told={"instrument": told["instrument"]})
         self.pulse.receive(10.0)
         self.worker = Worker(self.instrument)
@@ -83,7 +84,8 @@ class Guard:
         self.clients = [Client(parent, "operator")]
         self.pending: Client | None = None  # whose command is under way or waits for an operator
         self.stopping = ""
-        self.heard = self.turned = time.monotonic()
+        self.heard = self.turned = self.noticed = time.monotonic()
+        self.turned_away = 0  # strangers who are written down
         self.left = threading.Event()
         self.latest: tuple[Json, Arrays] = ({}, {})
         self.notes: dict[str, Json] = {}
@@ -119,9 +121,6 @@ class Guard:
         self.gate.tick()
         if self.pending is not None and self.gate.waiting is None and self.gate.running is None:  # what waited for an operator was dropped
             self._reply({"refused": f"the gate is {self.gate.state}: {self.gate.why}"}, {})
-        joined = any(client.role != "operator" for client in self.clients)
-        if joined and self.gate.state is State.running and now - self.heard > SILENCE_SECONDS:
-            self.gate.fail(f"the session has been silent for {SILENCE_SECONDS:g} s")
         watched: list[Any] = [self.worker.bell, self.pulse, *self.listeners.values(), *(client.channel for client in self.clients)]
         ready, _, _ = select.select(watched, [], [], BEAT_SECONDS)
         if self.pulse in ready:
@@ -134,6 +133,17 @@ class Guard:
                 self._admit_client(role, listener)
         for client in [c for c in self.clients if c.channel in ready]:
             self._hear(client)
+        joined = any(client.role != "operator" for client in self.clients)
+        if joined and self.gate.state is State.running and time.monotonic() - self.heard > SILENCE_SECONDS:  # what it said meanwhile was heard
+            self.gate.fail(f"the session has been silent for {SILENCE_SECONDS:g} s")
+        self._strangers(now)
+
+    def _strangers(self, now: float) -> None:
+        """Write down that somebody came without the secret."""
+        count = sum(listener.turned_away for listener in self.listeners.values())
+        if count > self.turned_away and now > self.noticed + NOTICE_SECONDS:
+            self.turned_away, self.noticed = count, now
+            self._write("stranger", {"turned_away": count})
 
     def _beat(self) -> None:
         """In a thread of its own: a slow disk must not look like a dead guard, but a loop that does not turn must."""
@@ -173,7 +183,7 @@ class Guard:
 
     def _admit_client(self, role: str, listener: Listener) -> None:
         try:
-            channel = listener.accept(ADMISSION_SECONDS)
+            channel = listener.accept(0.0)
         except ProbeGymError:
             return
         if role != "operator" and any(client.role == role for client in self.clients):
@@ -248,10 +258,15 @@ class Guard:
         kind, payload = question.get("kind"), question.get("payload")
         if kind in NOTES and isinstance(payload, dict):
             self.notes[str(kind)] = payload
-            try:
-                self.recorder.append(str(kind), payload, arrays)
-            except ProbeGymError as error:
-                self.gate.fail(f"the record cannot be written: {error}")
+            self._write(str(kind), payload, arrays)
+        else:
+            self._write("rejected", {"number": None, "why": f"a session may not write down {shown(kind)}: use one of {', '.join(NOTES)}"})
+
+    def _write(self, kind: str, payload: Json, arrays: Arrays | None = None) -> None:
+        try:
+            self.recorder.append(kind, payload, arrays)
+        except ProbeGymError as error:
+            self.gate.fail(f"the record cannot be written: {error}")
 
     def _finished(self, admission: Admission, outcome: Readings | ProbeGymError) -> None:
         if admission is not self.gate.running:
@@ -350,8 +365,9 @@ def main() -> None:
     def stop(number: int, _: FrameType | None) -> None:
         guard.stopping = f"signal {number}"
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGBREAK"):
+        if hasattr(signal, name):  # not every system has each
+            signal.signal(getattr(signal, name), stop)
     reached = {role: {"port": listener.port, "secret": listener.secret} for role, listener in guard.listeners.items()}
     _say(parent, {"reached": reached, "record": str(guard.recorder.folder), "descriptor": guard.instrument.descriptor.model_dump(mode="json")})
     guard.run()

@@ -5,10 +5,13 @@ Whatever satisfies the ``Instrument`` protocol can be served: a twin, or a drive
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import logging
 import math
 import subprocess
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,8 +28,12 @@ from probegym.hardware_bridge.instruments.faults import Faults
 from probegym.hardware_bridge.world import Refused
 
 ROLES = ("writer", "safety", "observer", "judge")
+KEEPING = ("writer", "safety")
 START_SECONDS = 60.0
+LEAVING_SECONDS, POLL_SECONDS = 10.0, 0.2
 KEPT = 64  # acquisitions for those who watch
+
+_log = logging.getLogger(__name__)
 
 
 class Judge(Protocol):
@@ -45,7 +52,7 @@ class Host:
     def __init__(self, instrument: Instrument, judge: Judge | None = None, faults: Faults | None = None):
         self.instrument, self.judge, self.faults = instrument, judge, faults or Faults([])
         self.acquired: deque[tuple[int, str, Json, Arrays]] = deque(maxlen=KEPT)  # number, verb and readings of what was acquired last
-        self.count, self.writer, self.lock = 0, "", threading.Lock()
+        self.count, self.lock = 0, threading.Lock()
         self.doing: dict[str, Callable[[Json], tuple[Json, Arrays]]] = {
             "describe": self._describe, "execute": self._execute, "measured": self._measured, "ready": self._ready, "safe": self._safe,
             "is_safe": self._is_safe, "watch": self._watch, "truth": self._truth, "begin": self._begin,
@@ -135,48 +142,58 @@ def _seconds(question: Json) -> float:
 
 
 class Server:
-    """Answers connections to a host, each in a thread of its own."""
+    """Answers connections to a host, each in a thread of its own. One writer at a time."""
 
     def __init__(self, host: Host, port: int = 0):
         self.host, self.listener = host, Listener(port)
+        self.writer, self.keeping = "", 0  # who writes; connections of those who keep the instrument safe, writer and guardian
+        self.lock = threading.Lock()  # not the host's, which a command holds as long as it takes
 
     def run(self, until: Callable[[], bool]) -> None:
-        """Accept connections as long as ``until`` says."""
-        while until():
+        """Accept connections as long as ``until`` says, and then until those who keep the instrument safe have left."""
+        end = math.inf
+        while time.monotonic() < end and (until() or self.keeping):
+            if end == math.inf and not until():
+                end = time.monotonic() + LEAVING_SECONDS
             try:
-                channel = self.listener.accept(0.2)
+                channel = self.listener.accept(POLL_SECONDS)
             except Late:
                 continue
             threading.Thread(target=self._serve, args=(channel,), daemon=True).start()
 
     def _serve(self, channel: Channel) -> None:
-        host, role = self.host, ""
+        role = ""
         try:
             hello, _ = channel.receive(5.0)
-            role, name = str(hello.get("role")), str(hello.get("name"))[:100]
-            if role not in ROLES or not host.allowed[role]:
-                channel.send({"refused": f"there is no connection as {role[:40]!r} here"})
-                role = ""
-                return
-            with host.lock:
-                taken = host.writer if role == "writer" else ""
-                if role == "writer" and not taken:
-                    host.writer = name or "a guard"
-            if taken:
-                role = ""
-                channel.send({"refused": f"{taken} holds the instrument: one guard at a time"})
-                return
+            role = self._entered(str(hello.get("role")), str(hello.get("name"))[:100])
             channel.send({"role": role})
             while True:
                 question, _ = channel.receive()
-                host.faults.deliver(channel, question, functools.partial(host.answer, role, question))
+                self.host.faults.deliver(channel, question, functools.partial(self.host.answer, role, question))
+        except Refused as error:
+            _log.warning("%s", error)
+            with contextlib.suppress(ProbeGymError):
+                channel.send({"refused": str(error)})
         except ProbeGymError:
             pass  # the other side has gone; its guardian sees to the safe state
         finally:
             channel.close()
+            with self.lock:
+                self.keeping -= role in KEEPING
+                if role == "writer":
+                    self.writer = ""
+
+    def _entered(self, role: str, name: str) -> str:
+        """The role that a connection has; raises Refused."""
+        if role not in ROLES or not self.host.allowed[role]:
+            raise Refused(f"there is no connection as {codec.shown(role)} here")
+        with self.lock:
+            if role == "writer" and self.writer:
+                raise Refused(f"{self.writer} holds the instrument: one guard at a time")
             if role == "writer":
-                with host.lock:
-                    host.writer = ""
+                self.writer = name or "a guard"
+            self.keeping += role in KEEPING
+        return role
 
 
 @dataclass
