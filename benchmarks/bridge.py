@@ -50,10 +50,10 @@ class Rig:
 
     def __init__(self, folder: Path, plan: list[dict], pace: float = 0.0):
         self.host = twin.start(TWIN, scenarios.load("stem_tuning", "id").world, key=3, pace=pace, faults=plan)
-        Ledger.create(folder / "sample", Budget(dose=1e15, changes=9, instrument="STEM twin")).close()
+        Ledger.create(folder / "sample", Budget(dose=1e18, changes=9, instrument="STEM twin")).close()
         self.guard = guard.start(self.host.reached, str(folder / "sample"), str(folder / "runs"), "a benchmark", {})
         self.operator = Operator(self.guard.operator)
-        self.eyes = SafetyLink(self.host.reached["port"], self.host.reached["secret"], "eyes")
+        self.eyes = SafetyLink(self.host.reached, "eyes")
         told = self.operator.ask({"environment": "e", "scenario": "s", "policy": "p", "seconds": 1e9, "changes": 9})
         self.operator.arm(told["nonce"])
         self.world = GuardedWorld(self.guard.reached)
@@ -163,7 +163,7 @@ def deployed(policy: str, env_id: str, scenario: str, episodes: int) -> dict:
     """A policy through ONNX, guard and driver against ``evaluate`` on the same seeds."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        orders = Orders(env_id, scenario, find(policy), Mode.twin, folder, folder / "sample", episodes, EVALUATION_SEED, 5.0, seconds=1e9, changes=10**6, dose=1e15, changes_each=10**6)
+        orders = Orders(env_id, scenario, find(policy), Mode.twin, folder, folder / "sample", episodes, EVALUATION_SEED, 5.0, seconds=1e9, changes=10**6, dose=1e18, changes_each=10**6, new_sample=True, damage=1e9)
         with Deployment(orders) as run:
             assert run.operator
             run.operator.arm(run.operator.ask(run.request())["nonce"])

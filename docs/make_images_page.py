@@ -56,7 +56,7 @@ def pictures(orders: Orders, tab: Page, deployment: Deployment) -> None:
 def main() -> None:
     """Deploy the shipped policy on its twin and look at it."""
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
-        orders = Orders("probegym/StemTuning-v0", "haadf-id", find("stem-tuning-haadf"), Mode.supervised, Path(scratch) / "runs", Path(scratch) / "sample",
+        orders = Orders("probegym/StemTuning-v0", "haadf-id", find("stem-tuning-haadf"), Mode.supervised, Path(scratch) / "runs", Path(scratch) / "sample", new_sample=True,
                         episodes=20, pace=1.0, seconds=600.0, changes=0, dose=2e6, changes_each=0, approvals=AGREED)  # fmt: skip
         with Deployment(orders) as deployment:
             assert deployment.guard

@@ -217,7 +217,7 @@ def play(
 
 # ---- the bridge ----
 
-for _command in (bridge.deploy, bridge.serve, bridge.export, bridge.convert):
+for _command in (bridge.deploy, bridge.operate, bridge.serve, bridge.export, bridge.convert):
     app.command()(_command)
 app.add_typer(bridge.record_app, name="record")
 

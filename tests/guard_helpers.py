@@ -236,7 +236,7 @@ class Bench:
     def __init__(self, folder: Any, dose: float = 100.0, changes: int = 50, told: dict[str, Any] | None = None) -> None:
         self.clock, self.record, self.instrument = FakeClock(), FakeRecord(), FakeInstrument(told)
         self.path = folder / "sample.jsonl"
-        self.ledger = Ledger.create(self.path, Budget(dose=dose, changes=changes, region=self.instrument.descriptor.region))
+        self.ledger = Ledger.create(self.path, Budget(dose=dose, changes=changes, region=self.instrument.descriptor.region, instrument="fake"))
         self.number = 0
         self.start()
 

@@ -15,7 +15,7 @@ from probegym.hardware_bridge.commands import AcquireRonchigram, SetAberrations
 from probegym.hardware_bridge.guard import gate as gates
 from probegym.hardware_bridge.guard.gate import Gate, State
 from probegym.hardware_bridge.guard.ledger import Budget, Ledger
-from probegym.hardware_bridge.instruments import faults, wire
+from probegym.hardware_bridge.instruments import drivers, faults, wire
 from probegym.hardware_bridge.instruments.faults import Faults
 from probegym.hardware_bridge.instruments.host import Host, Server
 from probegym.hardware_bridge.instruments.twin import TwinInstrument, build
@@ -41,10 +41,10 @@ class Bench:
         self.host = Host(self.twin, faults=Faults(plan))
         self.server, self.on = Server(self.host), True
         threading.Thread(target=self.server.run, args=(lambda: self.on,), daemon=True).start()
-        listener = self.server.listener
-        self.instrument = wire.RemoteInstrument(listener.port, listener.secret, "test")
+        self.reached = {"port": self.server.listener.port, "secrets": self.server.listener.secrets}
+        self.instrument = wire.RemoteInstrument(self.reached, "test")
         self.recorder = Recorder(folder / "runs", {})
-        self.gate = Gate(self.instrument, Ledger.create(folder / "sample", Budget(dose=1e12, changes=9, instrument="STEM twin")), self.recorder, time.monotonic)
+        self.gate = Gate(self.instrument, Ledger.create(folder / "sample", Budget(dose=1e18, changes=9, instrument="STEM twin")), self.recorder, time.monotonic)
         told = self.gate.ask({"environment": "e", "scenario": "s", "policy": "p", "seconds": 1e4, "changes": 9})
         self.gate.arm(told["nonce"])
         self.number = 0
@@ -177,17 +177,27 @@ def test_an_abort_interrupts_a_command_that_is_under_way(bench):
 
 def test_one_guard_at_a_time_and_nobody_reaches_beyond_his_role(bench):
     rig = bench([])
-    listener = rig.server.listener
     with pytest.raises(Refused, match="test holds the instrument"):
-        wire.RemoteInstrument(listener.port, listener.secret, "another")
-    watcher = wire.Link(listener.port, listener.secret, "observer", "a shadow")
+        wire.RemoteInstrument(rig.reached, "another")
+    watcher = wire.Link(rig.reached, "observer", "a shadow")
     for forbidden in ("execute", "ready", "safe", "begin", "truth"):
         with pytest.raises(Refused, match="may not"):
             watcher.ask(forbidden, command=codec.command_to_json(FRAME))
     with pytest.raises(Refused, match="no connection as"):
-        wire.Link(listener.port, listener.secret, "judge", "me")
+        wire.Link(rig.reached, "judge", "me")
     with pytest.raises(ProbeGymError):
-        wire.Link(listener.port, "0" * 32, "safety", "a stranger")
+        wire.Link(rig.reached | {"secrets": {"safety": "0" * 32}}, "safety", "a stranger")
+    with pytest.raises(ProbeGymError, match="no port and secret of a writer"):
+        wire.RemoteInstrument(drivers.only(rig.reached, "observer", "safety"), "a shadow")
+
+
+def test_a_secret_opens_one_role_alone(bench):
+    rig = bench([])
+    secrets = rig.reached["secrets"]
+    assert len(set(secrets.values())) == len(secrets) == 4
+    shadow = wire.Link({"port": rig.reached["port"], "secrets": {"safety": secrets["observer"]}}, "safety", "a shadow that would like to")
+    with pytest.raises(Refused, match="a connection as observer may not ask for 'safe'"):
+        shadow.ask("safe")
 
 
 def test_a_plan_with_an_unknown_fault_is_refused():

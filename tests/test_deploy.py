@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ from probegym.agents.evaluate import EVALUATION_SEED, evaluate
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.deployment import Mode
 from probegym.hardware_bridge.deployment.run import Deployment, Orders, agreement, checked
+from probegym.hardware_bridge.guard.ledger import Budget, Ledger
 from probegym.hardware_bridge.records.read import Record
 from probegym.hardware_bridge.records.steps import episodes as recorded
 
@@ -27,7 +31,8 @@ TIP = ("probegym/TipConditioning-v0", "id", "tip-conditioning")
 
 def orders(folder, what=STEM, mode=Mode.twin, episodes=2, **more) -> Orders:
     env_id, scenario, policy = what
-    return Orders(env_id, scenario, find(policy), mode, folder / "runs", folder / "sample", episodes, EVALUATION_SEED, 10.0, **{"seconds": 1e7, "dose": 1e15} | more)
+    return Orders(env_id, scenario, find(policy), mode, folder / "runs", folder / "sample", episodes, EVALUATION_SEED, 10.0,
+                  **{"seconds": 1e7, "dose": 1e18, "new_sample": True, "damage": 1e9} | more)
 
 
 def played(given: Orders) -> tuple[list[dict], str]:
@@ -135,18 +140,20 @@ class Terminal:
 
 
 def test_an_operator_arms_agrees_and_refuses_at_the_terminal(tmp_path):
-    desk = Terminal(tmp_path, "--mode", "supervised")
+    desk = Terminal(tmp_path, "--mode", "supervised", "--sample", str(tmp_path / "account"), "--new-sample", "--dose", "1e12")
     desk.type(desk.until(r"type (\d{6}) to arm: ").group(1))
-    desk.until(r"SetAberrations\(.* m\)\nagree\? \[y/n\] ")
+    desk.until(r"action 0: AcquireRonchigram\n(.|\n)*exposure_time +50 ms\n(.|\n)*agree\? ")  # the opening: what looks at the sample exposes it
     desk.type("y")
-    desk.until(r"agree\? \[y/n\] ")
+    desk.until(r"SetAberrations\n  C10 +\S+ \S*m\n(.|\n)*C23b(.|\n)*agree\? \[y/n, n ends the run\] ")
+    desk.type("y")
+    desk.until(r"agree\? ")
     desk.type("n")
     desk.until("stopped: refused: the operator did not agree")
     assert desk.process.wait(30) == 1
 
 
 def test_a_wrong_nonce_arms_nothing(tmp_path):
-    desk = Terminal(tmp_path, "--mode", "autonomous")
+    desk = Terminal(tmp_path, "--mode", "autonomous", "--sample", str(tmp_path / "account"), "--new-sample")
     desk.until("to arm: ")
     desk.type("000")
     desk.until("not the nonce")
@@ -154,15 +161,87 @@ def test_a_wrong_nonce_arms_nothing(tmp_path):
 
 
 def test_control_c_aborts(tmp_path):
-    desk = Terminal(tmp_path, "--mode", "supervised")
+    desk = Terminal(tmp_path, "--mode", "supervised", "--sample", str(tmp_path / "account"), "--new-sample", "--dose", "1e12")
     desk.type(desk.until(r"type (\d{6}) to arm: ").group(1))
-    desk.until(r"agree\? \[y/n\] ")
+    desk.until(r"agree\? ")
     desk.process.send_signal(signal.SIGINT)
     desk.until("aborted: the instrument is in its safe state")
     assert desk.process.wait(30) == 130
     (run,) = tmp_path.glob("run-*")
     states = [event.payload for event in Record(run) if event.kind == "state"]
     assert any(state["state"] == "fault" and "Ctrl-C" in state["why"] for state in states)
+
+
+def operate(action: str, desk: Path) -> str:
+    done = subprocess.run([sys.executable, "-m", "probegym", "operate", action, "--at", str(desk)], capture_output=True, text=True, timeout=60)
+    return done.stdout + done.stderr
+
+
+def test_another_terminal_can_do_all_that_an_operator_can(tmp_path):
+    desk = Terminal(tmp_path, "--mode", "supervised", "--sample", str(tmp_path / "account"), "--new-sample", "--dose", "1e12")
+    desk.type(desk.until(r"type (\d{6}) to arm: ").group(1))
+    at = Path(desk.until(r"operate present --at (\S+)\n").group(1))
+    assert at.stat().st_mode & 0o077 == 0, "the secret is in it"
+    desk.until(r"agree\? ")
+    assert operate("status", at).startswith("running") and "lease 6" in operate("present", at)
+    assert operate("hold", at).startswith("held (from another terminal)") and operate("resume", at).startswith("running")
+    assert operate("abort", at).startswith("fault (aborted: from another terminal); STEM twin: safe state confirmed")
+    assert operate("reset", at).startswith("disarmed") and "nothing to go on from" in operate("resume", at)
+    desk.process.send_signal(signal.SIGINT)
+    assert desk.process.wait(30) == 130 and not at.exists()
+    assert "cannot be read" in operate("status", at)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["--mode", "autonomous"], "say which sample is in the instrument"),
+        (["--mode", "autonomous", "--sample", "none"], "there is none, which counts as spent"),
+        (["--sample", "kept", "--new-sample"], "there is one already"),
+        (["--sample", "kept", "--dose", "5"], "--dose and --changes-each are for a new sample"),
+        (["--dose", "5", "--dry-run"], "the first commands may take .* beyond the limits"),
+        (["--seconds", "1", "--mode", "twin", "--dry-run"], None),
+        (["--instrument", "nowhere.json"], "no twin of this deployment"),
+        (["--instrument", "nowhere.json", "--mode", "shadow"], "nowhere.json cannot be read"),
+        (["--instrument", "tem"], "there is no instrument 'tem': use twin"),
+    ],
+)
+def test_what_lacks_or_contradicts_is_said_before_anything_starts(tmp_path, given, told):
+    Ledger.create(tmp_path / "kept", Budget(dose=1.0, changes=1, instrument="STEM twin")).close()
+    command = [sys.executable, "-m", "probegym", "deploy", "--policy", STEM[2], "--env", "StemTuning", "--out", "out", *given]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path, env=os.environ | {"COLUMNS": "500"})
+    if told is None:
+        assert done.returncode == 0, done.stderr
+    else:
+        assert done.returncode == 2 and re.search(told, done.stderr) and done.stderr.count("\n") == 1, done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_hang_up_of_the_terminal_leaves_the_instrument_safe(tmp_path):
+    """Guard and guardian are in sessions of their own: what kills the terminal's processes does not reach them."""
+    desk = Terminal(tmp_path, "--mode", "supervised", "--sample", str(tmp_path / "account"), "--new-sample", "--dose", "1e12")
+    desk.type(desk.until(r"type (\d{6}) to arm: ").group(1))
+    desk.until(r"agree\? ")
+    desk.process.send_signal(signal.SIGHUP)
+    desk.process.wait(30)
+    (run,) = tmp_path.glob("run-*/")
+    end = time.monotonic() + 20
+    while not (kinds := [event.kind for event in Record(run)]) or kinds[-1] != "closed":
+        assert time.monotonic() < end, kinds
+        time.sleep(0.1)
+    last = [event.payload for event in Record(run) if event.kind == "safe"][-1]
+    assert last["confirmed"] is True
+
+
+def test_a_policy_that_does_not_start_is_found_before_anybody_is_asked_to_arm(tmp_path):
+    broken = tmp_path / "policy"
+    shutil.copytree(find(STEM[2]), broken)
+    told = json.loads((broken / "policy.json").read_text())
+    told["golden"][0]["action"][0][0] += 0.5
+    (broken / "policy.json").write_text(json.dumps(told))
+    command = [sys.executable, "-m", "probegym", "deploy", "--policy", str(broken), "--env", "StemTuning", "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "armed" not in done.stdout and done.stderr.count("\n") == 1
 
 
 def test_a_dry_run_prints_the_plan_and_starts_nothing(tmp_path):

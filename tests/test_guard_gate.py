@@ -22,6 +22,7 @@ from probegym.hardware_bridge.guard.gate import (
     State,
     Waiting,
 )
+from probegym.hardware_bridge.guard.ledger import Ledger
 from probegym.hardware_bridge.instruments import InstrumentFault
 from probegym.hardware_bridge.world import Refused
 from tests.guard_helpers import BLANK, FLUX, INSPECT, REQUEST, ROUTINE, Bench, costs, image, one, park, refused, shift, stage, tune
@@ -60,7 +61,7 @@ def test_a_new_gate_takes_the_instrument_to_its_safe_state(armed):
 def test_arming_tries_the_safe_state_and_shows_what_it_is_for(bench):
     told = bench.gate.ask(REQUEST)
     assert told == {
-        "request": REQUEST | {"approvals": 0}, "nonce": "123456", "budget": {"dose": 100.0, "changes": 50, "region": 1e-6, "instrument": "fake"}, "spent": {"dose": 0.0, "changes": 0},
+        "request": REQUEST | {"approvals": 0, "damage": 0.0}, "nonce": "123456", "budget": {"dose": 100.0, "changes": 50, "region": 1e-6, "instrument": "fake"}, "spent": {"dose": 0.0, "changes": 0},
     }  # fmt: skip
     assert bench.instrument.safes == [True] and bench.gate.state is State.asked and bench.instrument.is_blanked
     bench.gate.arm("123456")
@@ -273,13 +274,15 @@ def test_time_ends_the_lease(armed, state):
 
 def test_irreversible_and_marked_commands_wait_for_an_operator(bench):
     bench.armed(approvals=2)
+    looking = bench.gate.decide(bench.admit(image(), 0).number, True)
+    bench.gate.complete(looking, bench.outcome(looking))
     bench.do(image(), 0)
     waiting = bench.admit(park(), 0)
-    assert isinstance(waiting, Waiting) and waiting.content == codec.command_to_json(park()) and not bench.instrument.written[1:]
+    assert isinstance(waiting, Waiting) and waiting.content == codec.command_to_json(park()) and not bench.instrument.written[2:]
     admission = bench.gate.decide(waiting.number, True)
     bench.gate.complete(admission, bench.outcome(admission))
     assert isinstance(bench.admit(shift(), 0), Waiting), "each command of an action"
-    bench.gate.decide(bench.number, False)
+    bench.gate.decide(bench.gate.waiting.number, False)
     for action in (7, 8):  # whatever an action is called, the first so many need agreement
         for _ in range(2 if action == 7 else 0):
             admission = bench.gate.decide(bench.admit(park(), action).number, True)
@@ -288,13 +291,73 @@ def test_irreversible_and_marked_commands_wait_for_an_operator(bench):
     assert isinstance(bench.admit(ROUTINE, 8), Waiting)
 
 
-def test_reading_and_refusals_use_no_agreement_up(bench):
+def test_refusals_use_no_agreement_up(bench):
     bench.armed(approvals=1)
     for action in range(3):
-        bench.do(image(), action)
+        assert bench.gate.decide(bench.admit(image(), action).number, False) is None, "what looks at the sample exposes it"
         assert bench.gate.decide(bench.admit(park(), action).number, False) is None
-    assert isinstance(bench.admit(park(), 3), Waiting)
-    assert not any(command.verb == "PlaceProbe" for command in bench.instrument.written)
+    assert isinstance(bench.admit(park(), 3), Waiting) and not bench.instrument.written
+
+
+def test_an_agreement_is_to_one_command_alone(armed):
+    """What an operator was shown is what is sent: numbers of a session begin anew with it, those of requests to an operator never do."""
+    bench = armed
+    bench.gate.disarm("x")
+    bench.number = 0
+    bench.armed(approvals=9)
+    first = bench.admit(shift())
+    bench.gate.disarm("the session has gone")
+    bench.number = 0
+    bench.armed(approvals=9)
+    second = bench.admit(park())
+    assert second.request == first.request and second.number != first.number
+    with refused("does not wait for an answer any more"):
+        bench.gate.decide(first.number, True)
+    assert bench.gate.waiting is second and not bench.instrument.written
+
+
+def test_damage_beyond_what_is_allowed_holds_the_run(bench):
+    bench.armed(damage=1.5)
+    for events, state in ((1.0, State.running), (0.5, State.running), (0.1, State.held)):
+        admission = bench.admit(image())
+        outcome = bench.outcome(admission)
+        bench.gate.complete(admission, Readings(outcome.values, *costs(0.1)[:2], np.array([events]), np.zeros(1)))
+        assert bench.gate.state is state
+    assert "AcquireImage did damage: 1.6 events in this run, 1.5 are allowed" in bench.gate.why
+
+
+def test_a_fault_outlives_the_guard(armed):
+    armed.gate.abort("a spark")
+    armed.ledger.close()
+    armed.ledger = Ledger(armed.path)
+    armed.start()
+    armed.gate.tick()
+    in_fault(armed, "a spark")
+    with refused("the gate is fault (aborted: a spark)"):
+        armed.gate.ask(REQUEST)
+    armed.gate.reset()
+    armed.ledger.close()
+    armed.ledger = Ledger(armed.path)
+    assert armed.start().state is State.disarmed
+
+
+def test_an_instrument_that_leaves_its_safe_state_is_sent_back(armed):
+    """Such as by a command to get ready that was slow and lands after an abort."""
+    armed.gate.abort("Esc")
+    armed.instrument.is_blanked = False
+    armed.clock.now += AGAIN_SECONDS + 0.1
+    armed.gate.tick()
+    in_fault(armed, "left its safe state by itself")
+    assert armed.instrument.is_blanked and armed.gate.safe
+
+
+def test_an_answer_that_was_given_up_is_followed_by_the_safe_state(armed):
+    admission = armed.admit(park(seconds=0.5))
+    armed.clock.now += 0.5 + 2 * SLACK_SECONDS + 0.1
+    armed.gate.tick()
+    armed.instrument.is_blanked = False  # it acted after all
+    armed.gate.late(admission)
+    assert armed.instrument.is_blanked and armed.gate.state is State.fault
 
 
 @pytest.mark.parametrize("agreed", [False, None, "no", 1, "true"])
@@ -537,7 +600,7 @@ def test_abort_in_the_middle_of_anything_wins(bench, where):
         place.planned[where] = strike
     for attempt in (
         lambda: bench.gate.ask(REQUEST), lambda: bench.gate.arm("123456"), lambda: bench.admit(park(1.0)), lambda: bench.admit(ROUTINE),
-        lambda: bench.gate.decide(bench.number, False), lambda: bench.do(park()), lambda: bench.gate.disarm("x"),
+        lambda: bench.gate.decide(bench.gate.waiting.number, False), lambda: bench.do(park()), lambda: bench.gate.disarm("x"),
     ):  # fmt: skip
         try:
             attempt()

@@ -90,7 +90,7 @@ class Histories(RuleBasedStateMachine):
         bench.instrument.planned.clear()
         bench.record.crash, bench.record.full, bench.number = "", False, 0
         self.gate = bench.start()
-        self.state, self.lease, self.ambushed, self.faults = State.disarmed, -np.inf, False, 0
+        self.state, self.lease, self.ambushed, self.faults = self.gate.state, -np.inf, False, 0
         self.gate.tick()
 
     @initialize(approvals=st.sampled_from([0, 0, 1]))
@@ -290,12 +290,14 @@ class Histories(RuleBasedStateMachine):
 
     def charge_and_crash(self, taken: int, dies: bool) -> None:
         """The process ends, or the disk is full, after so many bytes of a charge: nothing is exposed for it."""
-        write, gate = os.write, self.gate
+        write, gate, cuts = os.write, self.gate, [taken]
         if self.gate.running is not None or self.gate.waiting is not None:
             return
 
         def cut(file: int, content: bytes) -> int:
-            done = write(file, content[:taken])
+            if not cuts:
+                return write(file, content)
+            done = write(file, content[: cuts.pop()])
             if dies:
                 raise Crash
             return done

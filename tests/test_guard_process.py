@@ -39,10 +39,10 @@ class Desk:
 
     def __init__(self, instrument, folder):
         self.instrument, self.folder = instrument, folder
-        Ledger.create(folder / "sample", Budget(dose=1e12, changes=9, instrument="STEM twin")).close()
+        Ledger.create(folder / "sample", Budget(dose=1e18, changes=9, instrument="STEM twin")).close()
         self.guard = self.another()
         self.operator = Operator(self.guard.operator)
-        self.eyes = SafetyLink(instrument.reached["port"], instrument.reached["secret"], "eyes")
+        self.eyes = SafetyLink(instrument.reached, "eyes")
 
     def another(self):
         return guard.start(self.instrument.reached, str(self.folder / "sample"), str(self.folder / "runs"), "a test", {})

@@ -73,6 +73,7 @@ class Capability(BaseModel):
     overhead: NonNegativeFloat = 0.0  # s, the most that is added to what the command itself takes
     line_overhead: NonNegativeFloat = 0.0  # s for each row of a shape
     current: NonNegativeFloat = 0.0  # A of beam on the area of the command
+    spot: NonNegativeFloat = 0.0  # m^2, the least that the probe covers: where pixels lie farther apart, it alone is exposed
     dose_rate: NonNegativeFloat = 0.0  # electrons per square Angstrom and second of exposure
     dose: NonNegativeFloat = 0.0  # electrons per square Angstrom at once
     reach: NonNegativeFloat = 0.0  # m around the places that the command names within which it touches the sample
@@ -97,6 +98,7 @@ class Descriptor(BaseModel):
     capabilities: dict[str, Capability]
     safe: tuple[str, ...] = Field(min_length=1)
     region: PositiveFloat = 1e-6  # m, side of the squares of the sample for which dose is counted
+    safe_seconds: PositiveFloat = 0.5  # that it may take to its safe state, or to leave it
 
     @model_validator(mode="after")
     def _complete(self) -> Descriptor:
@@ -147,7 +149,8 @@ class Descriptor(BaseModel):
                 seconds = takes + capability.overhead + rows * capability.line_overhead
                 dose = capability.dose + capability.dose_rate * exposure
                 if capability.current:
-                    dose += capability.current * exposure / elementary_charge / ((command.area() or 0.0) / angstrom**2)
+                    area = min(command.area() or 0.0, capability.spot or np.inf)
+                    dose += capability.current * exposure / elementary_charge / (area / angstrom**2)
         except ArithmeticError as error:
             raise Refused(f"{command.verb}: what it costs has no bound ({error})") from error
         if not (0 <= takes <= seconds < np.inf and 0 <= exposure and 0 <= dose < np.inf):

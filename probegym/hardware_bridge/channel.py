@@ -42,6 +42,7 @@ class Channel:
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket: socket.socket | None = connection
+        self.role = ""  # by the secret that was shown
 
     def fileno(self) -> int:
         """For ``select``; -1 when closed."""
@@ -119,13 +120,14 @@ class Channel:
 
 
 class Listener:
-    """Lets those in over the loopback interface who show the secret; ``select`` on it tells when there is one.
+    """Lets those in over the loopback interface who show a secret; ``select`` on it tells when there is one.
 
-    Who comes is looked at beside the caller, so that a stranger who says nothing holds nobody up. turned_away: how many did not know it.
+    Each role has a secret of its own, and a channel knows which was shown. Who comes is looked at beside the caller, so that a stranger
+    who says nothing holds nobody up. turned_away: how many knew no secret.
     """
 
-    def __init__(self, port: int = 0):
-        self.secret = secrets.token_hex(16)
+    def __init__(self, port: int = 0, roles: tuple[str, ...] = ("",)):
+        self.secrets = {role: secrets.token_hex(16) for role in roles}
         try:
             self.socket = socket.create_server((HOST, port), backlog=16)
         except OSError as error:
@@ -137,6 +139,10 @@ class Listener:
         self._known: queue.SimpleQueue[Channel] = queue.SimpleQueue()
         self._looked_at, self._closed = threading.Semaphore(STRANGERS), threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()
+
+    def reached(self, role: str = "") -> Json:
+        """Port and secret for one role."""
+        return {"port": self.port, "secret": self.secrets[role]}
 
     def fileno(self) -> int:
         """For ``select``."""
@@ -174,8 +180,11 @@ class Listener:
     def _look_at(self, channel: Channel) -> None:
         try:
             shown, _ = channel.receive(ADMISSION_SECONDS)
-            if not hmac.compare_digest(str(shown.get("secret")).encode(errors="replace"), self.secret.encode()):
+            told = str(shown.get("secret")).encode(errors="replace")
+            known = [role for role, secret in self.secrets.items() if hmac.compare_digest(told, secret.encode())]
+            if not known:
                 raise Disconnected("a wrong secret")
+            channel.role = known[0]
             self._ring.send(b"!")
             self._known.put(channel)
         except (ProbeGymError, OSError):
@@ -202,11 +211,11 @@ def spawn(module: str, *arguments: str, told: Json | None = None, seconds: float
     """
     listener = Listener()
     environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    # A session of its own: what a terminal does to its processes, Ctrl-C, Ctrl-Z or a hang-up, does not reach those that keep an instrument safe.
-    process = subprocess.Popen([sys.executable, "-m", module, *arguments], stdin=subprocess.PIPE, close_fds=True, env=environment, start_new_session=True)
+    # -P: nothing is imported from the folder that this is run in. A session of its own: what a terminal does to its processes, Ctrl-C, Ctrl-Z or a hang-up, does not reach those that keep an instrument safe.
+    process = subprocess.Popen([sys.executable, "-P", "-m", module, *arguments], stdin=subprocess.PIPE, close_fds=True, env=environment, start_new_session=True)
     try:
         assert process.stdin
-        process.stdin.write(codec.dumps({"port": listener.port, "secret": listener.secret, "told": told or {}}).encode() + b"\n")
+        process.stdin.write(codec.dumps(listener.reached() | {"told": told or {}}).encode() + b"\n")
         process.stdin.flush()
         return process, listener.accept(seconds)
     except (OSError, ProbeGymError) as error:

@@ -12,9 +12,11 @@ from rich.console import Console
 from probegym.envs import environment_type
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.deployment import Mode
+from probegym.terminal.operate import Action
 from probegym.terminal.options import MAXIMUM_SEED, ScenarioOption, environment
 from probegym.terminal.serve import Protocol, Twin
 
+BY_DEFAULT = "By default without limit in modes twin and shadow, else"
 record_app = typer.Typer(help="Verify, export and compare the records of runs.", no_args_is_help=True)
 Folder = Annotated[Path, typer.Argument(metavar="RECORD", help="Folder of a record.")]
 
@@ -29,11 +31,14 @@ def deploy(
     seed: Annotated[int, typer.Option("--seed", min=0, max=MAXIMUM_SEED, help="First seed.")] = 10_000_000,
     deadline: Annotated[float, typer.Option("--deadline", min=0.001, max=60, help="Seconds for each decision of the policy.")] = 0.25,
     pace: Annotated[float, typer.Option("--pace", min=0, max=1e6, help="Simulated seconds a second of a twin; 0: as fast as it can.")] = 0.0,
-    seconds: Annotated[float, typer.Option("--seconds", min=1, max=1e7, help="Instrument time that the run may take.")] = 3600.0,
-    changes: Annotated[int, typer.Option("--changes", min=0, max=10**6, help="Irreversible commands that the run may give.")] = 1000,
-    dose: Annotated[float, typer.Option("--dose", min=0, max=1e15, help="Electrons per square Angstrom that each region of a new sample may take.")] = 1e9,
-    approvals: Annotated[int | None, typer.Option("--approvals", min=0, help="First actions that an operator must agree to; all by default.")] = None,
-    sample: Annotated[Path | None, typer.Option("--sample", help="The sample's account; a new sample in --out by default.")] = None,
+    seconds: Annotated[float | None, typer.Option("--seconds", min=1, max=1e12, help=f"Instrument time that the run may take. {BY_DEFAULT} 3600.")] = None,
+    changes: Annotated[int | None, typer.Option("--changes", min=0, max=10**9, help=f"Irreversible commands that the run may give. {BY_DEFAULT} 1000.")] = None,
+    dose: Annotated[float | None, typer.Option("--dose", min=0, max=1e18, help=f"Electrons per square Angstrom for each region of a new sample. {BY_DEFAULT} 1e9.")] = None,
+    changes_each: Annotated[int | None, typer.Option("--changes-each", min=0, max=10**9, help=f"Irreversible commands for each region of a new sample. {BY_DEFAULT} 1000.")] = None,
+    approvals: Annotated[int | None, typer.Option("--approvals", min=0, help="First actions that an operator must agree to, the opening counts as one; all by default.")] = None,
+    damage: Annotated[float | None, typer.Option("--damage", min=0, help=f"Events of damage before the run is held. {BY_DEFAULT} 0.")] = None,
+    sample: Annotated[Path | None, typer.Option("--sample", help="The sample's account: what it has been through. By default, in modes twin and shadow, a new one in --out.")] = None,
+    new_sample: Annotated[bool, typer.Option("--new-sample", help="Begin the account --sample: a sample that nothing was done to yet.")] = False,
     record: Annotated[Path | None, typer.Option("--record", help="Record to replay, with --mode replay.")] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder of the records.")] = Path("runs/deploy"),
     page: Annotated[bool, typer.Option("--page", help="Arm, agree and abort on the operator page, in a browser on this machine.")] = False,
@@ -48,9 +53,20 @@ def deploy(
     from probegym.hardware_bridge.deployment.run import EVERY_ACTION, Orders
     from probegym.terminal import deploy as deployment
 
+    simulated = mode in (Mode.twin, Mode.shadow, Mode.replay)
+    if sample is None and (new_sample or not simulated):
+        raise ProbeGymError("say which sample is in the instrument: --sample FILE, and --new-sample for one that has no account yet")
+    if sample is not None and sample.exists() == new_sample:
+        told = "there is one already: leave --new-sample out" if new_sample else "there is none, which counts as spent: --new-sample begins one"
+        raise ProbeGymError(f"sample account {sample}: {told}")
+    if sample is not None and not new_sample and (dose is not None or changes_each is not None):
+        raise ProbeGymError(f"{sample} has its budget: --dose and --changes-each are for a new sample")
+    given = {"seconds": seconds, "changes": changes, "dose": dose, "changes_each": changes_each, "damage": damage}
+    free = {"seconds": 1e12, "changes": 10**9, "dose": 1e18, "changes_each": 10**9, "damage": 1e9} if simulated else {}
     account = sample or out / f"sample-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.account"
-    orders = Orders(environment(env), scenario, find(policy), mode, out, account, episodes, seed, deadline, pace, seconds, changes, dose,
-                    approvals=EVERY_ACTION if approvals is None else approvals, record=record, instrument=instrument)  # fmt: skip
+    orders = Orders(environment(env), scenario, find(policy), mode, out, account, episodes, seed, deadline, pace,
+                    approvals=EVERY_ACTION if approvals is None else approvals, record=record, instrument=instrument, new_sample=new_sample or sample is None,
+                    **free | {name: value for name, value in given.items() if value is not None})  # fmt: skip
     if dry_run:
         deployment.plan(orders, Console())
         return
@@ -71,6 +87,19 @@ def serve(
     from probegym.terminal.serve import serve as run
 
     run(twin, protocol, scenario, pace, out, Console())
+
+
+def operate(
+    action: Annotated[Action, typer.Argument(help="present renews the lease; hold lets nothing pass until resume; disarm and abort take the safe state.")],
+    at: Annotated[Path, typer.Option("--at", help="FILE-operator.json that a deployment wrote beside its record.")],
+) -> None:
+    """Operate a deployment that runs in another terminal.
+
+    Who starts a deployment arms it there; all else can be done from anywhere of the same user.
+    """
+    from probegym.terminal.operate import operate as run
+
+    run(action, at, Console())
 
 
 def export(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -13,31 +14,46 @@ from rich.table import Table
 
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge import codec
+from probegym.hardware_bridge.codec import Json
 from probegym.hardware_bridge.commands import Command
 from probegym.hardware_bridge.deployment import Mode
-from probegym.hardware_bridge.deployment.run import Deployment, Orders, agreement, checked, described, opening
+from probegym.hardware_bridge.deployment.run import Deployment, Orders, agreement, budgeted, checked, described, opening
+from probegym.hardware_bridge.page.display import readable
+from probegym.hardware_bridge.world import Refused
 
 POLL_SECONDS = 0.2
+SETTLING_SECONDS = 2.0  # for the guard to reach its safe state after a run
+LIMITS = "They are set with --seconds and --changes; those of a new sample with --dose and --changes-each"
 
 
 def plan(orders: Orders, console: Console) -> None:
     """Print what a deployment would do, and start nothing. Raises ProbeGymError where it could not be done."""
     bundle, descriptor = checked(orders), described(orders)
-    console.print(f"[bold]{orders.mode}[/bold] of {orders.env_id}, scenario {orders.scenario}, {orders.episodes} episode(s) from seed {orders.seed}", highlight=False)
-    console.print(f"policy {bundle.name}, sha256 {bundle.digest}, {1e3 * orders.deadline:g} ms for each decision", highlight=False)
-    console.print(f"instrument {descriptor.name} ({descriptor.kind}); safe state: {', then '.join(descriptor.safe)}", highlight=False)
-    console.print(f"limits of the run: {orders.seconds:g} s, {orders.changes} irreversible commands; sample: {orders.dose:g} electrons per square Angstrom and "
-                  f"{orders.changes_each} irreversible commands for each region, account {orders.sample}", highlight=False)  # fmt: skip
+    say = partial(console.print, highlight=False, soft_wrap=True)
+    say(f"[bold]{orders.mode}[/bold] of {orders.env_id}, scenario {orders.scenario}, {orders.episodes} episode(s)")
+    say(f"policy {bundle.name}, sha256 {bundle.digest}, {1e3 * orders.deadline:g} ms for each decision")
+    if orders.record is not None:
+        say(f"answers come from record {orders.record}; no instrument is there, nothing is sent")
+        return
+    budget = budgeted(orders)
+    say(f"instrument {orders.instrument}; limits and worst cases below are those of the scenario's twin: {descriptor.name} ({descriptor.kind})")
+    say(f"safe state: {', then '.join(descriptor.safe)}")
+    say(f"limits of the run: {orders.seconds:g} s, {orders.changes} irreversible commands")
+    say(f"sample: {budget.dose:g} electrons per square Angstrom and {budget.changes} irreversible commands for each region, account {orders.sample}")
     verbs = Table("verb", "effect", "limits", box=None, pad_edge=False, header_style="dim")
     for verb, capability in descriptor.capabilities.items():
         units = {name: unit for name, (_, unit) in codec.ARGUMENTS[verb].items()}
         told = [f"{name} {_short(r.low)} to {_short(r.high)} {units[name]}" for name, r in capability.ranges.items()]
         verbs.add_row(verb, capability.effect, "; ".join(told))
     console.print(verbs)
+    steps = opening(orders, descriptor)
     first = Table("first commands", "at most s", "electrons/A^2", "changes", box=None, pad_edge=False, header_style="dim")
-    for step in opening(orders, descriptor):
+    for step in steps:
         first.add_row(shown(step["command"]), f"{step['seconds']:.3g}", f"{step['dose']:.3g}", str(step["changes"]))
     console.print(first)
+    seconds, dose = sum(step["seconds"] for step in steps), max((step["dose"] for step in steps), default=0.0)
+    if seconds > orders.seconds or dose > budget.dose:
+        raise ProbeGymError(f"the first commands may take {seconds:.4g} s and {dose:.4g} electrons per square Angstrom, which is beyond the limits. {LIMITS}")
 
 
 def _short(limit: float | tuple[float, ...]) -> str:
@@ -80,28 +96,39 @@ def _page(run: Deployment, console: Console, stack: ExitStack) -> None:
     from probegym.hardware_bridge.page import start_page
 
     if run.guard is None or run.operator is None:
-        raise ProbeGymError("a replay has no guard and no operator page: leave --page out")
+        raise ProbeGymError("there is no guard of this run's own, so no operator page: leave --page out")
     by_hand = run.orders.mode in (Mode.supervised, Mode.autonomous)
     page = start_page(run.guard.reached["operator"], request=run.request() if by_hand else None, descriptor=run.descriptor, mode=str(run.orders.mode))
     stack.callback(page.close)
     console.print(f"operator page, once: {page.url_with_code}", highlight=False, soft_wrap=True)
     if run.orders.mode is Mode.twin:
         _arm(run, console)
-    while by_hand and run.operator.status()["state"] != "running":
+    while by_hand and (status := run.operator.status())["state"] != "running":
+        if status["state"] == "fault":
+            raise ProbeGymError(f"the guard is in fault ({status['why']}): look into it, then start anew")
         time.sleep(POLL_SECONDS)
 
 
 def _arm(run: Deployment, console: Console) -> None:
     assert run.operator
+    status = run.operator.status()
+    if status["state"] == "fault":
+        console.print(f"a guard before this one ended in fault: {status['why']}", style="red", highlight=False, markup=False, soft_wrap=True)
+        if _typed("type reset once the instrument has been looked at: ", console) != "reset":
+            raise ProbeGymError("the fault stays: nothing is armed")
+        run.operator.reset()
     told = run.operator.ask(run.request())
     request, budget, spent = told["request"], told["budget"], told["spent"]
-    console.print(f"self-test passed: the safe state is confirmed\npolicy {request['policy']}\nthis run: at most {request['seconds']:g} s and {request['changes']} "
-                  f"irreversible commands\nsample: {spent['dose']:.4g} of {budget['dose']:.4g} electrons per square Angstrom spent, {spent['changes']} of "
-                  f"{budget['changes']} irreversible commands", highlight=False)  # fmt: skip
+    say = partial(console.print, highlight=False, soft_wrap=True)
+    say(f"policy tried; self-test passed: the safe state is confirmed\npolicy {request['policy']}")
+    say(f"this run: at most {request['seconds']:g} s and {request['changes']} irreversible commands")
+    say(f"sample: {spent['dose']:.4g} of {budget['dose']:.4g} electrons per square Angstrom spent, {spent['changes']} of {budget['changes']} irreversible commands")
     word = told["nonce"]
     if run.orders.mode is not Mode.twin:
         word = _typed(f"type {word} to arm: ", console)
     run.operator.arm(word)
+    if run.orders.mode is not Mode.twin:
+        say(f"armed; the lease ends in {run.operator.status()['lease']:.0f} s. In another terminal: probegym operate present --at {run.desk}")
 
 
 def _typed(question: str, console: Console) -> str:
@@ -118,14 +145,19 @@ def _aborting(run: Deployment, console: Console) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        if run.operator:
-            run.operator.abort("Ctrl-C at the terminal")
-            console.print("aborted: the instrument is in its safe state", style="bold red")
+        if run.guard:
+            try:
+                confirmed, why = run.abort("Ctrl-C at the terminal"), "it is not read back"
+            except ProbeGymError as error:
+                confirmed, why = False, str(error)
+            told = "aborted: the instrument is in its safe state" if confirmed else f"aborted, but THE SAFE STATE IS NOT CONFIRMED ({why}): look at the instrument"
+            console.print(told, style="bold red", highlight=False, markup=False, soft_wrap=True)
         raise
 
 
 def _played(run: Deployment, console: Console, asks: bool) -> int:
-    successes, episodes = 0, 0
+    successes, episodes, known = 0, 0, run.orders.mode in (Mode.twin, Mode.replay)
+    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     for news in run.play():
         if asks and run.operator and run.orders.mode is Mode.supervised:
             _decisions(run, console)
@@ -134,31 +166,57 @@ def _played(run: Deployment, console: Console, asks: bool) -> int:
             episodes += 1
             successes += end["success"] is True
             told = {True: "success", False: "no success", None: "success not known"}[end["success"]]
-            costs = end["costs"]
-            console.print(f"seed {end['seed']}: {told}, {end['steps']} steps, {costs['measurements']:g} measurements, {costs['time']:.4g} s, "
-                          f"{costs['dose']:.4g} electrons/A^2, damage {costs['damage']:g}", highlight=False)  # fmt: skip
+            costs, name = end["costs"], f"seed {end['seed']}" if known else f"episode {episodes}"
+            say(f"{name}: {told}, {end['steps']} steps, {costs['measurements']:g} measurements, {costs['time']:.4g} s, "
+                f"{costs['dose']:.4g} electrons/A^2, damage {costs['damage']:g}")  # fmt: skip
         if "stopped" in news:
-            status = run.operator.status() if run.operator else {"state": "no guard"}
-            console.print(f"stopped: {news['stopped']}\nguard: {status['state']}", style="red", highlight=False, markup=False)
+            say(f"stopped: {news['stopped']}", style="red")
+            if "spent" in news["stopped"] or "irreversible" in news["stopped"]:
+                say(LIMITS)
+            if run.operator:
+                say(_after(run))
+            _latency(news.get("latency"), say)
             return 1
         if "done" in news:
-            took = news["done"]
-            console.print(f"{episodes} episodes, {successes} known successes; decisions: {took['steps']}, p50 {1e3 * took['p50_s']:.2f} ms, "
-                          f"p99 {1e3 * took['p99_s']:.2f} ms, worst {1e3 * took['worst_s']:.2f} ms", highlight=False)  # fmt: skip
+            say(f"{episodes} episodes, {successes} known successes")
+            _latency(news["done"], say)
+            if run.worker and run.worker[0].poll() not in (None, 0):
+                say("the policy that worked with the twin ended early: see its record", style="red")
             if run.orders.mode is Mode.shadow and not run.record:
-                console.print(f"shadow's record {news['record']}: nothing was sent", highlight=False)
+                say(f"shadow's record {news['record']}: nothing was sent")
             elif run.orders.mode is Mode.shadow:
                 same, total = agreement(Path(news["record"]), Path(run.record))
-                console.print(f"shadow's record {news['record']}: {same} of {total} commands are those that were given; nothing was sent", highlight=False)
+                say(f"shadow's record {news['record']}: {same} of {total} commands are those that the same policy gave behind the guard; the shadow sent nothing")
     return 0
 
 
+def _after(run: Deployment) -> str:
+    """How the guard stands once the session has left it."""
+    assert run.operator
+    end = time.monotonic() + SETTLING_SECONDS
+    while (status := run.operator.status())["state"] in ("running", "held") and time.monotonic() < end:
+        time.sleep(POLL_SECONDS / 4)
+    return f"guard: {status['state']}; safe state {'confirmed' if status['safe'] is True else 'NOT CONFIRMED'}"
+
+
+def _latency(took: Json | None, say: Callable[[str], None]) -> None:
+    if took and took["steps"]:
+        say(f"decisions: {took['steps']}, p50 {1e3 * took['p50_s']:.2f} ms, p99 {1e3 * took['p99_s']:.2f} ms, worst {1e3 * took['worst_s']:.2f} ms; "
+            f"whole steps: p50 {1e3 * took['step_p50_s']:.1f} ms, p99 {1e3 * took['step_p99_s']:.1f} ms")  # fmt: skip
+
+
 def _decisions(run: Deployment, console: Console) -> None:
-    """Ask the operator for what waits."""
+    """Ask the operator for what waits, and show all of it."""
     assert run.operator
     waiting = run.operator.status()["waiting"]
     if waiting is None:
         return
-    console.print(f"action {waiting['action']}: {shown(codec.command_from_json(waiting['command']))}", highlight=False, markup=False)
-    agreed = _typed("agree? [y/n] ", console).lower() in ("y", "yes")
-    run.operator.decide(waiting["number"], agreed)
+    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    say(f"action {waiting['action']}: {waiting['command']['verb']}")
+    for name, value in readable(waiting["command"]):
+        say(f"  {name:<14} {value}")
+    agreed = _typed("agree? [y/n, n ends the run] ", console).lower() in ("y", "yes")
+    try:
+        run.operator.decide(waiting["number"], agreed)
+    except Refused as error:
+        say(str(error), style="red")  # the session is told as well, and ends the run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from enum import StrEnum
 from pathlib import Path
@@ -12,8 +11,7 @@ from rich.console import Console
 from probegym import scenarios
 from probegym.envs import environment_type
 from probegym.errors import ProbeGymError
-from probegym.hardware_bridge import codec
-from probegym.hardware_bridge.instruments.drivers import Meant, Reached, reach
+from probegym.hardware_bridge.instruments.drivers import Meant, reach, write
 
 POLL_SECONDS = 0.2
 
@@ -46,12 +44,14 @@ class Protocol(StrEnum):
 
 def serve(twin: Twin, protocol: Protocol, scenario: str, pace: float, out: Path, console: Console) -> None:
     """Start it, write down how it is reached, and wait. Raises ProbeGymError."""
-    if out.exists():
-        raise ProbeGymError(f"{out} exists: another instrument may be served there; name another file, or delete it")
     task = environment_type(twin.environment).task_type
     running = reach(protocol.instrument, Meant(task.twin, scenarios.load(task.family, scenario).world, pace))
     try:
-        _write(out, running)
+        write(out, running.reached)
+    except ProbeGymError:
+        running.close()
+        raise
+    try:
         console.print(f"{twin} twin, scenario {scenario}, speaks {protocol} on the loopback interface", highlight=False)
         console.print(f"how it is reached: {out}; drive it with: probegym deploy --instrument {out} ...\nCtrl-C ends it", highlight=False, soft_wrap=True)
         while running.alive():
@@ -62,13 +62,3 @@ def serve(twin: Twin, protocol: Protocol, scenario: str, pace: float, out: Path,
     finally:
         out.unlink(missing_ok=True)
         running.close()
-
-
-def _write(out: Path, running: Reached) -> None:
-    """For the one who started it alone: the secret is in it."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with open(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            file.write(codec.dumps(running.reached) + "\n")
-    except OSError as error:
-        raise ProbeGymError(f"{out} cannot be written ({error.strerror}): choose another file with --out") from error

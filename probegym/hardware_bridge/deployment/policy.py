@@ -172,6 +172,9 @@ class PolicyProcess:
         if answer is None:
             self._running()
         assert answer is not None
+        if time.monotonic() > end:  # it came before this thread had its turn: the decision is as old
+            self._answers.put(answer)
+            raise PolicyFault(f"policy {self.bundle.name} {late}: look at the load of this machine")
         return answer
 
     def _check(self, outputs: Arrays) -> None:

@@ -25,12 +25,14 @@ from probegym.hardware_bridge.commands import Command
 from probegym.hardware_bridge.deployment import Mode, session
 from probegym.hardware_bridge.deployment.bundle import Bundle, read
 from probegym.hardware_bridge.guard import process as guard
+from probegym.hardware_bridge.guard.ledger import Budget, Ledger
 from probegym.hardware_bridge.guard.operator import Operator
 from probegym.hardware_bridge.instruments import drivers, twin
 from probegym.hardware_bridge.records.read import Record
 from probegym.scenarios import Scenario
 
 PATIENCE_SECONDS = 60.0  # of a shadow for the next frame
+READY_SECONDS = 120.0  # for a session to build its environment and try its policy
 EVERY_ACTION = 10**9
 
 
@@ -40,7 +42,8 @@ class Orders:
 
     policy: folder of a bundle. deadline: s for each decision. pace: simulated seconds a second of a twin, 0 for as fast as it
     can. seconds, changes: of the run. dose, changes_each: budget of each region of a new sample. approvals: first actions that an
-    operator must agree to. sample: path of the sample's account, made when it is not there. record: to be replayed.
+    operator must agree to. sample: path of the sample's account; new_sample: whether it is to be made. record: to be replayed. damage:
+    events that the instrument may tell of before the run is held.
     instrument: as ``drivers.reach`` takes it.
     """
 
@@ -61,7 +64,12 @@ class Orders:
     approvals: int = EVERY_ACTION
     record: Path | None = None
     instrument: str = "twin"
+    new_sample: bool = False
+    damage: float = 0.0
     name: str = "probegym deploy"
+
+
+Played = tuple[subprocess.Popen[bytes], Channel]
 
 
 def _meant(orders: Orders) -> tuple[type[Task], Scenario]:
@@ -86,6 +94,15 @@ def described(orders: Orders) -> Descriptor:
     return describe(twin.build(task.twin, scenario.world, 0)).descriptor
 
 
+def budgeted(orders: Orders) -> Budget:
+    """What each region of the sample may take: as its account says, or as a new one will."""
+    if orders.new_sample:
+        return Budget(dose=orders.dose, changes=orders.changes_each)
+    account = Ledger(orders.sample)
+    account.close()
+    return account.budget
+
+
 class Deployment:
     """The processes of one deployment; a context manager. Leaving it takes the instrument to its safe state."""
 
@@ -94,17 +111,20 @@ class Deployment:
         self.instrument: drivers.Reached | None = None
         self.guard: guard.GuardProcess | None = None
         self.operator: Operator | None = None
-        self.played: tuple[subprocess.Popen[bytes], Channel] | None = None
-        self.worker: tuple[subprocess.Popen[bytes], Channel] | None = None  # who works with the instrument that a shadow looks at
+        self.played: Played | None = None
+        self.worker: Played | None = None  # who works with the instrument that a shadow looks at
         self.record, self.descriptor = "", Json()
+        self.desk: Path | None = None  # where other terminals of this user learn how the guard is reached
 
     def __enter__(self) -> Deployment:
-        if self.orders.mode is not Mode.replay:
-            try:
+        """Start everything up to the session, whose policy has then been tried; nothing is armed."""
+        try:
+            if self.orders.mode is not Mode.replay:
                 self._start()
-            except BaseException:
-                self.close()
-                raise
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -112,30 +132,51 @@ class Deployment:
 
     def _start(self) -> None:
         o, (task, scenario) = self.orders, _meant(self.orders)
-        o.runs.mkdir(parents=True, exist_ok=True)
         self.instrument = drivers.reach(o.instrument, drivers.Meant(task.twin, scenario.world, o.pace, judged=o.mode is Mode.twin))
         if o.mode is Mode.shadow and o.instrument not in drivers.STARTED:
             return  # somebody else works with it, behind a guard of their own
+        o.runs.mkdir(parents=True, exist_ok=True)
         manifest = {"environment": o.env_id, "scenario": o.scenario, "policy": self.bundle.name, "sha256": self.bundle.digest, "mode": str(o.mode)}
-        budget = None if o.sample.exists() else {"dose": o.dose, "changes": o.changes_each}
-        self.guard = guard.start(self.instrument.reached, str(o.sample), str(o.runs), o.name, manifest, budget)
+        budget = {"dose": o.dose, "changes": o.changes_each} if o.new_sample else None
+        self.guard = guard.start(drivers.only(self.instrument.reached, "writer", "safety"), str(o.sample), str(o.runs), o.name, manifest, budget)
         self.operator, self.record, self.descriptor = Operator(self.guard.operator), self.guard.record, self.guard.descriptor
         opening(o, descriptor(self.descriptor))
+        desk = o.runs / f"{Path(self.record).name}-operator.json"
+        drivers.write(desk, self.guard.reached["operator"])
+        self.desk = desk
 
     def request(self) -> Json:
         """What arming asks the operator for."""
         o = self.orders
         approvals = o.approvals if o.mode is Mode.supervised else 0
         policy = f"{self.bundle.name}, sha256 {self.bundle.digest[:16]}"
-        return {"environment": o.env_id, "scenario": o.scenario, "policy": policy, "seconds": o.seconds, "changes": o.changes, "approvals": approvals}
+        return {"environment": o.env_id, "scenario": o.scenario, "policy": policy, "seconds": o.seconds, "changes": o.changes, "damage": o.damage, "approvals": approvals}
 
-    def play(self, poll: float = 0.1) -> Iterator[Json]:
-        """Start the session and give its news as they come: steps, episodes, at last ``done`` or ``stopped``; {} when there are none for ``poll`` s."""
+    def _prepare(self) -> None:
         o = self.orders
         plan = session.Plan(o.env_id, o.scenario, str(o.policy.absolute()), o.episodes, self._seed(), o.deadline, self._world())
-        self.played = process, channel = session.start(plan)
-        if o.mode is Mode.shadow and self.guard:
-            self._work(plan)
+        self.played = session.start(plan)
+        _ready(self.played)
+        if o.mode is Mode.shadow and self.guard:  # somebody must work with a twin for its shadow to see anything: the same policy does
+            self.worker = session.start(replace(plan, world={"guard": self._entrance()}))
+            _ready(self.worker)
+
+    def abort(self, why: str) -> bool:
+        """Safe state at once, over a connection of its own; returns whether it is confirmed. Raises ProbeGymError when the guard does not answer."""
+        assert self.guard
+        operator = Operator.connect(self.guard.reached["operator"])
+        operator.abort(why)
+        return operator.status()["safe"] is True
+
+    def play(self, poll: float = 0.1) -> Iterator[Json]:
+        """Let the session go and give its news as they come: steps, episodes, at last ``done`` or ``stopped``; {} when there are none for ``poll`` s."""
+        assert self.played
+        process, channel = self.played
+        if self.worker:
+            assert self.operator
+            self.operator.arm(self.operator.ask(self.request())["nonce"])
+            self.worker[1].send({"go": True})
+        channel.send({"go": True})
         while True:
             try:
                 news, _ = channel.receive(poll)
@@ -150,20 +191,19 @@ class Deployment:
                 process.wait(5.0)
                 return
 
-    def _work(self, plan: session.Plan) -> None:
-        """Somebody must work with a twin for its shadow to see anything: the same policy does, behind the guard."""
-        assert self.guard and self.operator
-        self.operator.arm(self.operator.ask(self.request())["nonce"])
-        self.worker = session.start(replace(plan, world={"guard": self.guard.reached}))
-
     def _world(self) -> Json:
         if self.orders.record is not None:
             return {"record": str(self.orders.record)}
         assert self.instrument
         if self.orders.mode is Mode.shadow:
-            return {"observe": self.instrument.reached, "runs": str(self.orders.runs), "patience": PATIENCE_SECONDS}
+            return {"observe": drivers.only(self.instrument.reached, "observer"), "runs": str(self.orders.runs), "patience": PATIENCE_SECONDS}
         assert self.guard
-        return {"guard": self.guard.reached} | ({"judge": self.instrument.reached} if self.orders.mode is Mode.twin else {})
+        return {"guard": self._entrance()} | ({"judge": drivers.only(self.instrument.reached, "judge")} if self.orders.mode is Mode.twin else {})
+
+    def _entrance(self) -> Json:
+        """Of the guard for a session, which must not be able to agree to its own commands."""
+        assert self.guard
+        return {role: self.guard.reached[role] for role in ("session", "pulse")}
 
     def _seed(self) -> int:
         """Of a replay, that of the recorded episode."""
@@ -181,6 +221,8 @@ class Deployment:
             channel.close()
             ended(process)
         if self.guard:
+            if self.desk:
+                self.desk.unlink(missing_ok=True)
             try:
                 Operator(self.guard.operator).quit()
             except ProbeGymError:
@@ -189,6 +231,13 @@ class Deployment:
         if self.instrument:
             self.instrument.close()
         self.played = self.worker = self.guard = self.instrument = None
+
+
+def _ready(played: Played) -> None:
+    """Wait until a session can begin; raises ProbeGymError with its reason when it cannot."""
+    news, _ = played[1].receive(READY_SECONDS)
+    if "ready" not in news:
+        raise ProbeGymError(str(news.get("stopped")))
 
 
 def agreement(shadow: Path, worked: Path) -> tuple[int, int]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import subprocess
+import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -46,6 +48,7 @@ class Playable(World, Protocol):
     """A world that a session can play on: it also keeps a record."""
 
     action: int
+    judged: bool  # whether it tells hidden state
     about: Json
     folder: str  # of its own record, if it keeps one
 
@@ -69,27 +72,41 @@ def open_world(told: Json) -> Playable:
 
 
 class Session:
-    """Plays episodes; ``tell`` is called with plain JSON after each step and episode."""
+    """Plays episodes; ``tell`` is called with plain JSON after each step and episode.
+
+    When it is made, environment and policy stand, and the policy has given its golden actions: what could go wrong with them does so
+    before anything is armed. Raises ProbeGymError.
+    """
 
     def __init__(self, plan: Plan, tell: Callable[[Json], None]):
         self.plan, self.tell = plan, tell
         self.world = open_world(plan.world)
-        self.judged = bool(plan.world.get("judge") or "record" in plan.world)
-        self.env: ScopeEnv = gym.make(plan.env_id, scenario=plan.scenario, reward="privileged" if self.judged else "observable",
-                                      world=self.world, disable_env_checker=True).unwrapped  # type: ignore[assignment]  # fmt: skip
-        self.actions = 0
+        self.opened = ExitStack()
+        self.opened.callback(self.world.close)
+        try:
+            self.judged = self.world.judged
+            self.env: ScopeEnv = gym.make(plan.env_id, scenario=plan.scenario, reward="privileged" if self.judged else "observable",
+                                          world=self.world, disable_env_checker=True).unwrapped  # type: ignore[assignment]  # fmt: skip
+            self.policy = self.opened.enter_context(PolicyProcess(plan.policy, plan.deadline))
+            self.policy.bundle.fits(self.env.episodes.task, plan.env_id)
+        except BaseException:
+            self.close()
+            raise
+        self.actions, self.took = 0, list[float]()
 
-    def run(self) -> Json:
-        """All episodes; returns what the policy's decisions took. Raises Refused when the guard lets nothing more pass."""
-        with PolicyProcess(self.plan.policy, self.plan.deadline) as policy:
-            policy.bundle.fits(self.env.episodes.task, self.plan.env_id)
-            try:
-                for number in range(self.plan.episodes):
-                    self._episode(policy, self.plan.seed + number)
-            except PolicyFault as error:
-                self.world.fault(str(error))
-                raise
-            return policy.latency()
+    def run(self) -> None:
+        """All episodes. Raises Refused when the guard lets nothing more pass."""
+        try:
+            for number in range(self.plan.episodes):
+                self._episode(self.policy, self.plan.seed + number)
+        except PolicyFault as error:
+            self.world.fault(str(error))
+            raise
+
+    def latency(self) -> Json:
+        """What decisions and whole steps took: steps, p50_s, p99_s and worst_s of the decisions, step_p50_s and step_p99_s."""
+        p50, p99 = np.quantile(self.took, [0.5, 0.99]).tolist() if self.took else (0.0, 0.0)
+        return self.policy.latency() | {"step_p50_s": p50, "step_p99_s": p99}
 
     def _episode(self, policy: PolicyProcess, seed: int) -> None:
         spaces = {"observation": space_to_json(self.env.observation_space), "action": space_to_json(self.env.action_space)}
@@ -99,12 +116,14 @@ class Session:
         self.world.note("observation", {}, observation)
         total, steps, over = 0.0, 0, False
         while not over:
+            begun = time.monotonic()
             action = policy.decide({name: value[None] for name, value in observation.items()})[0]
             self.actions += 1
             self.world.action = self.actions
             self.world.note("action", {"number": self.actions, "action": np.asarray(action, float).reshape(-1).tolist()}, {"action": np.asarray(action)})
             observation, reward, terminated, truncated, info = self.env.step(action)
             total, steps, over = total + reward, steps + 1, terminated or truncated
+            self.took.append(time.monotonic() - begun)
             self.world.note("observation", {}, observation)
             self.world.note("reward", {"number": self.actions, "reward": reward, "terminated": terminated, "truncated": truncated})
             self.tell({"step": steps, "action": np.asarray(action, float).reshape(-1).tolist(), "reward": reward, "costs": {name: float(info[name]) for name in COSTS}})
@@ -115,11 +134,11 @@ class Session:
 
     def close(self) -> None:
         """End the session; the guard takes the instrument to its safe state."""
-        self.world.close()
+        self.opened.close()
 
 
 def start(plan: Plan) -> tuple[subprocess.Popen[bytes], Channel]:
-    """Start a session; its channel tells of every episode, then of its end: ``done`` or ``stopped`` with the reason."""
+    """Start a session. Its channel says ``ready``, waits for ``go``, tells of every episode, then of its end: ``done`` or ``stopped`` with the reason."""
     return spawn("probegym.hardware_bridge.deployment.session", told=vars(plan))
 
 
@@ -133,11 +152,13 @@ def main() -> None:
     session = None
     try:
         session = Session(Plan(**told), tell)
-        tell({"done": session.run(), "record": session.world.folder})
-    except Refused as error:
-        tell({"stopped": f"refused: {error}"})
+        tell({"ready": True})
+        channel.receive()
+        session.run()
+        tell({"done": session.latency(), "record": session.world.folder})
     except ProbeGymError as error:
-        tell({"stopped": str(error)})
+        reason = f"refused: {error}" if isinstance(error, Refused) else str(error)
+        tell({"stopped": reason} | ({"latency": session.latency()} if session else {}))
     finally:
         if session:
             session.close()

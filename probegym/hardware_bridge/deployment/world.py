@@ -19,6 +19,7 @@ from probegym.hardware_bridge.records.replay import RecordWorld
 from probegym.hardware_bridge.world import Refused
 
 PULSE_SECONDS = 0.05
+STUCK_SECONDS = 10.0  # without a word of the session to its guard; then its pulse stops, and the guard goes safe
 ANSWER_SECONDS = 3600.0  # of a command: an operator may have to agree first
 JUDGE_SECONDS = 30.0
 WATCH_SECONDS = 0.01
@@ -27,7 +28,7 @@ WATCH_SECONDS = 0.01
 class _Forward:
     """What worlds that only run forward have in common: one lane, no hidden state to be told, no way back."""
 
-    lanes = 1
+    lanes, judged = 1, False
     descriptor: capabilities.Descriptor
 
     def __init__(self) -> None:
@@ -69,14 +70,19 @@ class GuardedWorld(_Forward):
     def __init__(self, reached: Json, judge: Json | None = None):
         super().__init__()
         self.channel, self.pulse = (_welcomed(reached[role]) for role in ("session", "pulse"))
-        self.judge = Link(judge["port"], judge["secret"], "judge", "a session") if judge else None
+        self.judge = Link(judge, "judge", "a session") if judge else None
+        self.judged = self.judge is not None
         self.number, self.questions = 0, 0
+        self.begun = False  # an episode; before, it waits for an operator
+        self.asking, self.turned = False, time.monotonic()  # whether the guard has the word, and when the session had it last
         self.descriptor = capabilities.descriptor(self._ask({"do": "describe"}, 5.0)[0].get("descriptor"))
         self.closed = threading.Event()
         threading.Thread(target=self._beat, daemon=True).start()
 
     def _beat(self) -> None:
         while not self.closed.wait(PULSE_SECONDS):
+            if not self.asking and time.monotonic() - self.turned > STUCK_SECONDS and self.begun:
+                continue  # a session that does nothing is not alive, whatever this thread does
             try:
                 self.pulse.send({"beat": True})
             except ProbeGymError:
@@ -84,7 +90,9 @@ class GuardedWorld(_Forward):
 
     def _ask(self, question: Json, seconds: float) -> tuple[Json, Arrays]:
         self.questions += 1
+        self.asking = True
         answer, arrays = self.channel.ask(question | {"id": self.questions}, seconds=seconds)
+        self.asking, self.turned = False, time.monotonic()
         if answer.get("id") != self.questions:
             self.channel.close()
             raise ProbeGymError("the guard answered another question: the connection is closed")
@@ -94,6 +102,7 @@ class GuardedWorld(_Forward):
 
     def note(self, kind: str, payload: Json, arrays: Arrays | None = None) -> None:
         """Have something written down in the record: begin, observation, action, reward, truth or end."""
+        self.turned = time.monotonic()
         self.channel.send({"do": "note", "kind": kind, "payload": payload}, arrays)
 
     def fault(self, why: str) -> None:
@@ -110,9 +119,10 @@ class GuardedWorld(_Forward):
 
     def begin(self, keys: np.ndarray, where: np.ndarray) -> None:
         """On an instrument an episode begins with the sample as it is; a twin that is judged begins the one of the key."""
+        self.begun = True
         if self.judge:
             self.judge.ask("begin", JUDGE_SECONDS, key=int(keys[0]))
-        self.note("begin", self.about | {"key": int(keys[0])})
+        self.note("begin", self.about | ({"key": int(keys[0])} if self.judge else {}))
 
     def execute(self, command: Command, where: np.ndarray) -> Readings:
         """Have a command carried out; raises Refused. When no lane is meant, only whether there is such a verb is seen to."""
@@ -140,7 +150,7 @@ class ObservedWorld(_Forward):
 
     def __init__(self, instrument: Json, recorder: Recorder, patience: float):
         super().__init__()
-        self.link = Link(instrument["port"], instrument["secret"], "observer", "a shadow")
+        self.link = Link(instrument, "observer", "a shadow")
         self.recorder, self.patience, self.seen, self.folder = recorder, patience, 0, str(recorder.folder)
         self.descriptor = capabilities.descriptor(self.link.ask("describe")[0].get("descriptor"))
 
@@ -159,7 +169,7 @@ class ObservedWorld(_Forward):
 
     def begin(self, keys: np.ndarray, where: np.ndarray) -> None:
         """The episode begins with the sample as it is."""
-        self.note("begin", self.about | {"key": int(keys[0])})
+        self.note("begin", self.about)
 
     def execute(self, command: Command, where: np.ndarray) -> Readings:
         """The next frames that the instrument takes by this verb; what would change something is only written down."""
@@ -185,6 +195,7 @@ class ReplayedWorld(_Forward):
     def __init__(self, folder: str):
         super().__init__()
         self.replay = RecordWorld(folder)
+        self.judged = any(event.kind == "truth" for event in self.replay.record)
         self.descriptor = capabilities.descriptor(self.replay.record.manifest.get("instrument"))
 
     def note(self, kind: str, payload: Json, arrays: Arrays | None = None) -> None:

@@ -112,10 +112,11 @@ def in_rate(command: Command, capability: Capability, measured: Mapping[str, Mea
 
 @dataclass(frozen=True)
 class Limits:
-    """What may be spent until the next arming: s, and irreversible commands."""
+    """What may be spent until the next arming: s, irreversible commands, and events of damage."""
 
     seconds: float
     changes: int
+    damage: float
 
 
 @dataclass
@@ -124,6 +125,12 @@ class Account:
 
     limits: Limits
     spent: Charge = field(default_factory=lambda: Charge(0.0, 0.0, 0))
+    damage: float = 0.0
+
+    def harmed(self, damage: float) -> bool:
+        """Count damage; whether that is still allowed."""
+        self.damage += damage
+        return self.damage <= self.limits.damage
 
     def after(self, charge: Charge) -> Charge:
         """What will have been spent; raises Refused where it is too much."""

@@ -6,12 +6,11 @@ that has not returned yet: it always wins, and only ``reset`` leaves it.
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
@@ -22,48 +21,36 @@ from probegym.hardware_bridge.capabilities import Charge, Effect
 from probegym.hardware_bridge.commands import Command, Readings
 from probegym.hardware_bridge.guard import checks
 from probegym.hardware_bridge.guard.checks import Account, Limits
-from probegym.hardware_bridge.guard.ledger import Ledger
 from probegym.hardware_bridge.guard.requests import Admission, Record, Request, State, Waiting
-from probegym.hardware_bridge.instruments import Instrument, InstrumentFault
+from probegym.hardware_bridge.guard.states import AGAIN_SECONDS, States
 from probegym.hardware_bridge.world import Refused
 
-__all__ = ["LEASE_SECONDS", "NONCE_SECONDS", "SAFE_SECONDS", "SLACK_SECONDS", "Admission", "Gate", "Record", "Request", "State", "Waiting"]
+__all__ = ["AGAIN_SECONDS", "LEASE_SECONDS", "NONCE_SECONDS", "SLACK_SECONDS", "Admission", "Gate", "Record", "Request", "State", "Waiting"]
 
-T = TypeVar("T")
 NONCE_SECONDS, LEASE_SECONDS, APPROVAL_SECONDS = 60.0, 600.0, 120.0  # the last: for an operator to agree to a command
 MOST_REFUSALS = 3  # in a row, then the gate holds
-SAFE_SECONDS, AGAIN_SECONDS = 0.5, 1.0  # for the instrument to confirm its safe state; between tries of one that is not confirmed
 SLACK_SECONDS = 2.0  # that a driver has beyond the worst case of a command; after twice as much it counts as lost
 
 
 @dataclass
-class Gate:
+class Gate(States):
     """clock: seconds that only grow. nonce: draws what an operator repeats."""
 
-    instrument: Instrument
-    ledger: Ledger
-    record: Record
-    clock: Callable[[], float]
     nonce: Callable[[], str] = field(default=lambda: f"{secrets.randbelow(10**6):06d}")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         budget, here = self.ledger.budget, self.instrument.descriptor
         if (budget.region, budget.instrument) != (here.region, here.name):
             told = f"{budget.instrument or 'no instrument'} in regions of {budget.region:g} m, not of {here.name} in those of {here.region:g} m"
             raise ProbeGymError(f"sample account {self.ledger.path} is of {told}: begin an account for this instrument")
-        self.state, self.why = State.disarmed, "not armed yet"
-        self.request: Request | None = None
-        self.word, self.until = "", 0.0  # the nonce, and how long nonce or lease hold
         self.refusals, self.agreed = 0, set[int]()  # refusals in a row; actions that an operator agreed to
         self.rejected: deque[dict[str, Any]] = deque(maxlen=5)  # the last refusals, for operators: a number that grows, and why
-        self.order, self.account = checks.Order(), Account(Limits(0.0, 0))
-        self.waiting: Waiting | None = None
-        self.running: Admission | None = None
+        self.order, self.account = checks.Order(), Account(Limits(0.0, 0, 0.0))
+        self.asked = 0  # how often an operator was asked to agree
         self.set_at: dict[str, float] = {}  # control, as it is read back -> when it was last set
         self.armed_at = 0.0
         self.seen: dict[str, int] = {}  # reading -> checksum of its last frame
-        self.faults, self.cause = 0, ""  # how many there were, and what the last one came from
-        self.safe, self.tried = False, -math.inf  # whether the safe state was confirmed when it was last tried, and when that was
 
     # ---- the operator ----
 
@@ -100,13 +87,13 @@ class Gate:
         self._faultless()
         self.safe = False
         try:
-            self._driven(self.instrument.ready, SAFE_SECONDS)
+            self._driven(self.instrument.ready, self.instrument.descriptor.safe_seconds)
         except ProbeGymError as error:
             self.fail(f"the instrument did not get ready: {error}")
         self._faultless()
         now = self.armed_at = self.clock()
         self.until = now + LEASE_SECONDS
-        self.order, self.account = checks.Order(now), Account(Limits(request.seconds, request.changes))
+        self.order, self.account = checks.Order(now), Account(Limits(request.seconds, request.changes, request.damage))
         self.refusals, self.agreed, self.set_at, self.seen = 0, set(), {}, {}
         self._go(State.running, "armed")
         self._faultless()
@@ -142,11 +129,6 @@ class Gate:
         """Safe state at once, whatever goes on; latched until an operator resets."""
         self.fail(f"aborted: {why}")
 
-    def fail(self, why: str) -> None:
-        """A fault: safe state, latched. Nothing is written down before the instrument was sent there."""
-        self._latch(why)
-        self._make_safe(why)
-
     def reset(self) -> None:
         """An operator clears the fault; raises Refused while the safe state is not confirmed."""
         if self.state is not State.fault:
@@ -156,6 +138,7 @@ class Gate:
         self._make_safe(self.cause)
         if self.faults != faults:
             raise Refused(f"the fault stays: {self.why}")
+        self.ledger.latch("")
         self.state, self.why = State.disarmed, "reset by an operator"
         self._note("state", {"state": str(self.state), "why": self.why})
         self._faultless()
@@ -172,9 +155,9 @@ class Gate:
             self._passable()
             if self.clock() > waiting.until:
                 raise Refused(f"request {number} waited for longer than {APPROVAL_SECONDS:g} s: what it was decided on is too old")
-            admission = self._checked(number, waiting.action, checks.well_formed(waiting.content))
+            admission = self._checked(waiting.request, waiting.action, checks.well_formed(waiting.content))
         except Refused as error:
-            self._refused(number, str(error))
+            self._refused(waiting.request, str(error))
             raise
         self.agreed.add(waiting.action)
         return self._sent(admission)
@@ -198,12 +181,13 @@ class Gate:
         self._passable()  # reading controls back takes time
         assert self.request
         capability = self.instrument.descriptor.capabilities[command.verb]
-        supervised = len(self.agreed | {action}) <= self.request.approvals and capability.effect is not Effect.reads
+        supervised = len(self.agreed | {action}) <= self.request.approvals and not (capability.effect is Effect.reads and action in self.agreed)
         if not supervised and not capability.approval:
             return self._sent(admission)
         told = codec.command_to_json(command)
-        waiting = self.waiting = Waiting(number, action, told, self.clock() + APPROVAL_SECONDS)
-        self._note("waits", {"number": number, "action": action, "command": told})
+        self.asked += 1
+        waiting = self.waiting = Waiting(self.asked, number, action, told, self.clock() + APPROVAL_SECONDS)
+        self._note("waits", {"number": self.asked, "request": number, "action": action, "command": told})
         self._faultless()
         return waiting
 
@@ -230,6 +214,8 @@ class Gate:
         self._note("result", intent | {"readings": header}, arrays)
         self._faultless()
         self.refusals = 0
+        if not self.account.harmed(float(outcome.damage[0])):
+            self.hold(f"{verb} did damage: {self.account.damage:g} events in this run, {self.account.limits.damage:g} are allowed")
         self.set_at |= dict.fromkeys(self.instrument.descriptor.capabilities[verb].reads_back.values(), self.clock())
         return outcome
 
@@ -248,17 +234,14 @@ class Gate:
         elif self.waiting is not None and now > self.waiting.until:
             number, self.waiting = self.waiting.number, None
             self._note("decided", {"number": number, "agreed": False, "why": "no operator answered in time"})
-        elif self.state in (State.fault, State.disarmed) and not self.safe and now > self.tried + AGAIN_SECONDS:
-            self._make_safe(self.cause or "the guard has started")
+        elif self.state in (State.fault, State.disarmed) and now > self.tried + AGAIN_SECONDS:
+            self._look()
+
+    def late(self, admission: Admission) -> None:
+        """An answer to a command that was given up has come: the instrument may have moved since it was safe."""
+        self._make_safe(f"{admission.command.verb}, which was given up, has ended after all")
 
     # ---- inside ----
-
-    def _faulty(self) -> bool:
-        return self.state is State.fault
-
-    def _faultless(self) -> None:
-        if self._faulty():
-            raise Refused(f"the gate is in fault: {self.why}")
 
     def _leased(self) -> None:
         if self.clock() > self.until:
@@ -345,57 +328,3 @@ class Gate:
         self.rejected.append({"serial": self.rejected[-1]["serial"] + 1 if self.rejected else 0, "why": why[:1000]})
         if self.refusals >= MOST_REFUSALS and self.state is State.running:
             self._go(State.held, f"{self.refusals} refusals in a row, the last: {why}")
-
-    def _driven(self, call: Callable[..., T], *of: object) -> T:
-        """What the driver answers; its own mistakes are faults of the instrument, never the end of the guard."""
-        try:
-            return call(*of)
-        except ProbeGymError:
-            raise
-        except Exception as error:
-            raise InstrumentFault(f"the driver failed ({type(error).__name__}: {str(error)[:200]})") from error
-
-    def _make_safe(self, why: str) -> None:
-        self.tried = self.clock()
-        try:
-            self._driven(self.instrument.safe, SAFE_SECONDS)
-            self.safe = self._driven(self.instrument.is_safe) is True
-            trouble = "it is not read back"
-        except ProbeGymError as error:
-            self.safe, trouble = False, str(error)
-        if not self.safe:
-            self._latch(f"SAFE STATE NOT CONFIRMED ({trouble}), after: {why}", why)
-        elif self.state is State.fault:
-            self.why = self.cause
-        self._note("safe", {"why": why[:1000], "confirmed": self.safe})
-        if self.state is State.fault:
-            self._note("state", {"state": str(self.state), "why": self.why[:1000]})
-
-    def _latch(self, why: str, cause: str | None = None) -> None:
-        self.state, self.why, self.cause = State.fault, why, why if cause is None else cause
-        self.faults += 1
-        self._close()
-
-    def _close(self) -> None:
-        """What was asked for or admitted, but not sent, holds no more."""
-        self.request, self.word, self.waiting = None, "", None
-        if self.running is not None:
-            self.running.open = False
-
-    def _go(self, state: State, why: str) -> None:
-        if self.state is State.fault:  # which may have come meanwhile
-            return
-        self.state, self.why = state, why
-        if state is State.disarmed:
-            self._close()
-        elif state is State.held and self.running is not None:
-            self.running.open = False  # what was not sent yet stays
-        self._note("state", {"state": str(state), "why": why[:1000]})
-
-    def _note(self, kind: str, payload: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> None:
-        """Write down what has happened; a record that cannot be written is a fault, but never keeps the instrument from its safe state."""
-        try:
-            self.record.append(kind, payload, arrays)
-        except Exception as error:
-            if self.state is not State.fault:
-                self.fail(f"the record cannot be written: {error}")

@@ -13,31 +13,43 @@ from probegym.hardware_bridge.channel import Channel, Late, called
 from probegym.hardware_bridge.instruments.drivers import Safety, open_safety
 
 TIMEOUT = 0.15  # s without a heartbeat
-TRIES, TRY_SECONDS = 20, 0.5  # of going safe
+TRY_SECONDS, PAUSE_SECONDS = 0.5, 0.05  # beyond what the instrument may take to its safe state; between tries
+LOOK_SECONDS = 1.0  # between looks at whether its own line to the instrument still works
 
 
-def watch(channel: Channel, safety: Safety) -> None:
-    """Listen until the guard says goodbye or has gone; go safe when it falls silent, tell it so, and watch on."""
+def watch(channel: Channel, safety: Safety, seconds: float) -> None:
+    """Listen until the guard says goodbye or has gone; go safe when it falls silent, tell it so, and watch on.
+
+    seconds: that the instrument may take to its safe state. A line to the instrument that has gone is told to the guard.
+    """
+    looked = time.monotonic()
     while True:
         try:
             word, _ = channel.receive(TIMEOUT)
         except Late:
-            make_safe(safety)
+            make_safe(safety, seconds)
             channel.send({"acted": f"no heartbeat for {TIMEOUT:g} s"})
             word, _ = channel.receive()  # a guard that was stopped may go on, or be killed
         if word.get("goodbye") is True:
             return
+        if time.monotonic() > looked + LOOK_SECONDS:
+            looked = time.monotonic()
+            try:
+                safety.is_safe()
+            except ProbeGymError as error:
+                channel.send({"acted": f"its own line to the instrument does not answer ({error})"})
 
 
-def make_safe(safety: Safety) -> None:
-    """Try until the safe state is read back."""
-    for _ in range(TRIES):
+def make_safe(safety: Safety, seconds: float) -> None:
+    """Try until the safe state is read back, however long that takes."""
+    while True:
         try:
-            safety.safe(TRY_SECONDS)
+            safety.safe(seconds + TRY_SECONDS)
             if safety.is_safe():
                 return
         except ProbeGymError:
-            time.sleep(0.05)
+            pass
+        time.sleep(PAUSE_SECONDS)
 
 
 def main() -> None:
@@ -49,9 +61,9 @@ def main() -> None:
     safety = open_safety(told["instrument"], "guardian")
     channel.send({"watching": True})
     try:
-        watch(channel, safety)
+        watch(channel, safety, told["seconds"])
     except ProbeGymError:
-        make_safe(safety)  # the guard has gone
+        make_safe(safety, told["seconds"])  # the guard has gone
     safety.close()
 
 

@@ -7,6 +7,7 @@ from the line before, so that none can be missing; one process at a time may hav
 
 from __future__ import annotations
 
+import contextlib
 import os
 import zlib
 from collections.abc import Iterable
@@ -52,6 +53,7 @@ class Ledger:
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path, self.regions, self.broken = Path(path), dict[Region, Spent](), False
+        self.fault = ""  # of a guard, until an operator clears it
         try:
             self.file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_APPEND | files.BINARY), "ab", buffering=0)
         except OSError as error:
@@ -59,6 +61,9 @@ class Ledger:
         try:
             files.lock(self.file.fileno())
             self._read()
+        except BlockingIOError as error:
+            self.close()
+            raise ProbeGymError(f"sample account {self.path} is in use by another guard: end that one first") from error
         except OSError as error:
             self.close()
             raise self._untrusted(f"cannot be used ({error.strerror})") from error
@@ -74,6 +79,9 @@ class Ledger:
             budget, *charges = [self._entry(line) for line in whole]
             self.budget = Budget.model_validate(budget["budget"])
             for entry in charges:
+                if "fault" in entry:
+                    self.fault = str(entry["fault"])
+                    continue
                 self._count([(int(x), int(y)) for x, y in entry["regions"]], float(entry["dose"]), int(entry["changes"]))
         except (codec.Malformed, ValidationError, LookupError, TypeError, ValueError, ArithmeticError) as error:
             raise self._untrusted(f"is damaged ({type(error).__name__})") from error
@@ -132,17 +140,29 @@ class Ledger:
         """Write down what was spent, whether there was room for it or not; raises ProbeGymError when it cannot be written."""
         if not charge.dose and not charge.changes:
             return
-        line, checksum = _line({"regions": regions, "dose": charge.dose, "changes": charge.changes}, self.checksum)
-        try:
-            _write(self.file.fileno(), line)
-            status = os.fstat(self.file.fileno())
-            if status.st_nlink < 1 or status.st_size != self.size + len(line):
-                raise OSError(0, "it was deleted, or changed by somebody else")
-        except OSError as error:
-            self.broken = True
-            raise ProbeGymError(f"sample account {self.path} cannot be written ({error.strerror}): nothing is exposed") from error
-        self.checksum, self.size = checksum, self.size + len(line)
+        self._append({"regions": regions, "dose": charge.dose, "changes": charge.changes})
         self._count(regions, charge.dose, charge.changes)
+
+    def latch(self, fault: str) -> None:
+        """Keep a fault for the guards to come, or clear it with an empty one. An account that cannot be written lets nothing be exposed anyway."""
+        if fault != self.fault:
+            self.fault = fault
+            with contextlib.suppress(ProbeGymError):
+                self._append({"fault": fault[:1000]})
+
+    def _append(self, entry: codec.Json) -> None:
+        line, checksum = _line(entry, self.checksum)
+        try:
+            if self.broken:
+                raise OSError(0, "it failed before")  # half a line may stand at its end
+            _write(self.file.fileno(), line)
+            status, there = os.fstat(self.file.fileno()), os.stat(self.path)
+            if (there.st_dev, there.st_ino) != (status.st_dev, status.st_ino) or status.st_size != self.size + len(line):
+                raise OSError(0, "it was deleted, moved, or changed by somebody else")
+        except (OSError, ValueError) as error:  # the latter of a file that was closed
+            self.broken = True
+            raise ProbeGymError(f"sample account {self.path} cannot be written ({getattr(error, 'strerror', error)}): nothing is exposed") from error
+        self.checksum, self.size = checksum, self.size + len(line)
 
     def worst(self) -> Spent:
         """The most that any region has had."""

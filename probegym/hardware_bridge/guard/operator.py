@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from probegym.hardware_bridge.channel import Channel, connect
+from probegym.hardware_bridge.channel import Channel, Disconnected, connect
 from probegym.hardware_bridge.codec import Arrays, Json
 from probegym.hardware_bridge.world import Refused
 
@@ -23,6 +23,9 @@ class Operator:
     def _ask(self, what: str, **more: object) -> tuple[Json, Arrays]:
         self.count += 1
         answer, arrays = self.channel.ask({"do": what, "id": self.count, **more}, seconds=self.seconds)
+        if answer.get("id") != self.count:  # of a question that was broken off
+            self.channel.close()
+            raise Disconnected("the guard answered another question: the connection is closed")
         if "refused" in answer:
             raise Refused(str(answer["refused"]))
         return answer, arrays

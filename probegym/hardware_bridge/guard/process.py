@@ -24,15 +24,17 @@ from probegym.hardware_bridge.commands import Readings
 from probegym.hardware_bridge.guard.gate import SLACK_SECONDS, Admission, Gate, State, Waiting
 from probegym.hardware_bridge.guard.ledger import Budget, Ledger
 from probegym.hardware_bridge.instruments import Instrument, InstrumentFault
-from probegym.hardware_bridge.instruments.drivers import open_writer
+from probegym.hardware_bridge.instruments.drivers import only, open_writer
 from probegym.hardware_bridge.records.log import Recorder
 from probegym.hardware_bridge.world import Refused
 
 BEAT_SECONDS = 0.03
 TURN_SECONDS = 1.0  # that a turn of the guard's loop may take
 SILENCE_SECONDS = 0.5  # of a session's pulse while the gate is open
+WHOLE_SECONDS = 0.1  # for a message that has begun to come whole; an abort may have to wait for it
 NOTICE_SECONDS = 1.0  # between notes of strangers at the door
 RUN_BYTES = 500_000_000  # that must be free on the disk when a run is armed
+LARGEST_NOTE = 100_000  # letters; arrays go beside it
 NOTES = ("begin", "observation", "action", "reward", "truth", "end")  # what a session may have written down
 
 
@@ -44,11 +46,14 @@ class Worker:
         self.todo: queue.SimpleQueue[Admission] = queue.SimpleQueue()
         self.done: queue.SimpleQueue[tuple[Admission, Readings | ProbeGymError]] = queue.SimpleQueue()
         self.bell, self._ring = socket.socketpair()
+        self.busy = False
         threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self) -> None:
         while True:
+            self.busy = False
             admission = self.todo.get()
+            self.busy = True
             outcome: Readings | ProbeGymError
             try:
                 outcome = self.instrument.execute(admission.claim(time.monotonic()), admission.charge.seconds + SLACK_SECONDS)
@@ -77,7 +82,7 @@ class Guard:
         account = self._account(told)  # first: without it there is nothing to be recorded
         self.recorder = Recorder(told["runs"], {"guard": told["name"], "instrument": self.instrument.descriptor.model_dump(mode="json")} | told["manifest"])
         self.gate = Gate(self.instrument, account, self.recorder, time.monotonic)
-        self.guardian, self.pulse = spawn("probegym.hardware_bridge.guard.guardian", told={"instrument": told["instrument"]})
+        self.guardian, self.pulse = spawn("probegym.hardware_bridge.guard.guardian", told={"instrument": only(told["instrument"], "safety"), "seconds": self.instrument.descriptor.safe_seconds})
         self.pulse.receive(10.0)
         self.worker = Worker(self.instrument)
         self.listeners = {role: Listener() for role in ("session", "pulse", "operator")}
@@ -196,7 +201,7 @@ class Guard:
 
     def _hear(self, client: Client) -> None:
         try:
-            question, arrays = client.channel.receive(1.0)
+            question, arrays = client.channel.receive(WHOLE_SECONDS)
         except ProbeGymError:
             self._gone(client)
             return
@@ -230,7 +235,7 @@ class Guard:
             if what == "quit":
                 self.stopping = "an operator ended it"
                 return {}, {}
-            if what not in self.operator:
+            if not isinstance(what, str) or what not in self.operator:
                 raise Refused(f"an operator may not ask for {str(what)[:40]!r}: use one of {', '.join(self.operator)}")
             return self.operator[str(what)](question) or {}, {}
         except ProbeGymError as error:
@@ -256,11 +261,11 @@ class Guard:
 
     def _note(self, question: Json, arrays: Arrays) -> None:
         kind, payload = question.get("kind"), question.get("payload")
-        if kind in NOTES and isinstance(payload, dict):
+        if kind in NOTES and isinstance(payload, dict) and len(str(payload)) < LARGEST_NOTE:
             self.notes[str(kind)] = payload
             self._write(str(kind), payload, arrays)
         else:
-            self._write("rejected", {"number": None, "why": f"a session may not write down {shown(kind)}: use one of {', '.join(NOTES)}"})
+            self._write("rejected", {"number": None, "why": f"a session may write down {', '.join(NOTES)}, of less than {LARGEST_NOTE} letters, not {shown(kind)}"})
 
     def _write(self, kind: str, payload: Json, arrays: Arrays | None = None) -> None:
         try:
@@ -270,7 +275,8 @@ class Guard:
 
     def _finished(self, admission: Admission, outcome: Readings | ProbeGymError) -> None:
         if admission is not self.gate.running:
-            return  # it was given up as lost: what waits now is another command
+            self.gate.late(admission)  # it was given up as lost: what waits now is another command
+            return
         try:
             readings = self.gate.complete(admission, outcome)
         except ProbeGymError as error:
@@ -287,6 +293,8 @@ class Guard:
             self._gone(client)
 
     def _ask(self, question: Json) -> Json:
+        if self.worker.busy:
+            raise Refused("the instrument has not answered a command yet: wait until it has, or start the guard anew")
         self.recorder.free_space(RUN_BYTES)
         return self.gate.ask(question.get("request"))
 
@@ -368,7 +376,7 @@ def main() -> None:
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGBREAK"):
         if hasattr(signal, name):  # not every system has each
             signal.signal(getattr(signal, name), stop)
-    reached = {role: {"port": listener.port, "secret": listener.secret} for role, listener in guard.listeners.items()}
+    reached = {role: listener.reached() for role, listener in guard.listeners.items()}
     _say(parent, {"reached": reached, "record": str(guard.recorder.folder), "descriptor": guard.instrument.descriptor.model_dump(mode="json")})
     guard.run()
 

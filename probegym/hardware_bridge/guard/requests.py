@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 
 from probegym.hardware_bridge.capabilities import Charge
 from probegym.hardware_bridge.commands import Command
@@ -35,6 +35,7 @@ class Request(BaseModel):
     policy: str = Field(max_length=200)  # its name and checksum
     seconds: PositiveFloat
     changes: NonNegativeInt
+    damage: NonNegativeFloat = 0.0  # events that the instrument may tell of before the run is held
     approvals: NonNegativeInt = 0  # the first so many actions need an operator's agreement
 
 
@@ -69,9 +70,14 @@ class Admission:
 
 @dataclass(frozen=True)
 class Waiting:
-    """A command that an operator must agree to. ``action``: the number of the action that it belongs to; ``until``: for how long."""
+    """A command that an operator must agree to.
+
+    number: by which the operator names it, never used again; request: that of the session; action: the number of the action that it
+    belongs to; until: for how long.
+    """
 
     number: int
+    request: int
     action: int
     content: Any
     until: float

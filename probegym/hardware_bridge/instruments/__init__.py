@@ -25,7 +25,11 @@ class Measured:
 
 
 class Instrument(Protocol):
-    """One instrument. All methods raise InstrumentFault when it cannot be trusted, ``execute`` also Refused, when it did nothing."""
+    """One instrument. All methods raise InstrumentFault when it cannot be trusted, ``execute`` also Refused, when it did nothing.
+
+    From ``safe`` until the next ``ready``, ``execute`` is Refused, also one that was asked for before. Between commands an electron beam
+    is blanked: what is charged for is the commands.
+    """
 
     descriptor: Descriptor
 
@@ -36,7 +40,7 @@ class Instrument(Protocol):
         """What controls stand at, by the names in ``Capability.reads_back``."""
 
     def ready(self, seconds: float) -> None:
-        """Leave the safe state, so that commands can be carried out."""
+        """Leave the safe state, so that commands can be carried out; a tip is brought near by its feedback alone."""
 
     def safe(self, seconds: float) -> None:
         """Go to the safe state, step by step, and read each step back. May be called at any time, during a command and again."""

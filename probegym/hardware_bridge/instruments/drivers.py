@@ -6,6 +6,7 @@ How an instrument is reached is told as plain JSON with its ``driver``, so that 
 from __future__ import annotations
 
 import importlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -86,22 +87,41 @@ def reach(instrument: str, meant: Meant) -> Reached:
         raise ProbeGymError(f"there is no instrument {instrument!r}: use {', '.join(STARTED)}, or a FILE.json that tells how it is reached")
     if meant.judged:
         raise ProbeGymError(f"{instrument} is no twin of this deployment: use --mode shadow, supervised or autonomous")
-    return Running(told(Path(instrument)))
+    reached = from_file(Path(instrument))
+    _module(reached)
+    return Running(reached)
 
 
-def told(path: Path) -> Json:
+def write(path: Path, reached: Json) -> None:
+    """Write down how something is reached, for this user alone: the secret is in it. Raises ProbeGymError, also when the file exists."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(codec.dumps(reached) + "\n")
+    except FileExistsError as error:
+        raise ProbeGymError(f"{path} exists: another run may be using it; choose another folder, or delete it when none does") from error
+    except OSError as error:
+        raise ProbeGymError(f"{path} cannot be written ({error.strerror}): choose another folder") from error
+
+
+def from_file(path: Path) -> Json:
     """How an instrument is reached, from a file; raises ProbeGymError."""
     try:
         with path.open("rb") as file:
             content = codec.loads(file.read(LONGEST_FILE))
     except OSError as error:
-        raise ProbeGymError(f"{path} cannot be read ({error.strerror}): give the file that `probegym serve` wrote, or that describes your instrument") from error
+        raise ProbeGymError(f"{path} cannot be read ({error.strerror}): give the file that was written when it was started, or that describes your instrument") from error
     except codec.Malformed as error:
-        raise ProbeGymError(f"{path} is no JSON ({error}): give the file that `probegym serve` wrote, or that describes your instrument") from error
+        raise ProbeGymError(f"{path} is no JSON ({error}): give the file that was written when it was started, or that describes your instrument") from error
     if not isinstance(content, dict):
-        raise ProbeGymError(f'{path} must hold an object with "driver" and what the driver needs')
-    _module(content)
+        raise ProbeGymError(f"{path} must hold an object: give the file that was written when it was started, or that describes your instrument")
     return content
+
+
+def only(reached: Json, *roles: str) -> Json:
+    """How it is reached by these roles alone: nobody is handed another's secret."""
+    secrets = reached.get("secrets")
+    return reached | {"secrets": {role: secret for role, secret in secrets.items() if role in roles}} if isinstance(secrets, dict) else reached
 
 
 def open_writer(told: Json, name: str) -> Instrument:

@@ -13,7 +13,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,7 +30,7 @@ from probegym.hardware_bridge.world import Refused
 ROLES = ("writer", "safety", "observer", "judge")
 KEEPING = ("writer", "safety")
 START_SECONDS = 60.0
-LEAVING_SECONDS, POLL_SECONDS = 10.0, 0.2
+LEAVING_SECONDS, POLL_SECONDS, SAFE_AGAIN_SECONDS = 10.0, 0.2, 5.0
 KEPT = 64  # acquisitions for those who watch
 
 _log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Host:
     def __init__(self, instrument: Instrument, judge: Judge | None = None, faults: Faults | None = None):
         self.instrument, self.judge, self.faults = instrument, judge, faults or Faults([])
         self.acquired: deque[tuple[int, str, Json, Arrays]] = deque(maxlen=KEPT)  # number, verb and readings of what was acquired last
-        self.count, self.lock = 0, threading.Lock()
+        self.count, self.lock, self.safes = 0, threading.Lock(), 0  # acquisitions; how often it was sent to its safe state
         self.doing: dict[str, Callable[[Json], tuple[Json, Arrays]]] = {
             "describe": self._describe, "execute": self._execute, "measured": self._measured, "ready": self._ready, "safe": self._safe,
             "is_safe": self._is_safe, "watch": self._watch, "truth": self._truth, "begin": self._begin,
@@ -83,7 +83,7 @@ class Host:
 
     def _execute(self, question: Json) -> tuple[Json, Arrays]:
         command, seconds = codec.command_from_json(question.get("command")), _seconds(question)
-        with self.lock:
+        with self._still():
             self.instrument.descriptor.check(command)
             readings = self.instrument.execute(self.faults.actuated(command, self.instrument), seconds)
             self.count += 1
@@ -97,11 +97,25 @@ class Host:
         return {"ages": {name: one.age for name, one in told.items()}}, {name: one.values for name, one in told.items()}
 
     def _ready(self, question: Json) -> tuple[Json, Arrays]:
-        with self.lock:
+        with self._still():
             self.instrument.ready(_seconds(question))
         return {}, {}
 
+    @contextlib.contextmanager
+    def _still(self) -> Iterator[None]:
+        """Its turn; Refused where the instrument was sent to its safe state while this waited."""
+        before = self.safes
+        with self.lock:
+            if self.safes != before:
+                raise Refused("the instrument was sent to its safe state meanwhile: nothing was done")
+            try:
+                yield
+            finally:
+                if self.safes != before and not self.instrument.is_safe():
+                    self.instrument.safe(SAFE_AGAIN_SECONDS)  # it was on its way out of the safe state when it was sent there
+
     def _safe(self, question: Json) -> tuple[Json, Arrays]:
+        self.safes += 1
         self.faults.safe()
         self.instrument.safe(_seconds(question))  # without the lock: a command under way ends by it
         return {}, {}
@@ -145,7 +159,7 @@ class Server:
     """Answers connections to a host, each in a thread of its own. One writer at a time."""
 
     def __init__(self, host: Host, port: int = 0):
-        self.host, self.listener = host, Listener(port)
+        self.host, self.listener = host, Listener(port, ROLES)
         self.writer, self.keeping = "", 0  # who writes; connections of those who keep the instrument safe, writer and guardian
         self.lock = threading.Lock()  # not the host's, which a command holds as long as it takes
 
@@ -165,7 +179,7 @@ class Server:
         role = ""
         try:
             hello, _ = channel.receive(5.0)
-            role = self._entered(str(hello.get("role")), str(hello.get("name"))[:100])
+            role = self._entered(channel.role, str(hello.get("name"))[:100])
             channel.send({"role": role})
             while True:
                 question, _ = channel.receive()
@@ -185,8 +199,8 @@ class Server:
 
     def _entered(self, role: str, name: str) -> str:
         """The role that a connection has; raises Refused."""
-        if role not in ROLES or not self.host.allowed[role]:
-            raise Refused(f"there is no connection as {codec.shown(role)} here")
+        if not self.host.allowed[role]:
+            raise Refused(f"there is no connection as {role} here")
         with self.lock:
             if role == "writer" and self.writer:
                 raise Refused(f"{self.writer} holds the instrument: one guard at a time")
@@ -224,14 +238,14 @@ class HostProcess:
 def launched(module: str, told: Json, seconds: float = START_SECONDS) -> HostProcess:
     """Start a module that calls ``serve``; raises ProbeGymError with its reason when it does not come up."""
     process, channel, answer = launch(module, told, seconds)
-    return HostProcess(process, channel, {"driver": "served", "port": answer["port"], "secret": answer["secret"]}, descriptor(answer["descriptor"]))
+    return HostProcess(process, channel, {"driver": "served", "port": answer["port"], "secrets": answer["secrets"]}, descriptor(answer["descriptor"]))
 
 
 def serve(host: Host, channel: Channel) -> None:
     """Say on the channel where the instrument is reached, and serve it until the one that started this process goes."""
     server, alive = Server(host), threading.Event()
     alive.set()
-    channel.send({"port": server.listener.port, "secret": server.listener.secret, "descriptor": host.instrument.descriptor.model_dump(mode="json")})
+    channel.send({"port": server.listener.port, "secrets": server.listener.secrets, "descriptor": host.instrument.descriptor.model_dump(mode="json")})
 
     def watch() -> None:
         try:

@@ -21,14 +21,17 @@ ANSWER_SECONDS = 0.5  # for what needs no motion
 class Link:
     """One connection to an instrument's process, in a role: ``writer`` (one at a time), ``safety``, ``observer`` or ``judge``."""
 
-    def __init__(self, port: int, secret: str, role: str, name: str):
-        self.where, self.role, self.name, self.count = (port, secret), role, name, 0
+    def __init__(self, reached: Json, role: str, name: str):
+        secrets = reached.get("secrets")
+        if not isinstance(reached.get("port"), int) or not isinstance(secrets, dict) or not isinstance(secrets.get(role), str):
+            raise InstrumentFault(f"what is told of the instrument has no port and secret of a {role}: give the file that was written when it was started")
+        self.where, self.role, self.name, self.count = (reached["port"], secrets[role]), role, name, 0
         self.channel = self._connected()
 
     def _connected(self) -> Channel:
         try:
             channel = connect(*self.where)
-            answer, _ = channel.ask({"role": self.role, "name": self.name})
+            answer, _ = channel.ask({"name": self.name})
         except ProbeGymError as error:
             raise InstrumentFault(f"the instrument cannot be reached: {error}") from error
         if "refused" in answer:
@@ -65,8 +68,8 @@ class Link:
 class SafetyLink:
     """Knows only how to go safe; what a guardian has of an instrument."""
 
-    def __init__(self, port: int, secret: str, name: str):
-        self.link = Link(port, secret, "safety", name)
+    def __init__(self, reached: Json, name: str):
+        self.link = Link(reached, "safety", name)
 
     def safe(self, seconds: float) -> None:
         """Go to the safe state; once more over a fresh connection when that fails. Raises InstrumentFault."""
@@ -88,9 +91,9 @@ class SafetyLink:
 class RemoteInstrument:
     """The Instrument protocol over the wire."""
 
-    def __init__(self, port: int, secret: str, name: str):
-        self.safety = SafetyLink(port, secret, name)
-        self.writer = Link(port, secret, "writer", name)
+    def __init__(self, reached: Json, name: str):
+        self.safety = SafetyLink(reached, name)
+        self.writer = Link(reached, "writer", name)
         self.descriptor = capabilities.descriptor(self.writer.ask("describe")[0].get("descriptor"))
 
     def execute(self, command: Command, seconds: float) -> Readings:
@@ -132,9 +135,9 @@ class RemoteInstrument:
 
 def writer(told: Json, name: str) -> RemoteInstrument:
     """The driver's instrument, see drivers.py."""
-    return RemoteInstrument(told["port"], told["secret"], name)
+    return RemoteInstrument(told, name)
 
 
 def safety(told: Json, name: str) -> SafetyLink:
     """The driver's safety connection, see drivers.py."""
-    return SafetyLink(told["port"], told["secret"], name)
+    return SafetyLink(told, name)

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.constants import angstrom, elementary_charge
 
 from probegym.hardware_bridge.capabilities import Descriptor, Numbers, Range
+from probegym.physics.optics import wavelength
 from probegym.scenarios.distributions import Distribution
 
 SAFE_STEPS: dict[str, tuple[str, ...]] = {
@@ -43,6 +44,14 @@ def highest(drawn: Distribution, most: float) -> float:
     """The largest number that a scenario can draw; ``most``: beyond it the twin refuses the episode."""
     values = drawn.choice or drawn.uniform or drawn.log_uniform
     return min(max(values), most) if values else most
+
+
+def spot(energy: float, semiangle_cutoff: float) -> float:
+    """Least area that a probe covers, m^2: where the whole current would have the density of the peak of an Airy disc, lambda^2 / (pi alpha^2).
+
+    energy: eV; semiangle_cutoff: rad. Source: Born & Wolf, Principles of Optics (1999), 8.5.2, 10.1017/CBO9781139644181.
+    """
+    return float((wavelength(energy) / semiangle_cutoff) ** 2 / np.pi)
 
 
 def flux(current: float, area: float) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 
 from probegym.hardware_bridge.capabilities import Capability, Descriptor, Effect, Range
 from probegym.hardware_bridge.instruments.descriptions import limits
-from probegym.hardware_bridge.instruments.descriptions.base import REGION, SAFE_STEPS, Description, around, flux, highest, span
+from probegym.hardware_bridge.instruments.descriptions.base import REGION, SAFE_STEPS, Description, around, flux, highest, span, spot
 from probegym.hardware_bridge.twins import graphene as graphene_twin
 from probegym.hardware_bridge.twins import graphene_config, ising
 from probegym.hardware_bridge.twins.graphene import GrapheneTwin
@@ -16,6 +16,7 @@ from probegym.physics import specimens
 from probegym.physics.graphene import SILICON
 from probegym.physics.optics import wavelength
 
+GAUSSIAN_FWHM = np.sqrt(8 * np.log(2))  # in standard deviations
 MOST_FOLDS = 127  # bonds, of an int8
 
 
@@ -48,17 +49,16 @@ def _image(c: StemConfig) -> Capability:
         effect=Effect.reads,
         ranges={"field_of_view": span(limits.VIEW), "dwell_time": span(limits.DWELL), "defocus": span(limits.DEFOCUS)},
         counts={"shape": limits.SIDE}, names={"detector": detectors}, readings=dict.fromkeys(detectors, limits.COUNTS),
-        overhead=c.frame_overhead, line_overhead=c.flyback_time, current=c.beam_current,
+        overhead=c.frame_overhead, line_overhead=c.flyback_time, current=c.beam_current, spot=spot(c.energy, c.semiangle_cutoff),
     )  # fmt: skip
 
 
 def _ronchigram(c: StemConfig, optics: RonchigramOptics) -> Capability:
-    focused = np.pi * (wavelength(c.energy) / optics.semiangle_cutoff) ** 2  # m^2, the least that the probe covers
     return Capability(
         effect=Effect.reads,
         ranges={"exposure_time": span(limits.EXPOSURE), "defocus": span(limits.DEFOCUS), "film_shift": span(limits.FILM_SHIFT)},
         counts={"shape": (optics.pixels, optics.pixels)}, readings={"ronchigram": limits.COUNTS},
-        overhead=c.frame_overhead, dose_rate=flux(optics.beam_current, float(focused)),
+        overhead=c.frame_overhead, dose_rate=flux(optics.beam_current, spot(c.energy, optics.semiangle_cutoff)),
         reach=2 * limits.DEFOCUS[1] * optics.semiangle_cutoff,  # the excursion, and as much defocus before it
     )  # fmt: skip
 
@@ -67,16 +67,18 @@ def graphene(world: GrapheneTwin) -> Description:
     """Images that find silicon in graphene, and a beam that is parked beside it."""
     c, twin = world.config, graphene_twin
     current = highest(c.beam_current, graphene_config.LIMITS["beam_current"][1])
+    p = c.probe
+    least = spot(c.energy, p.semiangle_cutoff) if p.fwhm is None else 2 * np.pi * (p.fwhm / GAUSSIAN_FWHM) ** 2
     locate = Capability(
         effect=Effect.reads,
         ranges={"field_of_view": span(twin.VIEWS), "centre": around(c.field / 2), "dwell_time": span((limits.DWELL[0], twin.LONGEST_PIXEL))},
         counts={"shape": twin.PIXELS, "count": (1, SILICON)}, names={"detector": (c.detector,), "species": (twin.SPECIES,)},
-        readings={"found": (0, 1), "folds": (0, MOST_FOLDS), "image": limits.COUNTS}, overhead=c.image_overhead, current=current,
+        readings={"found": (0, 1), "folds": (0, MOST_FOLDS), "image": limits.COUNTS}, overhead=c.image_overhead, current=current, spot=least,
     )  # fmt: skip
     park = Capability(
         effect=Effect.changes,  # it is what knocks atoms from their places
         ranges={"position": around(c.field / 2), "dwell_time": span((0.0, twin.LONGEST_DWELL))},
-        overhead=c.dwell_overhead, dose_rate=flux(current, twin.CELL_AREA), reach=graphene_config.LIMITS["offset"][1],
+        overhead=c.dwell_overhead, dose_rate=flux(current, least), reach=graphene_config.LIMITS["offset"][1],
     )  # fmt: skip
     return Description(_stem("graphene twin", {"LocateAtoms": locate, "PlaceProbe": park}), {})
 
