@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from probegym.errors import ProbeGymError
-from probegym.hardware_bridge.commands import DipTip, DragTip, LocateAdatoms
+from probegym.hardware_bridge.commands import DipTip, DragTip, LocateAdatoms, PulseBias, SetBias
 from probegym.hardware_bridge.twins.adatoms import FARTHEST, LIMITS, AdatomTwin
 from probegym.hardware_bridge.world import Refused
 from probegym.physics import adatoms, stm
@@ -259,6 +259,29 @@ def test_lanes_that_are_not_asked_hold_zeros_and_stay():
     assert not differences(before.arrays, world.snapshot(1).arrays)
 
 
+# ---- treatments of the tip ----
+
+
+@pytest.mark.parametrize(("treatment", "chance"), [(lambda n, at: PulseBias(at, np.full(n, -8.0), 0.1), 0.88), (lambda n, at: DipTip(at, np.full(n, 0.8e-9), 0.1, 0.1), 0.35)])
+def test_a_treatment_re_forms_the_apex_by_chance_and_takes_what_is_under_it(treatment, chance):
+    n = 600
+    for place, taken in ((0.3e-9, True), (5e-9, False)):
+        world = twin(n, seed=4)
+        before = world.truth()
+        read = world.execute(treatment(n, before["position"][:, 0] + np.array([place, 0.0])), np.ones(n, bool))
+        after = world.truth()
+        changed = after["tip_changes"] > 0
+        assert changed.mean() == pytest.approx(chance, abs=4 * np.sqrt(chance * (1 - chance) / n))
+        assert not np.array_equal(after["tip"][changed], before["tip"][changed]) and np.array_equal(after["tip"][~changed], before["tip"][~changed])
+        assert np.array_equal(after["gone"][:, 0], changed & taken) and np.array_equal(read.damage, after["gone"].sum(1))
+
+
+def test_a_pulse_of_a_volt_hardly_matters():
+    world = twin(300, seed=4)
+    world.execute(PulseBias(np.zeros((300, 2)), np.full(300, 0.5), 0.1), np.ones(300, bool))
+    assert world.truth()["tip_changes"].mean() < 0.05
+
+
 # ---- what is refused ----
 
 
@@ -272,7 +295,9 @@ def test_lanes_that_are_not_asked_hold_zeros_and_stay():
         (drag((0, 0), (1e-9, 0), speed=0.0), "drags at"), (drag((0, 0), (1e-9, 0), samples=0), "1 to 8192 samples"),
         (locate(shape=(0, 5)), "1 to 256 pixels"), (locate(field_of_view=0.0), "positive field_of_view"), (locate(bias=0.0), "not zero"),
         (locate(field_of_view=1e-6), "up to 100 nm"), (locate(centre=np.full((1, 2), 1e-7)), "within 50 nm"), (locate(count=2), "1 adatoms, asked were 2"),
-        (locate(current=1e-4), "would drag"), (locate(current=-1e-12), "positive"), (DipTip(np.zeros((1, 2)), np.ones(1), 0.1, 0.1), "no DipTip"),
+        (locate(current=1e-4), "would drag"), (locate(current=-1e-12), "positive"), (DipTip(np.zeros((1, 2)), np.ones(1), 0.1, 0.1), "up to 5 nm"),
+        (PulseBias(np.zeros((1, 2)), np.zeros(1), 0.1), "not zero"), (PulseBias(np.full((1, 2), 1e-7), np.ones(1), 0.1), "tip reaches"),
+        (SetBias(np.ones(1)), "no SetBias"),
     ],
 )  # fmt: skip
 def test_commands_outside_the_limits_are_refused_and_nothing_happens(command, mend):

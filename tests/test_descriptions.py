@@ -267,6 +267,9 @@ def bases(world: Watched) -> dict[str, Command]:
     found = {command.verb: command for command, _ in world.passed}
     if "ScanLine" in found:
         found["TestFeedback"] = commands.TestFeedback(np.full(1, 1e-9), 0.01, 64)
+    if "DragTip" in found:
+        found["PulseBias"] = commands.PulseBias(np.full((1, 2), 2e-8), np.full(1, 3.0), 0.1)
+        found["DipTip"] = commands.DipTip(np.full((1, 2), 2e-8), np.full(1, 1e-9), 0.1, 0.1)
     return {verb: replace(command, **ASIDE.get(verb, {})) for verb, command in found.items()}
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from probegym.errors import ProbeGymError
-from probegym.hardware_bridge.commands import DragTip, Lanes, LocateAdatoms, Readings
+from probegym.hardware_bridge.commands import DipTip, DragTip, Lanes, LocateAdatoms, PulseBias, Readings
 from probegym.hardware_bridge.twins.lanes import LaneTwin, refuse_outside
 from probegym.hardware_bridge.world import Refused
 from probegym.physics import adatom_images, adatoms, randomness, stm
@@ -16,6 +18,7 @@ from probegym.scenarios.distributions import Sampled
 FARTHEST, LARGEST_VIEW = 50e-9, 100e-9  # m, from the centre of the piezo; of an image
 HIGHEST_BIAS, HIGHEST_CONDUCTANCE = 1.0, 40e-6  # V, S: of a drag
 SPEEDS = (1e-11, 1e-6)  # m/s
+SPOILT = 1e-9  # m around a pulse or dip that re-forms the apex, within which adatoms go to the tip
 RESTLESS = 1e-3  # hops/s without a tip, above which the adatoms are not still
 CANDIDATES = 32  # places drawn for every adatom but the first
 
@@ -65,6 +68,21 @@ class Change(BaseModel):
     tip: Tip | None = None  # else the ``tip`` of the world
 
 
+class Treatment(BaseModel):
+    """Chance that a pulse (strength: |V|) or a dip (strength: m) re-forms the apex: at ascending strengths, linear in between and down to none at zero."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    strength: tuple[Annotated[float, Field(gt=0, le=100)], ...] = Field(min_length=1)
+    chance: tuple[Annotated[float, Field(ge=0, le=1)], ...]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Treatment:
+        if list(self.strength) != sorted(set(self.strength)) or len(self.chance) != len(self.strength):
+            raise ValueError("strength must ascend, with a chance each")
+        return self
+
+
 class Adatoms(BaseModel):
     """How many there are, and where: on hollows in a disc about the origin, apart from each other, or at given places (m)."""
 
@@ -100,6 +118,8 @@ class AdatomConfig(BaseModel):
     tip: Tip = _default({})
     contact: float = Field(0.29e-9, ge=0.1e-9, le=0.5e-9)  # m, distance of the nuclei at one conductance quantum
     tip_change: Change = _default({})
+    pulses: Treatment = _default({"strength": [2.5, 4.0, 8.0], "chance": [0.05, 0.22, 0.88]})  # those of TipConditioning that re-form or renew
+    dips: Treatment = _default({"strength": [0.8e-9, 1.0e-9, 1.2e-9, 1.8e-9, 2.5e-9, 5e-9], "chance": [0.35, 0.56, 0.67, 0.81, 0.92, 0.99]})
     onset: Sampled = _default(0.07)  # V above which electrons excite hops
     efficiency: float = Field(1e-11, ge=0, le=1)  # hops an electron at twice the onset
     pickup_conductance: Sampled = _default(100e-6)  # S at which 63 % of the adatoms go to the tip, (G / this)^4 of the others
@@ -118,7 +138,9 @@ class AdatomConfig(BaseModel):
 class AdatomTwin(LaneTwin):
     """Implements the world protocol; ``config`` is the ``world`` table of a scenario.
 
-    A drag counts one measurement, an image none. Damage: adatoms that went to the tip, pairs that stuck together, contacts.
+    A drag counts one measurement, an image none. Damage: adatoms that went to the tip, pairs that stuck together, contacts. Pulses and
+    dips re-form the apex by chance (Tewari et al. 2017, arXiv:1705.08796; Krull et al. 2020, 10.1038/s42005-020-0317-3); it is then as
+    one at the start of an episode. The debris that they leave is not simulated.
     """
 
     noun = "this STM has"
@@ -126,7 +148,7 @@ class AdatomTwin(LaneTwin):
     def __init__(self, config: dict, lanes: int):
         self.config = c = parsed(AdatomConfig, config, "world")
         self.lanes = lanes
-        self._handlers = {LocateAdatoms: self._locate, DragTip: self._drag}
+        self._handlers = {LocateAdatoms: self._locate, DragTip: self._drag, PulseBias: self._pulse, DipTip: self._dip}
         n = c.adatoms.count
         self.state: Lanes = {
             "key": np.zeros(lanes, np.uint64),
@@ -209,13 +231,13 @@ class AdatomTwin(LaneTwin):
         columns = (drawn["offset"] * np.cos(u[:, 0]), drawn["offset"] * np.sin(u[:, 0]), drawn["depth"], drawn["range"], drawn["equilibrium"])
         return np.stack([*columns, drawn["asymmetry"], u[:, 1]], 1), drawn["work_function"]
 
-    def _change_tip(self, where: np.ndarray) -> None:
-        """Draw the apex anew on some lanes."""
+    def _change_tip(self, where: np.ndarray, table: Tip | None = None) -> None:
+        """Draw the apex anew on some lanes, by default as one that changed by itself."""
         if not where.any():
             return
         s, c = self.state, self.config
         keys = randomness.subkey(s["key"], s["count"], "new tip")
-        tip, work_function = self._apex(c.tip_change.tip or c.tip, keys, where)
+        tip, work_function = self._apex(table or c.tip_change.tip or c.tip, keys, where)
         s["tip"][where], s["work_function"][where] = tip[where], work_function[where]
         s["tip_changes"] += where
 
@@ -330,6 +352,31 @@ class AdatomTwin(LaneTwin):
             raise Refused(f"the tip reaches {1e9 * FARTHEST:g} nm from the centre of its piezo, start or end lies outside")
         if (np.hypot(*(command.end - command.start)[where].T) > adatoms.LONGEST).any():
             raise Refused(f"a drag may be {1e9 * adatoms.LONGEST:g} nm long at most")
+
+    def _pulse(self, command: PulseBias, where: np.ndarray) -> Readings:
+        most = self.config.pulses.strength[-1]
+        if (np.abs(command.bias) > most).any() or (command.bias[where] == 0).any():
+            raise Refused(f"this STM pulses up to {most:g} V of either sign, not zero")
+        return self._treat(command, self.config.pulses, np.abs(command.bias), where)
+
+    def _dip(self, command: DipTip, where: np.ndarray) -> Readings:
+        most = self.config.dips.strength[-1]
+        if (command.depth > most).any() or (command.depth[where] <= 0).any():
+            raise Refused(f"this STM dips up to {1e9 * most:g} nm, more than zero")
+        return self._treat(command, self.config.dips, command.depth, where)
+
+    def _treat(self, command: PulseBias | DipTip, kind: Treatment, strength: np.ndarray, where: np.ndarray) -> Readings:
+        s, c = self.state, self.config
+        if np.abs(command.position[where]).max(initial=0) > FARTHEST:
+            raise Refused(f"the tip reaches {1e9 * FARTHEST:g} nm from the centre of its piezo")
+        chance = np.interp(strength, (0.0, *kind.strength), (0.0, *kind.chance))
+        reformed = where & (randomness.uniform(s["key"], s["count"], "treatment", 1)[:, 0] < chance)
+        away = np.hypot(*np.moveaxis(self._positions(self._origin()) - command.position[:, None], -1, 0))
+        taken = reformed[:, None] & (away < SPOILT) & (s["status"] != adatoms.GONE)
+        s["status"][taken] = adatoms.GONE
+        s["time"] += where * (command.duration + c.approach_time)
+        self._change_tip(reformed, c.tip)
+        return self._readings(where, np.full(self.lanes, command.duration), taken.sum(1).astype(float), 0)
 
     def _by_itself(self, seconds: np.ndarray) -> np.ndarray:
         """Lanes (bool) whose tip changes spontaneously within so many seconds."""

@@ -38,7 +38,7 @@ def stm(world: StmTwin) -> Description:
 
 
 def adatoms(world: AdatomTwin) -> Description:
-    """Images that find adatoms, and drags. What current over bias and the length of a drag may be, the twin itself decides."""
+    """Images that find adatoms, drags, pulses and dips. What current over bias and the length of a drag may be, the twin itself decides."""
     c, twin, here = world.config, adatom_twin, around(adatom_twin.FARTHEST)
     image = {"field_of_view": span((limits.LEAST_LENGTH, twin.LARGEST_VIEW)), "speed": span(limits.SPEED), "centre": here, "bias": span(limits.BIAS), "current": span(limits.CURRENT)}
     drag = {
@@ -50,6 +50,14 @@ def adatoms(world: AdatomTwin) -> Description:
             effect=Effect.reads, ranges=image, counts={"shape": (1, WIDEST), "count": (1, c.adatoms.count)}, readings={"found": (0, 1)}, overhead=c.approach_time,
         ),
         "DragTip": Capability(effect=Effect.changes, ranges=drag, counts={"samples": (1, MOST_SAMPLES)}, overhead=c.approach_time),
+        "PulseBias": Capability(
+            effect=Effect.changes, overhead=c.approach_time, reach=twin.SPOILT,
+            ranges={"position": here, "bias": around(c.pulses.strength[-1]), "duration": span(limits.PULSE)},
+        ),
+        "DipTip": Capability(
+            effect=Effect.changes, overhead=c.approach_time, reach=twin.SPOILT,
+            ranges={"position": here, "depth": span((limits.LEAST_LENGTH, c.dips.strength[-1])), "bias": span(limits.BIAS), "duration": span(limits.PULSE)},
+        ),
     }  # fmt: skip
     return Description(Descriptor(name="adatom twin", kind="stm", capabilities=verbs, safe=SAFE_STEPS["stm"], region=REGION), {})
 
