@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from probegym.agents.bundle import BundlePolicy, find
+from probegym.agents.bundle import BundlePolicy, find, shipped
 from probegym.agents.evaluate import EVALUATION_SEED, evaluate
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.deployment import Mode
+from probegym.hardware_bridge.deployment.bundle import read
 from probegym.hardware_bridge.deployment.run import Deployment, Orders, agreement, checked
 from probegym.hardware_bridge.guard.ledger import Budget, Ledger
 from probegym.hardware_bridge.records.read import Record
@@ -71,6 +72,13 @@ def test_a_deployed_policy_plays_the_episodes_of_its_evaluation(what, tmp_path, 
     for lane, episode in enumerate(recorded(Record(record))):
         for step, event in enumerate(episode.actions):
             assert np.allclose(Record(record).arrays(event)["action"], agent.kept[step][lane], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in shipped() if name not in (STEM[2], TIP[2], "adatom-manipulation-chen", "adatom-manipulation-trace", "stem-tuning-haadf")])
+def test_every_environment_runs_behind_the_guard(name, tmp_path):
+    spec = read(find(name)).spec
+    news, record = played(orders(tmp_path, (spec["environment"], spec["scenario"], name), episodes=1, seconds=1e12, changes=10**6, changes_each=10**6))
+    assert "done" in news[-1] and Record(record).verify().closed
 
 
 def test_the_record_is_sound_and_the_policy_replays_from_it(deployed, tmp_path):

@@ -43,6 +43,7 @@ class Channel:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket: socket.socket | None = connection
         self.role = ""  # by the secret that was shown
+        self._part, self._begun = bytearray(), 0.0  # of a message that ``poll`` has seen the beginning of, and when
 
     def fileno(self) -> int:
         """For ``select``; -1 when closed."""
@@ -70,6 +71,40 @@ class Channel:
             return codec.unpack(self._exactly(head, end), self._exactly(body, end), checksum)
         except codec.Malformed as error:
             raise self._gone(str(error)) from error
+
+    def poll(self, longest: float) -> tuple[Json, Arrays] | None:
+        """The next message if all of it has come; never waits. Raises Disconnected when one has been coming for more than ``longest`` s."""
+        link, start = self._open(), codec.PREFIX.size
+        try:
+            while (lacking := self._whole() - len(self._part)) > 0:
+                part = link.recv(min(lacking, 1 << 20))  # no more than this message: ``select`` tells of the next
+                if not part:
+                    raise self._gone("the other side has gone")
+                self._begun = self._begun if self._part else time.monotonic()
+                self._part += part
+            head, _, checksum = codec.lengths(bytes(self._part[:start]))
+            whole, self._part = bytes(self._part), bytearray()
+            return codec.unpack(whole[start : start + head], whole[start + head :], checksum)
+        except (BlockingIOError, InterruptedError):
+            if self.partial and time.monotonic() - self._begun > longest:
+                raise self._gone("a message broke off in the middle") from None
+            return None
+        except codec.Malformed as error:
+            raise self._gone(str(error)) from error
+        except OSError as error:
+            raise self._gone("the other side has gone") from error
+
+    @property
+    def partial(self) -> bool:
+        """Whether ``poll`` waits for the rest of a message."""
+        return bool(self._part)
+
+    def _whole(self) -> int:
+        """Bytes of the message that has begun, as far as is known."""
+        if len(self._part) < codec.PREFIX.size:
+            return codec.PREFIX.size
+        head, body, _ = codec.lengths(bytes(self._part[: codec.PREFIX.size]))
+        return codec.PREFIX.size + head + body
 
     def ask(self, header: Json, arrays: Arrays | None = None, seconds: float = 5.0) -> tuple[Json, Arrays]:
         """Send and wait for the answer. A late answer closes the connection: it must not be taken for that to a later question."""

@@ -10,7 +10,9 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import gymnasium as gym
 import numpy as np
 
 from probegym import scenarios
@@ -21,7 +23,7 @@ from probegym.hardware_bridge import codec
 from probegym.hardware_bridge.capabilities import Descriptor, descriptor
 from probegym.hardware_bridge.channel import Channel, Late, ended
 from probegym.hardware_bridge.codec import Json
-from probegym.hardware_bridge.commands import Command
+from probegym.hardware_bridge.commands import Command, Readings
 from probegym.hardware_bridge.deployment import Mode, session
 from probegym.hardware_bridge.deployment.bundle import Bundle, read
 from probegym.hardware_bridge.guard import process as guard
@@ -29,6 +31,7 @@ from probegym.hardware_bridge.guard.ledger import Budget, Ledger
 from probegym.hardware_bridge.guard.operator import Operator
 from probegym.hardware_bridge.instruments import drivers, twin
 from probegym.hardware_bridge.records.read import Record
+from probegym.hardware_bridge.world import World
 from probegym.scenarios import Scenario
 
 PATIENCE_SECONDS = 60.0  # of a shadow for the next frame
@@ -264,15 +267,30 @@ def _alike(one: Command, other: Command) -> bool:
     return all(np.allclose(a, b, rtol=1e-5, atol=0) if a.dtype.kind == "f" else np.array_equal(a, b) for a, b in pairs)
 
 
+class _Rehearsal:
+    """A twin that keeps the commands that it was given."""
+
+    def __init__(self, world: World):
+        self.world, self.commands = world, list[Command]()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.world, name)
+
+    def execute(self, command: Command, where: np.ndarray) -> Readings:
+        if where[0]:
+            self.commands.append(command)
+        return self.world.execute(command, where)
+
+
 def opening(orders: Orders, descriptor: Descriptor) -> list[Json]:
-    """The first commands of an episode, each with its worst case, checked against the descriptor. Raises Refused."""
-    task_type, scenario = _meant(orders)
-    task = task_type(scenario.task)
-    task.limits = scenario.budget.limits()
+    """The first commands of an episode, as the twin is given them, each with its worst case, checked against the descriptor. Raises Refused."""
+    task, scenario = _meant(orders)
+    rehearsal = _Rehearsal(twin.build(task.twin, scenario.world, 0))
+    env = gym.make(orders.env_id, scenario=orders.scenario, world=rehearsal, disable_env_checker=True)
+    env.reset(seed=orders.seed)
     told = []
-    for command, where in task.opening(task.memory(1)):
-        if where is None or np.asarray(where).all():
-            descriptor.check(command)
-            charge = descriptor.worst_case(command)
-            told.append({"command": command, "seconds": charge.seconds, "dose": charge.dose, "changes": charge.changes})
+    for command in rehearsal.commands:
+        descriptor.check(command)
+        charge = descriptor.worst_case(command)
+        told.append({"command": command, "seconds": charge.seconds, "dose": charge.dose, "changes": charge.changes})
     return told

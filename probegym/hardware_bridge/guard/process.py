@@ -31,7 +31,7 @@ from probegym.hardware_bridge.world import Refused
 BEAT_SECONDS = 0.03
 TURN_SECONDS = 1.0  # that a turn of the guard's loop may take
 SILENCE_SECONDS = 0.5  # of a session's pulse while the gate is open
-WHOLE_SECONDS = 0.1  # for a message that has begun to come whole; an abort may have to wait for it
+WHOLE_SECONDS = 2.0  # for a message that has begun to come whole
 NOTICE_SECONDS = 1.0  # between notes of strangers at the door
 RUN_BYTES = 500_000_000  # that must be free on the disk when a run is armed
 LARGEST_NOTE = 100_000  # letters; arrays go beside it
@@ -136,10 +136,10 @@ class Guard:
         for role, listener in self.listeners.items():
             if listener in ready:
                 self._admit_client(role, listener)
-        for client in [c for c in self.clients if c.channel in ready]:
+        for client in [c for c in self.clients if c.channel in ready or c.channel.partial]:
             self._hear(client)
         joined = any(client.role != "operator" for client in self.clients)
-        if joined and self.gate.state is State.running and time.monotonic() - self.heard > SILENCE_SECONDS:  # what it said meanwhile was heard
+        if joined and self.gate.state is State.running and now - self.heard > SILENCE_SECONDS:  # when this turn began, and what had come by then was heard
             self.gate.fail(f"the session has been silent for {SILENCE_SECONDS:g} s")
         self._strangers(now)
 
@@ -201,10 +201,13 @@ class Guard:
 
     def _hear(self, client: Client) -> None:
         try:
-            question, arrays = client.channel.receive(WHOLE_SECONDS)
+            message = client.channel.poll(WHOLE_SECONDS)
         except ProbeGymError:
             self._gone(client)
             return
+        if message is None:
+            return
+        question, arrays = message
         if client.role == "pulse":
             self.heard = time.monotonic()
             return

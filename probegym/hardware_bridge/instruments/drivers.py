@@ -16,10 +16,13 @@ from probegym.hardware_bridge import codec
 from probegym.hardware_bridge.codec import Json
 from probegym.hardware_bridge.instruments import Instrument
 
-DRIVERS = {"served": "probegym.hardware_bridge.instruments.wire"}
+DRIVERS = {"served": "probegym.hardware_bridge.instruments.wire", "nanonis": "probegym.hardware_bridge.instruments.nanonis.driver"}
 """Driver -> module with ``writer(told, name)`` and ``safety(told, name)``."""
 
-STARTED = {"twin": "probegym.hardware_bridge.instruments.twin"}
+STARTED = {
+    "twin": "probegym.hardware_bridge.instruments.twin",
+    "nanonis-twin": "probegym.hardware_bridge.instruments.nanonis.server",
+}
 """Instrument that is started for a deployment -> module with ``started(meant)``."""
 
 LONGEST_FILE = 1 << 20
