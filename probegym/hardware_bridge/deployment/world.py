@@ -11,6 +11,7 @@ import numpy as np
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge import capabilities, codec
 from probegym.hardware_bridge.channel import Channel, connect
+from probegym.hardware_bridge.clock import now
 from probegym.hardware_bridge.codec import Arrays, Json
 from probegym.hardware_bridge.commands import Command, Lanes, LaneState, Readings
 from probegym.hardware_bridge.instruments.wire import Link
@@ -129,7 +130,7 @@ class GuardedWorld(_Forward):
         if not where[0]:
             return self.nothing(command)
         self.number += 1
-        question = {"do": "command", "number": self.number, "stamp": time.monotonic(), "action": self.action, "command": codec.command_to_json(command)}
+        question = {"do": "command", "number": self.number, "stamp": now(), "action": self.action, "command": codec.command_to_json(command)}
         answer, arrays = self._ask(question, ANSWER_SECONDS)
         return codec.readings_from_json(answer, arrays)
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.channel import Channel, Listener, called, launch, spawn
+from probegym.hardware_bridge.clock import now
 from probegym.hardware_bridge.codec import Arrays, Json, command_to_json, readings_to_json, shown
 from probegym.hardware_bridge.commands import Readings
 from probegym.hardware_bridge.guard.gate import SLACK_SECONDS, Admission, Gate, State, Waiting
@@ -56,7 +57,7 @@ class Worker:
             self.busy = True
             outcome: Readings | ProbeGymError
             try:
-                outcome = self.instrument.execute(admission.claim(time.monotonic()), admission.charge.seconds + SLACK_SECONDS)
+                outcome = self.instrument.execute(admission.claim(now()), admission.charge.seconds + SLACK_SECONDS)
             except ProbeGymError as error:
                 outcome = error
             except Exception as error:  # a driver's own mistake must not leave the guard waiting
@@ -81,7 +82,7 @@ class Guard:
         self.instrument = open_writer(told["instrument"], told["name"])
         account = self._account(told)  # first: without it there is nothing to be recorded
         self.recorder = Recorder(told["runs"], {"guard": told["name"], "instrument": self.instrument.descriptor.model_dump(mode="json")} | told["manifest"])
-        self.gate = Gate(self.instrument, account, self.recorder, time.monotonic)
+        self.gate = Gate(self.instrument, account, self.recorder, now)
         self.guardian, self.pulse = spawn("probegym.hardware_bridge.guard.guardian", told={"instrument": only(told["instrument"], "safety"), "seconds": self.instrument.descriptor.safe_seconds})
         self.pulse.receive(10.0)
         self.worker = Worker(self.instrument)
@@ -122,7 +123,7 @@ class Guard:
             self._leave()
 
     def _once(self) -> None:
-        now = self.turned = time.monotonic()
+        begun = self.turned = time.monotonic()
         self.gate.tick()
         if self.pending is not None and self.gate.waiting is None and self.gate.running is None:  # what waited for an operator was dropped
             self._reply({"refused": f"the gate is {self.gate.state}: {self.gate.why}"}, {})
@@ -139,15 +140,15 @@ class Guard:
         for client in [c for c in self.clients if c.channel in ready or c.channel.partial]:
             self._hear(client)
         joined = any(client.role != "operator" for client in self.clients)
-        if joined and self.gate.state is State.running and now - self.heard > SILENCE_SECONDS:  # when this turn began, and what had come by then was heard
+        if joined and self.gate.state is State.running and begun - self.heard > SILENCE_SECONDS:  # when this turn began, and what had come by then was heard
             self.gate.fail(f"the session has been silent for {SILENCE_SECONDS:g} s")
-        self._strangers(now)
+        self._strangers(begun)
 
-    def _strangers(self, now: float) -> None:
+    def _strangers(self, at: float) -> None:
         """Write down that somebody came without the secret."""
         count = sum(listener.turned_away for listener in self.listeners.values())
-        if count > self.turned_away and now > self.noticed + NOTICE_SECONDS:
-            self.turned_away, self.noticed = count, now
+        if count > self.turned_away and at > self.noticed + NOTICE_SECONDS:
+            self.turned_away, self.noticed = count, at
             self._write("stranger", {"turned_away": count})
 
     def _beat(self) -> None:
@@ -322,7 +323,7 @@ class Guard:
         gate, spent = self.gate, self.gate.ledger.worst()
         waiting = None if gate.waiting is None else {"number": gate.waiting.number, "action": gate.waiting.action, "command": gate.waiting.content}
         return {
-            "state": str(gate.state), "why": gate.why, "lease": max(0.0, gate.until - time.monotonic()) if gate.state is not State.disarmed else 0.0,
+            "state": str(gate.state), "why": gate.why, "lease": max(0.0, gate.until - now()) if gate.state is not State.disarmed else 0.0,
             "instrument": self.instrument.descriptor.name, "kind": self.instrument.descriptor.kind, "record": self.recorder.folder.name,
             "request": gate.request.model_dump() if gate.request else None, "waiting": waiting, "refusals": gate.refusals,
             "rejected": list(gate.rejected), "safe": gate.safe,
