@@ -18,7 +18,7 @@ STEP = EXTENT / GPTS
 
 @pytest.mark.parametrize("name", ABERRATIONS)
 def test_a_ray_is_thrown_by_the_slope_of_the_wavefront(name):
-    """r = lambda / (2 pi) dchi/dw, by central differences."""
+    """It is at r = lambda / (2 pi) dchi/dw, by central differences."""
     lam, h = wavelength(100e3), 1e-5
     angles = np.random.default_rng(1).uniform(-0.1, 0.1, (2, 50))
 

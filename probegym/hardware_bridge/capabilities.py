@@ -158,6 +158,15 @@ class Descriptor(BaseModel):
         return Charge(seconds, dose, int(capability.effect is Effect.changes))
 
 
+def one_lane(command: Command) -> None:
+    """Raise Refused for a command of several lanes, or with too few or too many numbers."""
+    for name, (kind, unit) in codec.ARGUMENTS[command.verb].items():
+        if unit and kind is not float:
+            wanted, shape = (1, *codec.shape_of(command.verb, name, vars(command))), np.shape(getattr(command, name))
+            if shape != wanted:
+                raise Refused(f"{command.verb}.{name} must have the shape {wanted}, of one lane, not {shape}")
+
+
 def per_component(numbers: Numbers, values: np.ndarray, name: str) -> np.ndarray:
     """Limits shaped as ``values`` (lanes, ...); raises Refused where they are of another number of components."""
     limits = np.asarray(numbers, float)

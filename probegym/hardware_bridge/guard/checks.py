@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from probegym.hardware_bridge import codec
-from probegym.hardware_bridge.capabilities import Capability, Charge, Descriptor, per_component
+from probegym.hardware_bridge.capabilities import Capability, Charge, Descriptor, one_lane, per_component
 from probegym.hardware_bridge.commands import Command, MoveStage, Readings, ShiftBeam
 from probegym.hardware_bridge.guard.ledger import Region
 from probegym.hardware_bridge.instruments import Measured
@@ -65,12 +65,7 @@ def well_formed(content: object) -> Command:
         command = codec.command_from_json(content)
     except codec.Malformed as error:
         raise Refused(str(error)) from error
-    for name, (kind, unit) in codec.ARGUMENTS[command.verb].items():
-        value = getattr(command, name)
-        if unit and kind is not float:
-            wanted = (1, *codec.shape_of(command.verb, name, vars(command)))
-            if value.shape != wanted:
-                raise Refused(f"{command.verb}.{name} must have the shape {wanted}, of one lane, not {value.shape}")
+    one_lane(command)
     return command
 
 

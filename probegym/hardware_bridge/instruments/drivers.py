@@ -21,6 +21,8 @@ DRIVERS = {"served": "probegym.hardware_bridge.instruments.wire", "nanonis": "pr
 
 STARTED = {
     "twin": "probegym.hardware_bridge.instruments.twin",
+    "nion": "probegym.hardware_bridge.instruments.nion.usim",
+    "nion-twin": "probegym.hardware_bridge.instruments.nion.twin",
     "nanonis-twin": "probegym.hardware_bridge.instruments.nanonis.server",
 }
 """Instrument that is started for a deployment -> module with ``started(meant)``."""

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge import codec
-from probegym.hardware_bridge.capabilities import Descriptor, descriptor
+from probegym.hardware_bridge.capabilities import Descriptor, descriptor, one_lane
 from probegym.hardware_bridge.channel import Channel, Late, Listener, ended, launch
 from probegym.hardware_bridge.codec import Arrays, Json
 from probegym.hardware_bridge.commands import Lanes
@@ -85,6 +85,7 @@ class Host:
         command, seconds = codec.command_from_json(question.get("command")), _seconds(question)
         with self._still():
             self.instrument.descriptor.check(command)
+            one_lane(command)
             readings = self.instrument.execute(self.faults.actuated(command, self.instrument), seconds)
             self.count += 1
             header, arrays = codec.readings_to_json(readings)

@@ -14,7 +14,6 @@ from probegym.hardware_bridge.twins.ising import IsingTwin
 from probegym.hardware_bridge.twins.stem import RonchigramOptics, StemConfig, StemTwin
 from probegym.physics import specimens
 from probegym.physics.graphene import SILICON
-from probegym.physics.optics import wavelength
 
 GAUSSIAN_FWHM = np.sqrt(8 * np.log(2))  # in standard deviations
 MOST_FOLDS = 127  # bonds, of an int8

@@ -1,0 +1,187 @@
+"""An STM behind a Nanonis controller as an instrument: our commands in the controller's own, over one connection to write and others to go safe.
+
+Told are ``host``, ``ports`` (three: the guard writes on the first and goes safe on the second, its guardian has the third; a port serves one
+client) and ``settings``, or the path of a file with them, see settings.py. The controller has no authentication: reach another machine through an SSH tunnel.
+
+After ``ready`` the tip is still withdrawn. The first command that needs the surface brings it down by the feedback alone, within the range of Z,
+and leaves it there; the motor is used by ``Approach`` only, which an operator must agree to. No part of this has run on real hardware.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from probegym.errors import ProbeGymError
+from probegym.hardware_bridge import commands as language
+from probegym.hardware_bridge.capabilities import one_lane
+from probegym.hardware_bridge.codec import Json
+from probegym.hardware_bridge.commands import Command, Readings
+from probegym.hardware_bridge.instruments import InstrumentFault, Measured
+from probegym.hardware_bridge.instruments.nanonis import commands, descriptor
+from probegym.hardware_bridge.instruments.nanonis.client import ANSWER_SECONDS, Stopped
+from probegym.hardware_bridge.instruments.nanonis.images import Scanner
+from probegym.hardware_bridge.instruments.nanonis.protocol import ControllerError
+from probegym.hardware_bridge.instruments.nanonis.safety import Safety, opened
+from probegym.hardware_bridge.instruments.nanonis.settings import settings, settings_file
+from probegym.hardware_bridge.instruments.nanonis.tip import Tip
+from probegym.hardware_bridge.instruments.nanonis.treatments import Treatments
+from probegym.hardware_bridge.instruments.nanonis.turn import Turn
+from probegym.hardware_bridge.world import Refused
+
+IDLE_SECONDS = 0.2  # that an answer which is under way is waited for on the way to the safe state
+MEASUREMENTS = {"AcquireTopograph": 1, "DragTip": 1}  # as tasks count them
+DAMAGE = {"PulseBias": 1, "DipTip": 1}  # places of the sample that are spoilt; what a drag breaks, nobody knows
+Values = dict[str, np.ndarray]
+
+
+class Nanonis:
+    """The Instrument protocol. Raises InstrumentFault where no controller answers, Refused where another client has a port."""
+
+    def __init__(self, host: str, ports: tuple[int, int], table: object):
+        self.settings = s = settings_file(Path(table)) if isinstance(table, str) else settings(table)
+        self.safety = Safety(host, ports[1])
+        try:
+            self.line = opened(host, ports[0])
+        except ProbeGymError:
+            self.safety.close()
+            raise
+        try:
+            facts = descriptor.facts(self.line)
+            self.descriptor = descriptor.descriptor(s, facts)
+        except ProbeGymError:
+            self.close()
+            raise
+        self.tip = Tip(s, facts)
+        treatments = Treatments(s, facts, self.tip, Scanner(s, facts, self.tip))
+        self.doing: dict[type[Command], Callable[[Turn, Any], Values]] = {
+            language.AcquireTopograph: treatments.topograph, language.LocateAdatoms: treatments.locate, language.DragTip: treatments.drag,
+            language.PulseBias: treatments.pulse, language.DipTip: treatments.dip, language.SetBias: treatments.bias, language.MoveTip: treatments.move,
+            language.SetTunnelling: treatments.tunnelling, language.Approach: treatments.approach, language.Withdraw: treatments.withdraw,
+        }  # fmt: skip
+        self.z_limits = facts.z / 2
+        self.halted, self.working, self.halts = threading.Event(), threading.Lock(), 0
+        self.halted.set()
+
+    def execute(self, command: Command, seconds: float) -> Readings:
+        """Carry a command out."""
+        self.descriptor.check(command)
+        one_lane(command)
+        if self.halted.is_set():
+            raise Refused(f"the instrument is in its safe state ({', '.join(self.descriptor.safe)}): arm it first")
+        with self._turn(command.verb, seconds, self.halted) as turn:
+            self._protected(turn)
+            values = self.doing[type(command)](turn, command)
+        took = time.monotonic() - turn.began
+        costs = (took, 0.0, DAMAGE.get(command.verb, 0.0), MEASUREMENTS.get(command.verb, 0.0))
+        return Readings({name: value[None] for name, value in values.items()}, *(np.array([cost], float) for cost in costs))
+
+    def measured(self) -> dict[str, Measured]:
+        """What bias, feedback and tip are read back to stand at."""
+        began = time.monotonic()
+        try:
+            bias, setpoint, gains = (self.line.ask(name, ANSWER_SECONDS) for name in ("Bias.Get", "ZCtrl.SetpntGet", "ZCtrl.GainGet"))
+            tip = self.line.ask("FolMe.XYPosGet", ANSWER_SECONDS, wait=0)
+        except ControllerError as error:
+            raise InstrumentFault(f"controls are not read back: {error}") from error
+        values = {
+            "bias": [bias["bias"]], "tunnelling.current": [setpoint["setpoint"]], "tunnelling.proportional": [gains["proportional"]],
+            "tunnelling.time_constant": [gains["time_constant"]], "tip": [tip["x"], tip["y"]],
+        }  # fmt: skip
+        return {name: Measured(np.array(value, float), time.monotonic() - began) for name, value in values.items()}
+
+    def ready(self, seconds: float) -> None:
+        """Set what protects the tip, read it back, and let commands through; raises Refused where something does not stand as it must. Nothing moves."""
+        halts = self.halts
+        with self._turn("getting ready", seconds) as turn:
+            self._protect(turn)
+        if self.halts != halts:
+            raise Refused("the instrument was sent to its safe state while it got ready")
+        self.tip.landed = False
+        self.halted.clear()
+
+    def safe(self, seconds: float) -> None:
+        """Go to the safe state; a command under way ends by it, and what it had sent before is waited for."""
+        end = time.monotonic() + seconds
+        self.halts += 1
+        self.halted.set()
+        self.safety.safe(seconds)
+        if not self.line.idle(0.0):  # what was sent before may still be carried out
+            self.line.idle(min(IDLE_SECONDS, (end - time.monotonic()) / 2))
+            self.safety.safe(max(0.0, end - time.monotonic()))
+
+    def is_safe(self) -> bool:
+        """Whether the safe state is read back now; it stays so after ``ready`` until something moves."""
+        return self.safety.is_safe()
+
+    def close(self) -> None:
+        """Give the controller up; the tip stays where it is."""
+        self.line.close()
+        self.safety.close()
+
+    # ---- inside ----
+
+    @contextmanager
+    def _turn(self, what: str, seconds: float, unless: threading.Event | None = None) -> Iterator[Turn]:
+        """A turn of one command; errors come out as what they mean: refused with nothing done, or nobody knows what was."""
+        if not self.working.acquire(blocking=False):
+            raise Refused(f"{what}: a command is under way, one at a time")
+        turn = Turn(self.line, seconds, unless)
+        try:
+            yield turn
+        except Stopped as error:
+            self.safety.safe(self.descriptor.safe_seconds)  # what was under way may have undone a part
+            raise InstrumentFault(f"{what} was stopped: the instrument went to its safe state") from error
+        except ControllerError as error:
+            raise (InstrumentFault if turn.acted else Refused)(f"{what}: {error}") from error
+        except InstrumentFault as error:
+            raise InstrumentFault(f"{what}: {error}") from error
+        finally:
+            self.working.release()
+
+    def _protect(self, turn: Turn) -> None:
+        s = self.settings
+        turn.prepared("SafeTip.Props", recover=0, pause=1, threshold=s.safe_tip.threshold)  # one that recovers by itself would land behind our back
+        turn.prepared("SafeTip.OnOff", reads={"on": 1, "status": None}, status=commands.SAFE_TIP_ON)
+        turn.prepared("ZCtrl.Limits", high=self.z_limits, low=-self.z_limits)
+        turn.prepared("ZCtrl.LimitsEnabled", on=1)
+        turn.prepared("ZCtrl.WithdrawRate", rate=s.withdraw)
+        turn.prepared("ZCtrl.TipLift", lift=0.0)  # a drag goes at the height of its set point
+        turn.prepared("ZCtrl.SwitchOffDelay", delay=s.hold)
+
+    def _protected(self, turn: Turn) -> None:
+        """Raise Refused unless SafeTip and the limits of Z stand as they must; an operator may have changed them at the controller."""
+        wanted: dict[str, dict[str, float]] = {
+            "SafeTip.OnOff": {"on": 1}, "SafeTip.Props": {"recover": 0, "threshold": self.settings.safe_tip.threshold}, "ZCtrl.LimitsEnabled": {"on": 1},
+            "ZCtrl.Limits": {"high": self.z_limits, "low": -self.z_limits},
+        }  # fmt: skip
+        for name, values in wanted.items():
+            if unlike := turn.unlike(name, values):
+                raise Refused(f"nothing passes while the tip is not protected: {unlike}")
+
+
+def _reached(told: Json) -> tuple[str, list[int]]:
+    host, ports = told.get("host", "127.0.0.1"), told.get("ports")
+    if not isinstance(host, str) or not isinstance(ports, list) or len(ports) != 3 or not all(isinstance(p, int) and not isinstance(p, bool) and 0 < p < 65536 for p in ports):
+        raise ProbeGymError('a Nanonis controller is told by "host" and three "ports": for the guard to write, for the guard to go safe, for its guardian')
+    if len(set(ports)) != 3:
+        raise ProbeGymError(f"a port of a Nanonis controller serves one client: give three different ones, not {ports}")
+    return host, ports
+
+
+def writer(told: Json, name: str) -> Nanonis:
+    """The driver's instrument, see drivers.py."""
+    host, ports = _reached(told)
+    return Nanonis(host, (ports[0], ports[1]), told.get("settings"))
+
+
+def safety(told: Json, name: str) -> Safety:
+    """The driver's safety connection, see drivers.py."""
+    host, ports = _reached(told)
+    return Safety(host, ports[2])

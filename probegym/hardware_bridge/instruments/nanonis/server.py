@@ -1,0 +1,309 @@
+"""A twin that speaks the Nanonis protocol on loopback: up to four ports, one connection each, commands one after the other.
+
+``python -m probegym.hardware_bridge.instruments.nanonis.server`` is started by ``start``. Who connects to a port that is taken is
+told nothing, as by the real controller; the report says who holds it.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import select
+import socket
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+
+from probegym.errors import ProbeGymError
+from probegym.hardware_bridge.channel import HOST, Channel, called, ended, launch
+from probegym.hardware_bridge.codec import Arrays, Json, Malformed
+from probegym.hardware_bridge.commands import Lanes
+from probegym.hardware_bridge.instruments import Instrument, wire
+from probegym.hardware_bridge.instruments.drivers import Meant
+from probegym.hardware_bridge.instruments.host import LEAVING_SECONDS, ROLES, Host
+from probegym.hardware_bridge.instruments.host import Server as HostServer
+from probegym.hardware_bridge.instruments.nanonis import commands, protocol
+from probegym.hardware_bridge.instruments.nanonis.controller import Controller
+from probegym.hardware_bridge.instruments.nanonis.faults import WireFaults
+from probegym.hardware_bridge.instruments.nanonis.twin import settings_of
+from probegym.hardware_bridge.instruments.twin import build
+
+_log = logging.getLogger(__name__)
+Report = Callable[[str], None]
+START_SECONDS = 60.0
+FRAME_SECONDS = 10.0  # within which a frame that has begun must be there, and an answer taken
+KEPT = 10_000  # lines of a report
+
+
+class Gone(ProbeGymError):
+    """The other side has closed the connection."""
+
+
+class Link:
+    """The server's end of one connection."""
+
+    def __init__(self, connection: socket.socket, who: str):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self.socket, self.who = connection, who
+
+    def send(self, data: bytes) -> None:
+        """Send all of it; raises Gone."""
+        try:
+            self.socket.settimeout(FRAME_SECONDS)
+            self.socket.sendall(data)
+        except OSError as error:
+            raise Gone(f"it takes no answer ({error})") from error
+
+    def request(self) -> tuple[str, bytes, bool]:
+        """(name, body, whether an answer is wanted); waits for as long as nothing comes. Raises Gone, Malformed."""
+        name, size, reply = protocol.unpack_request(self._exactly(protocol.HEADER, begun=False))
+        return name, self._exactly(size), reply
+
+    def _exactly(self, count: int, begun: bool = True) -> bytes:
+        taken = bytearray()
+        while len(taken) < count:
+            try:
+                self.socket.settimeout(FRAME_SECONDS if begun or taken else None)
+                part = self.socket.recv(count - len(taken))
+            except TimeoutError as error:
+                raise Malformed("a request broke off in the middle") from error
+            except OSError as error:
+                raise Gone(str(error)) from error
+            if not part:
+                raise Gone("it was closed" if not taken and not begun else "it was closed in the middle of a request")
+            taken += part
+        return bytes(taken)
+
+    def close(self) -> None:
+        """Break the connection; a thread that reads from it is told."""
+        try:
+            self.socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it is broken already
+        self.socket.close()
+
+
+class Server:
+    """Serves a controller. ports: 0 for any that is free; report: is told who comes and goes, and every command with its outcome."""
+
+    def __init__(self, controller: Controller, ports: Sequence[int] = (0,), faults: WireFaults | None = None, report: Report | None = None):
+        if not 1 <= len(ports) <= len(protocol.PORTS):
+            raise ProbeGymError(f"a controller has 1 to {len(protocol.PORTS)} ports, asked were {len(ports)}")
+        self.controller, self.faults, self.report = controller, faults or WireFaults([]), report
+        self.listeners: dict[int, socket.socket] = {}
+        self.held: dict[int, Link] = {}
+        for port in ports:
+            try:
+                listener = socket.create_server((HOST, port), backlog=4)
+            except (OSError, OverflowError) as error:
+                self._closed()
+                raise ProbeGymError(f"port {port} cannot be used ({getattr(error, 'strerror', error)}): choose another") from error
+            self.listeners[listener.getsockname()[1]] = listener
+
+    @property
+    def ports(self) -> list[int]:
+        """Those it listens on."""
+        return list(self.listeners)
+
+    def run(self, until: Callable[[], bool], leaving: float = 0.0) -> None:
+        """Accept connections as long as ``until`` says, and for ``leaving`` s more while somebody is still there to make the tip safe; then close all."""
+        end = math.inf
+        try:
+            while time.monotonic() < end and (until() or (leaving and self.held)):
+                if end == math.inf and not until():
+                    end = time.monotonic() + leaving
+                ready, _, _ = select.select(list(self.listeners.values()), [], [], 0.2)
+                for listener in ready:
+                    self._accept(listener)
+        finally:
+            self._closed()
+
+    def _closed(self) -> None:
+        for listener in self.listeners.values():
+            listener.close()
+        self.controller.close()
+        for link in list(self.held.values()):
+            link.close()
+
+    def _accept(self, listener: socket.socket) -> None:
+        connection, (host, own) = listener.accept()
+        port, who = listener.getsockname()[1], f"{host}:{own}"
+        if port in self.held:
+            told = f"{who} was turned away: {self.held[port].who} holds this port"
+            self._tell(port, told)
+            _log.warning("port %d: %s", port, told)
+            connection.close()
+            return
+        self.held[port] = Link(connection, who)
+        self._tell(port, f"{who} connected")
+        threading.Thread(target=self._serve, args=(port, self.held[port]), daemon=True).start()
+
+    def _serve(self, port: int, link: Link) -> None:
+        try:
+            while True:
+                name, body, reply = link.request()
+                answered = functools.partial(self._answer, port, name, body)
+                if reply:
+                    self.faults.deliver(link, name, answered)
+                else:
+                    answered()
+        except ProbeGymError as error:
+            self._tell(port, f"{link.who} is gone: {error}")
+        finally:
+            link.close()
+            del self.held[port]
+
+    def _answer(self, port: int, name: str, body: bytes) -> bytes:
+        answer = self.controller.answer(name, body)
+        if self.report:
+            self._tell(port, _line(name, body, answer[protocol.HEADER :]))
+        return answer
+
+    def _tell(self, port: int, text: str) -> None:
+        if self.report:
+            self.report(f"{port} {text}")
+
+
+def _line(name: str, body: bytes, answer: bytes) -> str:
+    """One command and its outcome, to be read."""
+    if name not in commands.COMMANDS:
+        return f"{name}: not simulated"
+    asked = ", ".join(f"{field}={_short(value)}" for field, value in commands.arguments(name, body).items())
+    try:
+        told = ", ".join(f"{field}={_short(value)}" for field, value in commands.returns(name, answer).items())
+    except protocol.ControllerError as error:
+        told = f"refused, {error.text}"
+    return f"{name}({asked})" + (f" -> {told}" if told else "")
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, np.ndarray) and value.size > 4:
+        return f"{' x '.join(map(str, value.shape))} numbers"
+    if isinstance(value, tuple) and len(value) > 4:
+        return f"{len(value)} texts"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+# ---- in a process of its own ----
+
+
+@dataclass
+class NanonisProcess:
+    """A twin that runs as a Nanonis controller. reached: what the driver needs to connect, on the first three ports, and a judge where there may be one."""
+
+    process: subprocess.Popen[bytes]
+    channel: Channel
+    reached: Json
+    ports: list[int]
+
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self.process.poll() is None
+
+    def begin(self, key: int) -> None:
+        """Put the sample of an episode's key under the tip; needs ``judged``."""
+        self._judge("begin", key=key)
+
+    def truth(self) -> Lanes:
+        """Hidden state of the twin; needs ``judged``."""
+        return dict(self._judge("truth"))
+
+    def _judge(self, what: str, **more: object) -> Arrays:
+        link = wire.Link(self.reached, "judge", "the one who started it")
+        try:
+            return link.ask(what, START_SECONDS, **more)[1]
+        finally:
+            link.close()
+
+    def report(self) -> list[str]:
+        """Who came and went, and every command with its outcome, so far."""
+        return [str(line) for line in self.channel.ask({}, seconds=START_SECONDS)[0]["lines"]]
+
+    def close(self) -> None:
+        """End it."""
+        self.channel.close()
+        ended(self.process)
+
+    def __enter__(self) -> NanonisProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def start(
+    twin: str, world: dict[str, Any], key: int = 0, pace: float = 0.0, ports: Sequence[int] = (0,), faults: list[Json] | None = None, judged: bool = True
+) -> NanonisProcess:
+    """Start the twin ``module:Class`` with the ``world`` table of a scenario as a controller; raises ProbeGymError when it does not come up.
+
+    judged: whether truth and new episodes may be asked for, over a connection of their own.
+    """
+    told = {"twin": twin, "world": world, "key": key, "pace": pace, "ports": list(ports), "faults": faults or [], "judged": judged}
+    process, channel, answer = launch("probegym.hardware_bridge.instruments.nanonis.server", told, START_SECONDS)
+    return NanonisProcess(process, channel, answer["reached"], answer["ports"])
+
+
+def started(meant: Meant) -> NanonisProcess:
+    """The twin of a deployment behind a Nanonis controller, see drivers.py: on the vendor's ports where they are free. Raises ProbeGymError for what is no STM."""
+    return start(meant.twin, meant.world, pace=meant.pace, ports=protocol.PORTS if _free() else (0,) * len(protocol.PORTS), judged=meant.judged)
+
+
+def _free() -> bool:
+    """Whether nobody listens on any of the vendor's ports."""
+    try:
+        for port in protocol.PORTS:
+            socket.create_server((HOST, port)).close()
+    except OSError:
+        return False
+    return True
+
+
+class _Judged(Host):
+    """Answers a judge alone: all else goes over the controller's own wire."""
+
+    def __init__(self, controller: Controller):
+        super().__init__(cast(Instrument, None), controller)
+        self.allowed = {role: ("begin", "truth") if role == "judge" else () for role in ROLES}
+
+
+def main() -> None:
+    """The controller's process: serves until the one that started it goes."""
+    channel, told = called()
+    lines: deque[str] = deque(maxlen=KEPT)
+    try:
+        controller = Controller(build(told["twin"], told["world"], told["key"]), told["pace"])
+        server = Server(controller, told["ports"], WireFaults(told["faults"]), lines.append)
+    except ProbeGymError as error:
+        channel.send({"error": str(error)})
+        return
+    alive = threading.Event()
+    alive.set()
+    reached: Json = {"driver": "nanonis", "host": HOST, "ports": server.ports[:3], "settings": settings_of(controller.sample, told["pace"])}
+    if told["judged"]:
+        judge = HostServer(_Judged(controller))
+        threading.Thread(target=judge.run, args=(alive.is_set,), daemon=True).start()
+        reached |= {"port": judge.listener.port, "secrets": {"judge": judge.listener.secrets["judge"]}}
+    channel.send({"reached": reached, "ports": server.ports})
+
+    def watch() -> None:
+        try:
+            while True:
+                channel.receive()
+                channel.send({"lines": list(lines)})
+        except ProbeGymError:
+            alive.clear()
+
+    threading.Thread(target=watch, daemon=True).start()
+    server.run(alive.is_set, LEAVING_SECONDS)
+
+
+if __name__ == "__main__":
+    main()

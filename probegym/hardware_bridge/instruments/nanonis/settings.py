@@ -1,0 +1,201 @@
+"""What a user says about an STM behind a Nanonis controller: within which limits a driver may work. What is not said is not allowed.
+
+A number is in SI units; a text may carry its unit and a prefix: "50 pA", "-1 V", "100 nm/s", "6 uS". A section that is left out takes its verb
+with it: without ``drag`` there is no DragTip.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from probegym.errors import ProbeGymError
+
+LONGEST_FILE = 1 << 20
+PREFIXES = {"": 0, "f": -15, "p": -12, "n": -9, "u": -6, "µ": -6, "m": -3, "k": 3, "M": 6}
+MOST = {"m": 1e-3, "m/s": 1e-3, "V": 10.0, "A": 1e-3, "S": 1e-4, "s": 1e4}  # beyond which a number was meant in another unit
+CONTACT_SHARE = 0.5  # of the threshold of SafeTip: no set point may be nearer to it
+
+
+def _quantity(unit: str) -> BeforeValidator:
+    pattern = re.compile(rf"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([{''.join(PREFIXES)}]?){re.escape(unit)}")
+
+    def read(value: Any) -> Any:
+        if isinstance(value, str) and not (found := pattern.fullmatch(value.strip())):
+            try:
+                value = float(value)  # YAML takes 10e-9 for a text
+            except ValueError as error:
+                raise ValueError(f"{value[:40]!r} is no number of {unit}") from error
+        elif isinstance(value, str) and found:
+            value = float(Decimal(found[1]).scaleb(PREFIXES[found[2]]))
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"needed is a number of {unit}, or a text such as '1 {unit}'")
+        if not abs(value) <= MOST[unit]:
+            raise ValueError(f"{value:g} {unit} is more than any such instrument has: numbers without a unit are in SI units")
+        return value
+
+    return BeforeValidator(read)
+
+
+Metre = Annotated[float, _quantity("m")]
+Speed = Annotated[float, _quantity("m/s")]
+Volt = Annotated[float, _quantity("V")]
+Ampere = Annotated[float, _quantity("A")]
+Siemens = Annotated[float, _quantity("S")]
+Second = Annotated[float, _quantity("s")]
+Above = Field(gt=0)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> _Section:
+        for name, value in self:
+            if isinstance(value, tuple) and not 0 < value[0] <= value[1]:
+                raise ValueError(f"{name} is from a number above 0 to one that is not below it, got {value[0]:g} and {value[1]:g}")
+        return self
+
+
+class Rest(_Section):
+    """What the tip lands with, moves with, and goes back to: nothing that disturbs the sample."""
+
+    bias: Volt
+    current: Annotated[Ampere, Above]
+
+
+class SafeTip(_Section):
+    """The controller's own protection. threshold: A at which it takes the tip away; below what the preamplifier can show."""
+
+    threshold: Annotated[Ampere, Above]
+
+
+class Scan(_Section):
+    """Images. bias: V of either sign at most; conductance: S at most; pixels a side; line_overhead: s that a line takes longer than its way.
+
+    backward: whether the image on the way back is read as well, to take the lag of the feedback out of positions.
+    """
+
+    field_of_view: tuple[Metre, Metre]
+    speed: tuple[Speed, Speed]
+    current: tuple[Ampere, Ampere]
+    bias: Annotated[Volt, Above]
+    conductance: Annotated[Siemens, Above] = 10e-9
+    pixels: int = Field(512, ge=1, le=4096)
+    line_overhead: Annotated[Second, Field(ge=0)] = 0.05
+    backward: bool = True
+
+
+class Adatoms(_Section):
+    """What adatoms look like. height: m that the lowest stands out by; width: m, standard deviation; jump: m that one may have moved between two images."""
+
+    count: int = Field(ge=1, le=64)
+    height: Annotated[Metre, Above]
+    width: Annotated[Metre, Above] = 0.25e-9
+    jump: Annotated[Metre, Above] = 10e-9
+
+
+class Drag(_Section):
+    """Drags at constant height. bias: V of either sign at most; conductance: S at most; length: m at most; recorded: samples that the tip recorder keeps."""
+
+    bias: Annotated[Volt, Above]
+    conductance: Annotated[Siemens, Above]
+    speed: tuple[Speed, Speed]
+    length: Annotated[Metre, Above] = 20e-9
+    samples: int = Field(8192, ge=1, le=1 << 16)
+    recorded: int | None = Field(None, ge=1, le=1 << 16)  # else as many as a drag asks for
+
+
+class Pulse(_Section):
+    """Bias pulses. bias: V of either sign at most; reach: m around the place within which they change the sample."""
+
+    bias: Annotated[Volt, Above]
+    duration: tuple[Second, Second]
+    reach: Annotated[Metre, Above]
+
+
+class Dip(_Section):
+    """Dips of the tip into the surface; depth: m at most; bias: V of either sign at most. SafeTip is off while one lasts."""
+
+    depth: tuple[Metre, Metre]
+    bias: Annotated[Volt, Above]
+    duration: tuple[Second, Second]
+    reach: Annotated[Metre, Above]
+
+
+class Feedback(_Section):
+    """The Z-controller: proportional gain in m, time constant in s."""
+
+    proportional: tuple[Metre, Metre]
+    time_constant: tuple[Second, Second]
+
+
+class Approach(_Section):
+    """The coarse approach by the motor; seconds: how long it may take."""
+
+    seconds: Annotated[Second, Above]
+
+
+class Settings(_Section):
+    """All of it. reach: m from the centre of the piezo at most, None for what the controller says; travel: m/s between two places.
+
+    land: s that the tip takes at most from where it is withdrawn to; withdraw: m/s on its way up; place: m that a position read back may be off;
+    real_time: false for a simulated controller that takes less time than it says.
+    """
+
+    name: str = Field("Nanonis STM", min_length=1, max_length=60)
+    rest: Rest
+    safe_tip: SafeTip
+    scan: Scan
+    adatoms: Adatoms | None = None
+    drag: Drag | None = None
+    pulse: Pulse | None = None
+    dip: Dip | None = None
+    feedback: Feedback | None = None
+    approach: Approach | None = None
+    reach: Annotated[Metre, Above] | None = None
+    travel: Annotated[Speed, Above] = 50e-9
+    land: Annotated[Second, Above] = 20.0
+    withdraw: Annotated[Speed, Above] = 2e-6
+    hold: Annotated[Second, Field(ge=0)] = 0.05  # s for which Z is averaged before the feedback is switched off
+    place: Annotated[Metre, Above] = 20e-12
+    real_time: bool = True
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        if not self.rest.current <= self.scan.conductance * abs(self.rest.bias):
+            raise ValueError("rest: its current over bias is above scan.conductance, or its bias is 0: choose a higher bias or a lower current")
+        most = max(self.scan.current[1], self.drag.conductance * self.drag.bias if self.drag else 0.0)
+        if not most <= CONTACT_SHARE * self.safe_tip.threshold:
+            raise ValueError(f"safe_tip.threshold must be at least {1 / CONTACT_SHARE:g} times the highest set point, {most:g} A (of scan.current and drag)")
+        return self
+
+
+def settings(table: object, source: str = "settings") -> Settings:
+    """Settings from a table; raises ProbeGymError with source and key of the first thing that is wrong."""
+    try:
+        return Settings.model_validate(table)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ProbeGymError(f"{source}{', ' if where else ''}{where}: {first['msg'].removeprefix('Value error, ')}") from error
+
+
+def settings_file(path: Path) -> Settings:
+    """Settings from a YAML or JSON file; raises ProbeGymError with file and key."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(LONGEST_FILE + 1)
+        if len(text) > LONGEST_FILE:
+            raise ProbeGymError(f"{path} is larger than {LONGEST_FILE} bytes: these are no settings")
+        table = yaml.safe_load(text)
+    except OSError as error:
+        raise ProbeGymError(f"{path} cannot be read ({error.strerror}): give the file with the settings of your STM") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ProbeGymError(f"{path} is neither YAML nor JSON ({' '.join(str(error).split())[:200]})") from error
+    return settings(table, str(path))
