@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "probegym/scenarios/": ("probegym.scenarios", "probegym.physics.randomness", "probegym.errors"),
     "probegym/hardware_bridge/commands/": ("probegym.hardware_bridge.commands",),
     "probegym/hardware_bridge/codec.py": ("probegym.hardware_bridge.commands", "probegym.errors"),
+    "probegym/hardware_bridge/clock.py": (),
     "probegym/hardware_bridge/channel.py": ("probegym.hardware_bridge.codec", "probegym.errors"),
     "probegym/hardware_bridge/capabilities.py": (
         "probegym.hardware_bridge.codec", "probegym.hardware_bridge.commands", "probegym.hardware_bridge.world", "probegym.errors",
@@ -37,7 +38,7 @@ MAY_IMPORT = {
     "probegym/hardware_bridge/guard/": (
         "probegym.hardware_bridge.guard", "probegym.hardware_bridge.commands", "probegym.hardware_bridge.world", "probegym.hardware_bridge.codec",
         "probegym.hardware_bridge.channel", "probegym.hardware_bridge.capabilities", "probegym.hardware_bridge.instruments",
-        "probegym.hardware_bridge.records", "probegym.errors",
+        "probegym.hardware_bridge.records", "probegym.hardware_bridge.clock", "probegym.errors",
     ),
     "probegym/hardware_bridge/world.py": ("probegym.hardware_bridge.commands", "probegym.errors"),
     "probegym/hardware_bridge/twins/": (
@@ -112,6 +113,14 @@ def test_hdf5_stays_out_of_the_control_process():
     for path, name in zip(FILES, NAMES, strict=True):
         if name.startswith("probegym/hardware_bridge/") and not name.endswith(("records/export.py", "records/minari.py")):
             assert not any(within(m, ("h5py",)) for m in imports(path)), name
+
+
+@pytest.mark.parametrize(("vendor", "home"), [("nion", "probegym/hardware_bridge/instruments/nion/"), ("nanonis_spm", None), ("nanonisTCP", None)])
+def test_vendors_software_stays_in_its_driver(vendor, home):
+    """Nion's is GPL: only the process that it runs in imports it."""
+    for path, name in zip(FILES, NAMES, strict=True):
+        if home is None or not name.startswith(home):
+            assert not any(within(m, (vendor,)) for m in imports(path)), name
 
 
 def test_only_the_page_is_a_web_server_and_only_convert_loads_pickles():

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
-import sys
+import re
 
 import gymnasium as gym
 import h5py
@@ -13,10 +11,10 @@ import numpy as np
 import pytest
 
 from probegym.envs.stem_tuning import StemTuning
-from probegym.errors import ProbeGymError
+from probegym.hardware_bridge import codec
 from probegym.hardware_bridge.commands import AcquireImage, AcquireSpectrum, PlaceProbe, Readings
 from probegym.hardware_bridge.records import Record, Recorder, RecordError
-from probegym.hardware_bridge.records.export import export, main, to_hspy, to_minari, to_nxdata
+from probegym.hardware_bridge.records.export import to_hspy, to_minari, to_nxdata
 from probegym.hardware_bridge.records.replay import RecordingWorld
 from probegym.hardware_bridge.records.steps import episodes, space_to_json
 from probegym.hardware_bridge.twins.stem import StemTwin
@@ -301,54 +299,7 @@ def test_every_registered_space_can_be_told(subject):
         space_to_json(gym.spaces.Text(3))
 
 
-# ---- files ----
-
-
-@pytest.mark.parametrize("to", ["hspy", "nxs", "minari"])
-def test_an_export_can_be_repeated_and_leaves_nothing_else(run, tmp_path, to):
-    record, _ = run
-    for _ in range(2):
-        path = export(record.folder, to, tmp_path / "deep" / "out")
-    assert list((tmp_path / "deep").iterdir()) == [path]
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-@pytest.mark.parametrize("to", ["hspy", "nxs", "minari"])
-def test_a_damaged_record_leaves_no_export(run, tmp_path, to):
-    folder = shutil.copytree(run[0].folder, tmp_path / "copy")
-    path = folder / "seg-0000.bin"
-    damaged = bytearray(path.read_bytes())
-    for place in range(20, len(damaged), 50):
-        damaged[place] ^= 1
-    path.write_bytes(damaged)
-    with pytest.raises(RecordError, match="damaged at event"):
-        export(folder, to, tmp_path / "out")
-    assert [p.name for p in tmp_path.iterdir()] == ["copy"]
-
-
-def test_only_an_earlier_export_is_replaced(run, tmp_path):
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "precious").write_text("data")
-    (tmp_path / "file").write_text("text")
-    for name in ("mine", "file"):
-        with pytest.raises(RecordError, match="no earlier export"):
-            to_minari(run[0], tmp_path / name)
-    for write in (to_hspy, to_nxdata):
-        with pytest.raises(RecordError, match="folder"):
-            write(run[0], tmp_path / "mine")
-    assert (tmp_path / "mine" / "precious").read_text() == "data"
-
-
-def test_the_command_line(lamp, tmp_path, capsys):
-    out = tmp_path / "x.hspy"
-    command = [sys.executable, "-m", "probegym.hardware_bridge.records.export", str(lamp.folder), "--to", "hspy", "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0 and done.stdout.strip() == str(out) and out.exists(), done.stderr
-    assert main([str(tmp_path / "nothing"), "--to", "nxs"]) == 1 and capsys.readouterr().err.count("\n") == 1
-    with pytest.raises(ProbeGymError, match="hspy, nxs, minari"):
-        export(lamp.folder, "zspy")
-    copy = shutil.copytree(lamp.folder, tmp_path / "run-x")
-    assert export(copy, "nxs") == tmp_path / "run-x.nxs"
+# ---- what cannot be exported ----
 
 
 def test_a_record_without_readings_is_refused(tmp_path):
@@ -356,3 +307,77 @@ def test_a_record_without_readings_is_refused(tmp_path):
         with pytest.raises(RecordError, match="no readings"):
             write(steps(tmp_path, *WHOLE), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+IMAGE = codec.command_to_json(AcquireImage("haadf", (4, 6), 3e-9, 1e-6, np.zeros(1)))
+COSTS = {name: [1.0] for name in Readings.COSTS}
+
+
+def acquired(tmp_path, header, array=None, **arguments) -> Record:
+    """One image that is asked for and given like this."""
+    command = IMAGE | {"arguments": IMAGE["arguments"] | arguments}
+    with Recorder(tmp_path, {}) as recorder:
+        recorder.append("begin", {})
+        intent = recorder.append("intent", {"command": command})
+        recorder.append("result", {"intent": intent, "readings": header}, {"haadf": np.zeros((1, 4, 6)) if array is None else array})
+    return Record(recorder.folder)
+
+
+@pytest.mark.parametrize("header", [{}, None, 3, {"values": ["haadf"]}, {"values": ["bf"], "costs": COSTS}, {"values": [["haadf"]], "costs": COSTS},
+                                    {"values": ["haadf"], "costs": COSTS | {"dose": []}}, {"values": ["haadf"], "costs": COSTS | {"dose": [1.0, 1.0]}},
+                                    {"values": ["haadf"], "costs": COSTS | {"dose": [10**400]}}, {"values": ["haadf"], "costs": COSTS | {"dose": [-1]}}])  # fmt: skip
+def test_readings_that_are_none_are_named_by_record_and_event(tmp_path, header):
+    record = acquired(tmp_path, header)
+    for write in (to_hspy, to_nxdata):
+        with pytest.raises(RecordError, match=rf"^{record.folder}, event 2: the readings of AcquireImage cannot be read[^\n]*$"):
+            write(record, tmp_path / "out")
+
+
+@pytest.mark.parametrize(("shape", "width"), [([0, 0], 3e-9), ([0, 6], 3e-9), ([4, 0], 3e-9), ([4, 6], 0.0), ([4, 6], -1e-9)])
+def test_images_of_no_extent_are_refused(tmp_path, shape, width):
+    record = acquired(tmp_path, {"values": ["haadf"], "costs": COSTS}, np.zeros((1, *shape)), shape=shape, field_of_view={"value": width, "unit": "m"})
+    for write in (to_hspy, to_nxdata):
+        with pytest.raises(RecordError, match="event 2: haadf is an image of no extent"):
+            write(record, tmp_path / "out")
+
+
+def test_readings_of_nothing_are_left_out_and_uneven_axes_are_not_called_even(tmp_path):
+    uneven = np.array([[1.0, 2.0, 4.0, 8.0]]) * 1e-12
+    with Recorder(tmp_path, {}) as recorder:
+        spectrum = codec.command_to_json(AcquireSpectrum("eels", np.zeros((1, 2)), 0.1))
+        for axis in (uneven, np.arange(4.0)[None] * 1e-12, np.array([[4, 3, 2, 1]], np.uint8), np.array([[np.nan, 1, 2, np.inf]]), np.array([[-1e308, 0, 1, 1e308]]), np.array([["a", "b", "c", "d"]])):
+            arrays = {"spectrum": np.ones((1, 4)), "axis": axis, "found": np.zeros((1, 0, 2))}
+            recorder.append("result", {"intent": recorder.append("intent", {"command": spectrum}), "readings": {"values": sorted(arrays), "costs": COSTS}}, arrays)
+    with h5py.File(to_hspy(Record(recorder.folder), tmp_path / "x.hspy")) as file:
+        signals = file["Experiments"]
+        assert {name.split(" ")[0] for name in signals} == {"AcquireSpectrum.spectrum", "AcquireSpectrum.axis"}
+        told = {(group["axis-1"].attrs["name"], float(group["axis-1"].attrs["scale"])): len(group["data"]) for name, group in signals.items() if "spectrum" in name}
+        assert told == {("index", 1.0): 4, ("axis", 1e-12): 1, ("axis", -1.0): 1}
+
+
+def test_a_shadow_s_own_record_exports_what_it_has_seen(tmp_path):
+    """It does not know whose command a frame answers, so neither the width of the view nor what it cost."""
+    frames = np.random.default_rng(0).random((2, 1, 4, 6)).astype(np.float32)
+    with Recorder(tmp_path, {"mode": "shadow"}) as recorder:
+        recorder.append("begin", {"seed": 1})
+        for number, frame in enumerate(frames):
+            recorder.append("would", {"command": IMAGE, "action": number})
+            recorder.append("observed", {"verb": "AcquireImage", "number": number}, {"haadf": frame})
+    with h5py.File(to_nxdata(Record(recorder.folder), tmp_path / "x.nxs")) as file:
+        group = file["entry/AcquireImage.haadf"]
+        assert np.array_equal(group["data"], frames[:, 0]) and list(group["event"]) == [2, 4] and np.isnan(group["dose"]).all()
+        assert list(group.attrs["axes"]) == ["event", "index_0", "index_1"]
+
+
+# ---- the page ----
+
+
+def test_the_page_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page, held = (ROOT / "docs" / "records.md").read_text(encoding="utf-8"), {}
+    for code, printed in re.findall(r"```python\n(.*?)```(?:\n+```text\n(.*?)```)?", page, re.S):
+        lines: list[str] = []
+        held["print"] = lambda *told, lines=lines: lines.append(" ".join(map(str, told)))
+        exec(compile(code, "docs/records.md", "exec"), held)
+        assert not printed or "\n".join(lines).strip() == printed.strip()
+    assert held["record"].verify().sound and held["path"].exists()

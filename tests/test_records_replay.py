@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 
 import numpy as np
@@ -10,9 +9,11 @@ import pytest
 
 from probegym.envs.stem_tuning import StemTuning
 from probegym.errors import ProbeGymError
+from probegym.hardware_bridge import codec
 from probegym.hardware_bridge.commands import AcquireImage, InspectLevels, PlaceProbe, Readings, SetAberrations
 from probegym.hardware_bridge.records import Record, Recorder, RecordError
-from probegym.hardware_bridge.records.replay import Difference, RecordingWorld, RecordWorld, compare
+from probegym.hardware_bridge.records.replay import RecordingWorld, RecordWorld, compare
+from probegym.hardware_bridge.records.steps import about, judged
 from probegym.hardware_bridge.twins.stem import StemTwin
 from probegym.hardware_bridge.world import Refused
 from probegym.scenarios import load
@@ -152,6 +153,8 @@ def test_one_lane_is_recorded(tmp_path, recorded):
 
 # ---- a world of few words ----
 
+NOTHING = {"verb": "InspectLevels", "arguments": {}}
+
 
 class Meter:
     """Answers with a number and its verb's count; refuses negative dwell times, and dies when told so."""
@@ -227,71 +230,62 @@ def test_an_unknown_outcome_is_not_replayed(tmp_path):
         world.execute(probe(200.0), HERE)
 
 
-def test_the_same_world_shows_no_difference(tmp_path):
-    record, other = measured(tmp_path, 1.0, -1.0, 2.0), Meter()
-    assert compare(record, other) == [] and compare(record.folder, RecordWorld(record.folder)) == []
-    assert other.keys == [np.array([2**63 + 5], np.uint64)]
+def test_a_shadow_gave_no_commands(tmp_path):
+    command = codec.command_to_json(probe(1.0))
+    for number, kinds in enumerate((("begin", "would"), ("begin", "observed"), ("begin", "would", "observed", "end"))):
+        with Recorder(tmp_path / str(number), {"mode": "shadow"}) as recorder:
+            for kind in kinds:
+                recorder.append(kind, {"command": command, "verb": "PlaceProbe", "number": 0})
+        for act in (RecordWorld, lambda folder: compare(folder, Meter())):
+            with pytest.raises(RecordError, match="shadow's record and holds no commands that were given: replay the guard's"):
+                act(recorder.folder)
 
 
-def told(record: Record, world) -> list[tuple]:
-    found = compare(record, world)
-    assert all("\n" not in str(difference) for difference in found)
-    return [(d.number, d.event, d.name, d.deviation) for d in found]
-
-
-def test_differences_are_told_with_name_number_and_size(tmp_path):
-    record = measured(tmp_path, 1.0, -1.0, 2.0)
-    assert told(record, Meter(gain=1.5)) == [(0, 1, "current", 0.5), (2, 5, "current", 1.0)]
-    assert told(record, Meter(gain=1 + 1e-9)) == [] and len(told(record, Meter(gain=1 + 1e-5))) == 2
-    assert told(record, Meter(gain=math.nan)) == [(0, 1, "current", math.inf), (2, 5, "current", math.inf)]
-    assert told(record, Meter(extra={"count": np.array([4])})) == [(0, 1, "count", 1.0), (2, 5, "count", 1.0)]
-    assert told(record, Meter(extra={"valid": np.array([False])})) == [(0, 1, "valid", 1.0), (2, 5, "valid", 1.0)]
-    assert told(record, Meter(extra={"count": np.array([3, 3])}))[0] == (0, 1, "count", math.inf)
-    assert told(record, Meter(extra={"more": np.zeros(1)}))[0] == (0, 1, "more", math.inf)
-    assert str(compare(record, Meter(gain=1.5))[0]) == "command 0 (event 1), PlaceProbe: current differs by 0.5"
-
-
-def test_costs_are_compared(tmp_path):
-    class Dear(Meter):
-        def execute(self, command, where):
-            answer = super().execute(command, where)
-            answer.dose[:] = 7.0
-            return answer
-
-    assert told(measured(tmp_path, 1.0), Dear()) == [(0, 1, "dose", 6.0)]
-
-
-def test_refusals_are_compared(tmp_path):
-    class Meek(Meter):
-        def execute(self, command, where):
-            if command.dwell_time[0] > 1:
-                raise Refused("too long")
-            return super().execute(PlaceProbe(command.position, np.abs(command.dwell_time)), where)
-
-    record = measured(tmp_path, 1.0, -1.0, 2.0, 200.0)
-    assert [(n, name) for n, _, name, _ in told(record, Meek())] == [(1, "refused"), (2, "refused"), (3, "refused")]
-    assert compare(measured(tmp_path / "b", 200.0), Meter2())[0] == Difference(0, 1, "PlaceProbe", "outcome", math.inf)
-
-
-class Meter2(Meter):
-    def execute(self, command, where):
-        return super().execute(probe(1.0), where)
-
-
-NOTHING = {"verb": "InspectLevels", "arguments": {}}
-
-
-@pytest.mark.parametrize(("kind", "payload", "told"), [
-    ("intent", {}, "without command"), ("intent", {"command": 3}, "without command"), ("intent", {"command": {"verb": 3}}, "without command"),
-    ("intent", {"command": {"verb": "Explode", "arguments": {}}}, "no verb"), ("intent", {"command": NOTHING, "where": [True, True]}, "one lane"),
-    ("intent", {"command": NOTHING, "where": [[1], 2]}, "one lane"), ("begin", {"key": "x"}, "no key"), ("begin", {"key": -1}, "no key"), ("begin", {}, "no key"),
-])  # fmt: skip
-def test_a_record_that_tells_no_commands_is_refused(tmp_path, kind, payload, told):
+def test_a_reading_or_a_state_that_was_not_recorded_is_told(tmp_path):
+    record = measured(tmp_path, 1.0)
     with Recorder(tmp_path, {}) as recorder:
-        recorder.append(kind, payload)
-    with pytest.raises(ProbeGymError) as caught:
-        compare(recorder.folder, Meter())
-    assert "\n" not in str(caught.value) and told in str(caught.value)
+        for event in list(record)[:-1]:
+            recorder.append(event.kind, event.payload, record.arrays(event))
+        recorder.append("truth", {}, {"one": np.zeros(1)})
+    world = RecordWorld(recorder.folder)
+    world.begin(np.zeros(1, np.uint64), HERE)
+    readings = world.execute(probe(1.0), HERE)
+    with pytest.raises(RecordError, match="event 1, PlaceProbe, tells no image"):
+        readings.values["image"]
+    with pytest.raises(RecordError, match="truth, tells no defocus"):
+        world.truth()["defocus"]
+    assert world.truth()["one"] == 0.0 and "image" not in readings.values and readings.values.get("image") is None
+
+
+def test_reasons_stay_in_one_line(tmp_path):
+    with Recorder(tmp_path, {}) as recorder:
+        recorder.append("refused", {"intent": recorder.append("intent", {"command": NOTHING}), "reason": "no\n\x1b[2Jall is well" + "x" * 9999})
+    with pytest.raises(Refused) as caught:
+        RecordWorld(recorder.folder).execute(InspectLevels(), HERE)
+    assert str(caught.value).isprintable() and len(str(caught.value)) == 1000
+
+
+ABOUT = {"environment": "probegym/StemTuning-v0", "scenario": "both", "seed": 5}
+
+
+def test_what_an_episode_is_of_is_told_and_checked(tmp_path):
+    def of(*events, kind="begin") -> Record:
+        with Recorder(tmp_path, {}) as recorder:
+            for payload in events:
+                recorder.append(kind, payload)
+        return Record(recorder.folder)
+
+    assert about(of(ABOUT, {"seed": -1})) == ABOUT and about(of({n: ABOUT[n] for n in ("environment", "scenario")}))
+    wrong = [("environment", ["x"]), ("environment", None), ("environment", 3), ("environment", "a\nb"), ("scenario", {}), ("scenario", True),
+             ("seed", -1), ("seed", True), ("seed", 1.0), ("seed", "5"), ("seed", None), ("seed", [5])]  # fmt: skip
+    for name, value in wrong:
+        with pytest.raises(RecordError, match="event 0") as caught:
+            about(of(ABOUT | {name: value}))
+        assert "\n" not in str(caught.value), name
+    for record in (of(), of(ABOUT, kind="state")):
+        with pytest.raises(RecordError, match="no beginning"):
+            about(record)
+    assert judged(of({}, kind="truth")) and not judged(of(ABOUT))
 
 
 def test_forged_readings_are_refused(tmp_path):

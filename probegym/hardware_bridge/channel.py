@@ -264,7 +264,13 @@ def spawn(module: str, *arguments: str, told: Json | None = None, seconds: float
 def launch(module: str, told: Json, seconds: float = START_SECONDS) -> tuple[subprocess.Popen[bytes], Channel, Json]:
     """``spawn``, and the first message of the process, in which it says that it serves. Raises ProbeGymError with its reason when it says ``error``."""
     process, channel = spawn(module, told=told)
-    answer, _ = channel.receive(seconds)
+    try:
+        answer, _ = channel.receive(seconds)
+    except ProbeGymError:
+        channel.close()
+        process.kill()
+        process.wait()
+        raise
     if "error" in answer:
         process.wait()
         raise ProbeGymError(str(answer["error"]))

@@ -164,14 +164,15 @@ def compare(folder: Folder) -> None:
     """
     from probegym import scenarios
     from probegym.hardware_bridge.instruments import twin
+    from probegym.hardware_bridge.instruments.descriptions import describe
     from probegym.hardware_bridge.records.read import Record
     from probegym.hardware_bridge.records.replay import compare as differences
+    from probegym.hardware_bridge.records.steps import about
 
-    about = next((event.payload for event in Record(folder) if event.kind == "begin"), {})
-    if not {"environment", "scenario"} <= set(about):
-        raise ProbeGymError(f"record {folder} does not say of which environment and scenario it is: compare it in Python")
-    task = environment_type(about["environment"]).task_type
-    found = differences(folder, twin.build(task.twin, scenarios.load(task.family, about["scenario"]).world, 0))
+    told = about(Record(folder))
+    task = environment_type(told["environment"]).task_type
+    world = twin.build(task.twin, scenarios.load(task.family, told["scenario"]).world, 0)
+    found = differences(folder, world, permitted=describe(world).descriptor.check)
     for difference in found:
         typer.echo(difference)
     typer.echo(f"{len(found)} differences")

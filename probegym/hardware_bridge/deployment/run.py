@@ -31,6 +31,7 @@ from probegym.hardware_bridge.guard.ledger import Budget, Ledger
 from probegym.hardware_bridge.guard.operator import Operator
 from probegym.hardware_bridge.instruments import drivers, twin
 from probegym.hardware_bridge.records.read import Record
+from probegym.hardware_bridge.records.steps import about
 from probegym.hardware_bridge.world import World
 from probegym.scenarios import Scenario
 
@@ -209,14 +210,16 @@ class Deployment:
         return {role: self.guard.reached[role] for role in ("session", "pulse")}
 
     def _seed(self) -> int:
-        """Of a replay, that of the recorded episode."""
-        if self.orders.record is None:
-            return self.orders.seed
-        begun = next((event for event in Record(self.orders.record) if event.kind == "begin"), None)
-        seed = begun.payload.get("seed") if begun else None
-        if not isinstance(seed, int):
-            raise ProbeGymError(f"record {self.orders.record} tells no seed of an episode: it cannot be replayed by a policy")
-        return seed
+        """Of a replay, that of the recorded episode. Raises ProbeGymError for a record of another environment or scenario."""
+        o = self.orders
+        if o.record is None:
+            return o.seed
+        told = about(Record(o.record))
+        if (told["environment"], told["scenario"]) != (o.env_id, o.scenario):
+            raise ProbeGymError(f"record {o.record} is of {told['environment']}, scenario {told['scenario']}: replay it with these")
+        if "seed" not in told:
+            raise ProbeGymError(f"record {o.record} tells no seed of an episode: it cannot be replayed by a policy")
+        return int(told["seed"])
 
     def close(self) -> None:
         """End everything, the instrument last, in its safe state."""
@@ -257,7 +260,7 @@ def _commands(folder: Path, kind: str) -> dict[str, list[Command]]:
     found: dict[str, list[Command]] = {}
     for event in Record(folder):
         if event.kind == kind:
-            command = codec.command_from_json(event.payload["command"])
+            command = codec.command_from_json(event.payload.get("command"))
             found.setdefault(command.verb, []).append(command)
     return found
 

@@ -156,9 +156,9 @@ def main() -> None:
         channel.receive()
         session.run()
         tell({"done": session.latency(), "record": session.world.folder})
-    except ProbeGymError as error:
-        reason = f"refused: {error}" if isinstance(error, Refused) else str(error)
-        tell({"stopped": reason} | ({"latency": session.latency()} if session else {}))
+    except Exception as error:  # whatever ends a session, the one who started it is told
+        reason = f"refused: {error}" if isinstance(error, Refused) else str(error) if isinstance(error, ProbeGymError) else f"{type(error).__name__}: {error}"
+        tell({"stopped": reason[:1000]} | ({"latency": session.latency()} if session else {}))
     finally:
         if session:
             session.close()

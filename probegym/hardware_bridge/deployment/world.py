@@ -17,6 +17,7 @@ from probegym.hardware_bridge.commands import Command, Lanes, LaneState, Reading
 from probegym.hardware_bridge.instruments.wire import Link
 from probegym.hardware_bridge.records.log import Recorder
 from probegym.hardware_bridge.records.replay import RecordWorld
+from probegym.hardware_bridge.records.steps import judged
 from probegym.hardware_bridge.world import Refused
 
 PULSE_SECONDS = 0.05
@@ -196,7 +197,7 @@ class ReplayedWorld(_Forward):
     def __init__(self, folder: str):
         super().__init__()
         self.replay = RecordWorld(folder)
-        self.judged = any(event.kind == "truth" for event in self.replay.record)
+        self.judged = judged(self.replay.record)
         self.descriptor = capabilities.descriptor(self.replay.record.manifest.get("instrument"))
 
     def note(self, kind: str, payload: Json, arrays: Arrays | None = None) -> None:

@@ -8,7 +8,9 @@ Cookies know no ports, so the cookie is bound to a path that nobody else knows: 
 from __future__ import annotations
 
 import hmac
+import logging
 import secrets
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
@@ -23,6 +25,14 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 COOKIE = "probegym_operator"
 MOST_BYTES = 4096  # of a request's body
 LOGIN = "/login"
+MOST_LINES, WINDOW_SECONDS = 20, 60.0  # about refusals in the log
+MOST_SHOWN = 80  # characters of what a stranger sent
+BY_THE_GUARD = (409, 503)  # answers that its record or the page's own log have already
+
+REASONS = {400: "a body that is no JSON", 401: "a code that was used before or is not known", 404: "there is no such thing to ask for",
+           405: "not to be asked for like this", 422: "a body of other fields"}  # fmt: skip
+
+logger = logging.getLogger("probegym.page")
 
 
 class Keys:
@@ -51,11 +61,47 @@ class Keys:
         return _among(token, self.tokens)
 
 
-class Access:
-    """ASGI middleware: refuses what does not come from the operator's own page, and forbids the browser everything that the page does not need."""
+class Refusals:
+    """Tells the log of requests that were refused, at most MOST_LINES in WINDOW_SECONDS; of those beyond only how many there were."""
 
-    def __init__(self, app: App, port: int, keys: Keys):
-        self.app, self.keys = app, keys
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        self.clock, self.since, self.lines, self.more = clock, clock(), 0, 0
+
+    def tell(self, line: str) -> None:
+        """A line about one request."""
+        self.turn()
+        self.lines += 1
+        if self.lines <= MOST_LINES:
+            logger.warning("%s", line)
+        else:
+            self.more += 1
+
+    def turn(self) -> None:
+        """Once in a while: tells how many were passed over when the time is up."""
+        if self.clock() - self.since > WINDOW_SECONDS:
+            self.end()
+            self.since, self.lines = self.clock(), 0
+
+    def end(self) -> None:
+        """Tell what is left to be told."""
+        if self.more:
+            logger.warning("refused %d requests more, which are not listed", self.more)
+        self.more = 0
+
+
+def harmless(text: str) -> str:
+    """What a stranger sent, in ASCII of one line, cut."""
+    return ascii(text[:MOST_SHOWN])[1:-1] + ("..." if len(text) > MOST_SHOWN else "")
+
+
+class Access:
+    """ASGI middleware: refuses what does not come from the operator's own page, and forbids the browser everything that the page does not need.
+
+    Every refusal is told to the log, but for those of the guard.
+    """
+
+    def __init__(self, app: App, port: int, keys: Keys, refusals: Refusals):
+        self.app, self.keys, self.refusals = app, keys, refusals
         self.host, self.origin = f"{HOST}:{port}", f"http://{HOST}:{port}"
         policy = f"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self' ws://{self.host}"
         self.headers = [
@@ -71,22 +117,34 @@ class Access:
             return
         refusal = self._refusal(scope)
         if refusal is None:
-            await self.app(scope, receive, self._guarded(send))
+            await self.app(scope, receive, self._guarded(scope, send))
         elif scope["type"] == "websocket":
+            self._tell(scope, 403, refusal[1])
             await receive()
             await send({"type": "websocket.close", "code": 1008})
         else:
             status, why = refusal
-            await self._guarded(send)({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"text/plain; charset=utf-8")]})
+            start = {"type": "http.response.start", "status": status, "headers": [(b"content-type", b"text/plain; charset=utf-8")]}
+            await self._guarded(scope, send, why)(start)
             await send({"type": "http.response.body", "body": why.encode()})
 
-    def _guarded(self, send: Send) -> Send:
+    def _guarded(self, scope: Message, send: Send, why: str = "") -> Send:
         async def sent(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", []), *self.headers]
+                if message["status"] >= 400 and message["status"] not in BY_THE_GUARD:
+                    self._tell(scope, message["status"], why or REASONS.get(message["status"], "the page failed"))
             await send(message)
 
         return sent
+
+    def _tell(self, scope: Message, status: int, why: str) -> None:
+        """One line: who asked, for what, and which Host and Origin the browser named; never a query, a cookie or the page's own path."""
+        named = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"] if name in (b"host", b"origin")}
+        path = scope["path"].replace(self.keys.path, "")
+        told = [f"{name} {harmless(value)}" for name, value in sorted(named.items())]
+        who = ":".join(map(str, scope.get("client") or ("unknown",)))
+        self.refusals.tell(f"refused {status}: {harmless(scope.get('method', 'WEBSOCKET'))} {harmless(path)} from {', '.join([who, *told])}: {why}")
 
     def _refusal(self, scope: Message) -> tuple[int, str] | None:
         """Status and reason; None to let it pass. A header that comes twice counts as wrong."""
@@ -102,7 +160,7 @@ class Access:
             return 401, "not logged in: open the address with a new code"
         if scope["type"] == "http" and changing:
             length = told.get(b"content-length", [])
-            if len(length) != 1 or not length[0].isdecimal() or int(length[0]) > MOST_BYTES:
+            if len(length) != 1 or not length[0].isdecimal() or len(length[0]) > 9 or int(length[0]) > MOST_BYTES:
                 return 413, f"say how long the request is, at most {MOST_BYTES} bytes"
         return None
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -18,6 +20,7 @@ from typing import Annotated, Any, TypeVar
 
 import uvicorn
 from fastapi import APIRouter, FastAPI, Request, Response, WebSocket, WebSocketDisconnect
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, RedirectResponse
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
@@ -27,7 +30,7 @@ from probegym.hardware_bridge.channel import HOST, Channel, Disconnected, called
 from probegym.hardware_bridge.codec import Json
 from probegym.hardware_bridge.guard.operator import Operator
 from probegym.hardware_bridge.page import display
-from probegym.hardware_bridge.page.access import COOKIE, LOGIN, Access, Keys
+from probegym.hardware_bridge.page.access import COOKIE, LOGIN, Access, Keys, Refusals
 from probegym.hardware_bridge.page.board import Board
 from probegym.hardware_bridge.world import Refused
 
@@ -84,6 +87,7 @@ class Page:
     def __init__(self, told: Json):
         limits = display.limits(capabilities.descriptor(told["descriptor"])) if told["descriptor"] else []
         self.board, self.keys = Board(told["mode"], told["request"], limits), Keys()
+        self.refusals = Refusals()
         self.watching, self.acting, self.stopping = (Line(told["reached"]) for _ in range(3))
         self.look = asyncio.Event()
         self.open = 0
@@ -109,6 +113,7 @@ class Page:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.look.wait(), pause)
             self.look.clear()
+            self.refusals.turn()
 
     async def abort(self) -> None:
         """Abort, over a new connection if the first does not answer."""
@@ -156,6 +161,7 @@ def application(page: Page, port: int) -> Access:
         yield
         for task in tasks:
             task.cancel()
+        page.refusals.end()
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=running)
     router = APIRouter(prefix=page.keys.path)
@@ -223,6 +229,11 @@ def application(page: Page, port: int) -> Access:
             page.open -= 1
             begin(page.left())
 
+    @app.exception_handler(RequestValidationError)
+    async def unlike(_: Request, error: RequestValidationError) -> Response:
+        """What was sent is not repeated: it may be no text at all."""
+        return JSONResponse({"refused": "the fields that this needs lack, are too many, or of another type"}, 422)
+
     @app.exception_handler(Refused)
     async def refused(_: Request, error: Refused) -> Response:
         return JSONResponse({"refused": str(error)}, 409)
@@ -232,12 +243,16 @@ def application(page: Page, port: int) -> Access:
         return JSONResponse({"refused": str(error)}, 503)
 
     app.include_router(router)
-    return Access(app, port, page.keys)
+    return Access(app, port, page.keys, page.refusals)
 
 
 def main() -> None:
-    """The page's process: serves until the one who started it goes."""
-    parent, told = called()
+    """The page's process: serves until the one who started it goes. What it refuses goes to the standard error."""
+    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=logging.WARNING)
+    try:
+        parent, told = called()
+    except ProbeGymError as error:
+        sys.exit(str(error))
     try:
         page = Page(told)
         listener = _listener(told["port"])

@@ -2,16 +2,15 @@
 
     python -m probegym.hardware_bridge.records.export FOLDER --to hspy|nxs|minari [--out PATH]
 
-What is written takes its place when it is complete; the same record gives the same export again.
+What is written has its name when it is complete; nothing is overwritten, and nothing is ever written into a record's folder.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
-import secrets
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,45 +23,21 @@ import numpy as np
 
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Command, Readings
-from probegym.hardware_bridge.records import minari
-from probegym.hardware_bridge.records.layout import RecordError
-from probegym.hardware_bridge.records.read import Record
-from probegym.hardware_bridge.records.replay import exchanges, recorded_command, recorded_readings
+from probegym.hardware_bridge.records import minari, target
+from probegym.hardware_bridge.records.layout import Event, RecordError
+from probegym.hardware_bridge.records.read import OBSERVED, Record
+from probegym.hardware_bridge.records.replay import exchanges, observed_readings, recorded_command, recorded_readings
 
 CHUNK = 2**18  # bytes
+ATTRIBUTE = 60_000  # bytes of one in HDF5, less what else stands beside it
 COST_UNITS = {"time": "s", "dose": "1/angstrom^2", "damage": "", "measurements": ""}
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A scratch name that takes the place of ``path`` when the block ends well; raises RecordError when it cannot be written."""
-    scratch = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-    old = path.with_name(f".{path.name}-old-{secrets.token_hex(4)}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield scratch
-        if path.is_dir():
-            os.rename(path, old)
-        os.replace(scratch, path)
-    except OSError as error:
-        if old.exists():
-            os.rename(old, path)
-        raise RecordError(f"{path} cannot be written ({error.strerror or error}): free space or choose another place") from error
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
-        if scratch.is_dir():
-            shutil.rmtree(scratch, ignore_errors=True)
-        else:
-            scratch.unlink(missing_ok=True)
-
-
-@contextmanager
-def _replaced_file(path: Path) -> Iterator[Any]:
-    """An HDF5 file that takes the place of ``path`` when it is complete."""
-    if path.is_dir():
-        raise RecordError(f"{path} is a folder: give the name of a file")
-    with replacing(path) as scratch, h5py.File(scratch, "w") as file:
-        yield file
+def _appearing_file(path: str | os.PathLike[str]) -> Iterator[tuple[Any, target.Stream]]:
+    """An HDF5 file that stands at ``path`` when it is complete, and what it is written to."""
+    with target.appearing(path) as scratch, target.Stream(scratch) as stream, h5py.File(stream, "w") as file:
+        yield file, stream
 
 
 # ---- readings as stacks ----
@@ -81,7 +56,7 @@ class Axis:
 
 @dataclass
 class Stack:
-    """Readings of one kind, in a data set that grows with each; events, seconds since the first event, costs of each."""
+    """Readings of one kind, in a data set that grows with each; events, seconds since the record's first event, costs of each."""
 
     data: Any
     axes: tuple[Axis, ...]
@@ -90,50 +65,77 @@ class Stack:
     costs: list[list[float]] = field(default_factory=list)
 
 
-def calibrated(command: Command, name: str, array: np.ndarray, readings: Readings) -> tuple[Axis, ...]:
-    """The axes of one lane's reading, in SI units where the command says them."""
+@dataclass(frozen=True)
+class Acquired:
+    """Readings of one event. seq: of the command's, if it is recorded; command: None where somebody else gave it, so how wide the view was is not known."""
+
+    seq: int
+    event: Event
+    verb: str
+    command: Command | None
+    readings: Readings
+
+
+def acquired(record: Record) -> Iterator[Acquired]:
+    """What came of every command that was carried out, then what a shadow has seen; raises RecordError."""
+    for exchange in exchanges(record):
+        if exchange.outcome == "result" and exchange.answer is not None:
+            yield Acquired(exchange.seq, record.at(exchange.answer), exchange.verb, recorded_command(record, exchange)[0], recorded_readings(record, exchange))
+    for event in record:
+        if event.kind == OBSERVED:
+            yield Acquired(event.seq, event, *observed_readings(record, event))
+
+
+def calibrated(command: Command | None, name: str, array: np.ndarray, readings: Readings) -> tuple[Axis, ...]:
+    """The axes of one lane's reading, in SI units where the command says them; raises ValueError for an image of no extent."""
     if array.ndim == 2 and array.shape == tuple(getattr(command, "shape", ())):
         rows, columns = array.shape
         width = getattr(command, "field_of_view", None)
+        if not array.size or (width is not None and not width > 0):
+            raise ValueError
         scale, units = (width / columns, "m") if width else (1.0, "px")
         return Axis("y", rows, scale, 0.0, units), Axis("x", columns, scale, 0.0, units)
     axis = readings.values.get("axis")
-    if array.ndim == 1 and name != "axis" and axis is not None and axis.shape == (1, *array.shape) and array.size > 1:
-        step = float(axis[0, -1] - axis[0, 0]) / (array.size - 1)
-        if step and np.allclose(np.diff(axis[0]), step, rtol=1e-3):
-            return (Axis("axis", array.size, step, float(axis[0, 0])),)
+    if array.ndim == 1 and name != "axis" and axis is not None and axis.dtype.kind in "fiu" and axis.shape == (1, *array.shape) and array.size > 1:
+        along = axis[0].astype(float)
+        with np.errstate(all="ignore"):  # an axis may hold anything
+            step = float(along[-1] - along[0]) / (array.size - 1)
+            if step and math.isfinite(step) and np.allclose(np.diff(along), step, rtol=1e-3, atol=0):
+                return (Axis("axis", array.size, step, float(along[0])),)
     return tuple(Axis(f"index {i}" if array.ndim > 1 else "index", size) for i, size in enumerate(array.shape))
 
 
-def stacks(record: Record, parent: Any) -> dict[str, Stack]:
+def stacks(record: Record, parent: Any, stream: target.Stream) -> dict[str, Stack]:
     """Write every reading of a record below an HDF5 group, like with like, one after the other; title -> stack."""
     found: dict[str, Stack] = {}
     kinds: dict[tuple[Any, ...], str] = {}
-    start = None
-    for exchange in exchanges(record):
-        start = record.at(exchange.place).t_wall if start is None else start
-        if not exchange.verb or exchange.outcome != "result" or exchange.answer is None:
-            continue
-        command, readings = recorded_command(record, exchange)[0], recorded_readings(record, exchange)
-        for name, value in readings.values.items():
+    start = next((event.t_wall for event in record), 0.0)
+    for seen in acquired(record):
+        stream.check()
+        for name, value in seen.readings.values.items():
             if value.ndim == 0 or value.shape[0] != 1 or value.dtype.kind not in "fiub":
                 continue
             array = value[0].astype(np.uint8) if value.dtype.kind == "b" else value[0]
-            axes = calibrated(command, name, array, readings)
-            kind = (exchange.verb, name, array.dtype.str, axes)
+            try:
+                axes = calibrated(seen.command, name, array, seen.readings)
+            except ValueError as error:
+                raise RecordError(f"{record.folder}, event {seen.event.seq}: {name} is an image of no extent") from error
+            if not array.size:
+                continue
+            kind = (seen.verb, name, array.dtype.str, axes)
             if kind not in kinds:
                 same = sum(other[:2] == kind[:2] for other in kinds)
-                kinds[kind] = f"{exchange.verb}.{name}" + (f" {same + 1}" if same else "")
-                chunk = max(1, min(1024, CHUNK // max(1, array.nbytes)))
+                kinds[kind] = f"{seen.verb}.{name}" + (f" {same + 1}" if same else "")
+                chunk = max(1, min(1024, CHUNK // array.nbytes))
                 data = parent.create_group(kinds[kind]).create_dataset(
-                    "data", (0, *array.shape), array.dtype, chunks=(chunk, *(max(1, n) for n in array.shape)), maxshape=(None, *array.shape))  # fmt: skip
+                    "data", (0, *array.shape), array.dtype, chunks=(chunk, *array.shape), maxshape=(None, *array.shape))  # fmt: skip
                 found[kinds[kind]] = Stack(data, axes)
             stack = found[kinds[kind]]
             stack.data.resize(len(stack.events) + 1, axis=0)
             stack.data[-1] = array
-            stack.events.append(exchange.seq)
-            stack.seconds.append(record.at(exchange.answer).t_wall - start)
-            stack.costs.append([float(getattr(readings, cost)[0]) for cost in Readings.COSTS])
+            stack.events.append(seen.seq)
+            stack.seconds.append(seen.event.t_wall - start)
+            stack.costs.append([float(getattr(seen.readings, cost)[0]) for cost in Readings.COSTS])
     if not found:
         raise RecordError(f"{record.folder} holds no readings: there is nothing to export")
     return found
@@ -144,9 +146,11 @@ def to_hspy(record: Record, path: str | os.PathLike[str]) -> Path:
 
     One signal for each verb and reading, named ``Verb.reading``; its navigation axis counts the commands. Raises RecordError.
     """
-    with _replaced_file(Path(path)) as file:
+    manifest = json.dumps(record.manifest)
+    manifest = manifest if len(manifest) <= ATTRIBUTE else "longer than an attribute can be: see the record"
+    with _appearing_file(path) as (file, stream):
         file.attrs.update({"file_format": "HyperSpy", "file_format_version": "3.3"})
-        for title, stack in stacks(record, file.create_group("Experiments")).items():
+        for title, stack in stacks(record, file.create_group("Experiments"), stream).items():
             group = stack.data.parent
             images = min(len(stack.axes), 2)  # HyperSpy's signal has two dimensions at most, the others navigate
             for index, axis in enumerate((Axis("command", len(stack.events)), *stack.axes)):
@@ -156,7 +160,7 @@ def to_hspy(record: Record, path: str | os.PathLike[str]) -> Path:
             metadata = group.create_group("metadata")
             metadata.create_group("General").attrs.update({"title": title, "original_filename": record.run})
             metadata.create_group("Signal").attrs.update({"signal_type": ""})
-            group.create_group("original_metadata").attrs.update({"run": record.run, "manifest": json.dumps(record.manifest)[:60_000]})
+            group.create_group("original_metadata").attrs.update({"run": record.run, "manifest": manifest})
     return Path(path)
 
 
@@ -165,12 +169,12 @@ def to_nxdata(record: Record, path: str | os.PathLike[str]) -> Path:
 
     Form: the NeXus manual, class NXdata (signal, axes, ``_indices``). Raises RecordError.
     """
-    with _replaced_file(Path(path)) as file:
+    with _appearing_file(path) as (file, stream):
         file.attrs["default"] = "entry"
         entry = file.create_group("entry")
         entry.attrs["NX_class"] = "NXentry"
         entry["title"], entry["manifest"] = record.run, json.dumps(record.manifest)
-        for title, stack in stacks(record, entry).items():
+        for title, stack in stacks(record, entry, stream).items():
             group = stack.data.parent
             entry.attrs.setdefault("default", title)
             names = ["event", *(axis.name.replace(" ", "_") for axis in stack.axes)]
@@ -193,10 +197,9 @@ def to_minari(record: Record, path: str | os.PathLike[str], dataset: str = "") -
     """Write the episodes as a Minari data set in folder ``path``; ``MinariDataset(path / "data")`` reads it.
 
     dataset: its id, ``probegym/<run>-v0`` unless given; below ``$MINARI_DATASETS_PATH/<id>`` ``minari.load_dataset`` finds it.
-    Raises RecordError when there is no step, steps do not fit together, or ``path`` holds something else.
+    Raises RecordError when there is no step, steps do not fit together, or ``path`` is there already.
     """
-    minari.replaceable(Path(path))
-    with replacing(Path(path)) as scratch:
+    with target.appearing(path) as scratch:
         minari.write(record, scratch, dataset or f"probegym/{record.run}-v0")
     return Path(path)
 
@@ -213,7 +216,7 @@ def export(folder: str | os.PathLike[str], to: str, out: str | os.PathLike[str] 
     if to not in FORMATS:
         raise ProbeGymError(f"records are exported to {', '.join(FORMATS)}, got {to!r}")
     record, (write, ending) = Record(folder), FORMATS[to]
-    return write(record, Path(out) if out else record.folder.absolute().with_name(record.folder.absolute().name + ending))
+    return write(record, Path(out or os.path.abspath(folder) + ending))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +19,11 @@ from probegym.hardware_bridge.records.files import opened
 from probegym.hardware_bridge.records.layout import MAXIMUM_LINE, Damaged, Event, Frame, RecordError, parse, part_name, segment_name
 
 MAXIMUM_PARTS = 10_000
+RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")  # it becomes part of names and is printed
 SETTLING = ("result", "refused", "settled")
 """Kinds of events that say what became of the intent whose number their payload carries as ``intent``."""
+WOULD, OBSERVED = "would", "observed"
+"""Kinds of events of a shadow: a command that it would have given, and the readings of one that somebody else gave."""
 
 
 @dataclass(frozen=True)
@@ -72,16 +76,20 @@ class Record:
 
     def __init__(self, folder: str | os.PathLike[str]):
         self.folder = Path(folder)
-        with opened(self.folder / layout.MANIFEST) as stream:
-            content = stream.read(MAXIMUM_LINE)
         try:
+            with opened(self.folder / layout.MANIFEST) as stream:
+                content = stream.read(MAXIMUM_LINE)
             told = codec.loads(content)
+        except OSError as error:
+            raise RecordError(f"manifest of {self.folder} cannot be read ({error.strerror}): check the disk") from error
         except codec.Malformed as error:
             raise RecordError(f"manifest of {self.folder} is damaged: {error}") from error
         if not isinstance(told, dict) or told.get("format") != layout.FORMAT or not isinstance(told.get("manifest"), dict):
             found = told.get("format") if isinstance(told, dict) else None
-            raise RecordError(f"{self.folder} is a record of format {str(found)[:20]}, this version reads {layout.FORMAT}: use the version that wrote it")
-        self.run, self.manifest, self.anchor = str(told.get("run"))[:80], told["manifest"], hashlib.sha256(content).hexdigest()
+            raise RecordError(f"{self.folder} is a record of format {codec.shown(found)}, this version reads {layout.FORMAT}: use the version that wrote it")
+        if not isinstance(told.get("run"), str) or not RUN.fullmatch(told["run"]):
+            raise RecordError(f"manifest of {self.folder} is damaged: {codec.shown(told.get('run'))} is no name of a run")
+        self.run, self.manifest, self.anchor = told["run"], told["manifest"], hashlib.sha256(content).hexdigest()
         there = {path.name for path in self.folder.glob("events*.jsonl")}
         self.parts = [self.folder / part_name(number) for number in range(min(len(there), MAXIMUM_PARTS))]
         if missing := [path.name for path in self.parts if path.name not in there] or ([] if there else [part_name(0)]):
@@ -96,12 +104,14 @@ class Record:
 
     def at(self, place: tuple[int, int]) -> Event:
         """The event whose line is at a place; raises RecordError."""
-        with opened(self.parts[place[0]]) as stream:
-            stream.seek(place[1])
-            try:
+        try:
+            with opened(self.parts[place[0]]) as stream:
+                stream.seek(place[1])
                 return parse(stream.readline(MAXIMUM_LINE + 1), place)
-            except Damaged as error:
-                raise RecordError(f"{self.parts[place[0]]} is damaged at byte {place[1]}: {error}") from error
+        except Damaged as error:
+            raise RecordError(f"{self.parts[place[0]]} is damaged at byte {place[1]}: {error}") from error
+        except OSError as error:
+            raise RecordError(f"{self.parts[place[0]]} cannot be read ({error.strerror}): check the disk") from error
 
     def arrays(self, event: Event) -> Arrays:
         """The arrays of an event by name, each compared with its checksum; raises RecordError."""
@@ -154,7 +164,7 @@ class Outcomes:
         elif event.kind in SETTLING and not (event.kind == "refused" and "intent" not in event.payload):  # refused before it was an intent
             intent = event.payload.get("intent")
             if not isinstance(intent, int) or intent not in self.open:
-                return f"event {event.seq}, {event.kind}, settles intent {str(intent)[:20]}, which is not open"
+                return f"event {event.seq}, {event.kind}, settles intent {codec.shown(intent)}, which is not open"
             self.open.remove(intent)
         return ""
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from probegym.hardware_bridge.codec import Arrays, Json
 from probegym.hardware_bridge.commands import Command, Lanes, LaneState, Readings
 from probegym.hardware_bridge.records.layout import Event, RecordError
 from probegym.hardware_bridge.records.log import Recorder
-from probegym.hardware_bridge.records.read import SETTLING, Record
+from probegym.hardware_bridge.records.read import OBSERVED, SETTLING, WOULD, Record
 from probegym.hardware_bridge.world import Refused, World
 
 Place = tuple[int, int]
@@ -90,10 +91,9 @@ def exchanges(record: Record) -> list[Exchange]:
             found.append(Exchange(event.seq, event.place, ""))
         elif event.kind == "intent":
             command = event.payload.get("command")
-            verb = command.get("verb") if isinstance(command, dict) else None
-            if not isinstance(verb, str) or not verb:
+            if not isinstance(command, dict) or "verb" not in command:
                 raise RecordError(f"{record.folder}, event {event.seq}: an intent without command cannot be played again")
-            found.append(Exchange(event.seq, event.place, verb))
+            found.append(Exchange(event.seq, event.place, _verb(record, event, command["verb"])))
             open_[event.seq] = found[-1]
         elif event.kind in SETTLING and (asked := open_.pop(_intent(event), None)):
             asked.outcome, asked.answer = event.kind, event.place
@@ -107,45 +107,88 @@ def _intent(event: Event) -> int:
     return number if isinstance(number, int) else -1
 
 
+def _verb(record: Record, event: Event, told: Any) -> str:
+    if not isinstance(told, str) or told not in codec.VERBS:
+        raise RecordError(f"{record.folder}, event {event.seq}: there is no verb {codec.shown(told)}")
+    return told
+
+
 def recorded_command(record: Record, exchange: Exchange) -> tuple[Command, np.ndarray]:
-    """The command and the lanes meant, (1,) bool; raises ProbeGymError."""
+    """The command and the lanes meant, (1,) bool; raises RecordError."""
     payload = record.at(exchange.place).payload
     where = payload.get("where", [True])
     if where not in ([True], [False]):
         raise RecordError(f"{record.folder}, event {exchange.seq}: where must say true or false for one lane")
-    return codec.command_from_json(payload["command"]), np.array(where, bool)
+    try:
+        return codec.command_from_json(payload.get("command")), np.array(where, bool)
+    except codec.Malformed as error:
+        raise RecordError(f"{record.folder}, event {exchange.seq}: {error}") from error
 
 
 def recorded_key(record: Record, exchange: Exchange) -> np.ndarray:
     """The key that an episode began with, (1,) uint64; raises RecordError when the record does not tell it."""
-    key = record.at(exchange.place).payload.get("key")
-    if isinstance(key, bool) or not isinstance(key, int) or not 0 <= key < 2**64:
-        raise RecordError(f"{record.folder}, event {exchange.seq}: begin tells no key, so no other world can begin alike")
+    payload, where = record.at(exchange.place).payload, f"{record.folder}, event {exchange.seq}"
+    if "key" not in payload:
+        raise RecordError(f"{where}: the episode began on an instrument, with the sample as it was, so the record tells no key and no twin can begin alike")
+    if isinstance(key := payload["key"], bool) or not isinstance(key, int) or not 0 <= key < 2**64:
+        raise RecordError(f"{where}: {codec.shown(key)} is no key, give a whole number from 0 of at most 64 bits")
     return np.array([key], np.uint64)
 
 
 def recorded_readings(record: Record, exchange: Exchange) -> Readings:
-    """What the world answered; raises ProbeGymError when it refused or its answer is unknown."""
+    """What the world answered; raises Refused when it refused, RecordError when its answer is unknown or none."""
     if exchange.answer is None or exchange.outcome == "settled":
         raise RecordError(f"{record.folder}, event {exchange.seq}: the outcome of {exchange.verb} is unknown, so it cannot be played again")
     event = record.at(exchange.answer)
     if exchange.outcome == "refused":
-        raise Refused(str(event.payload.get("reason", "it was refused"))[:1000])
-    header = event.payload.get("readings")
-    return codec.readings_from_json(header if isinstance(header, dict) else {}, record.arrays(event))
+        raise Refused("".join(c if c.isprintable() else " " for c in str(event.payload.get("reason", "it was refused"))[:1000]))
+    header, arrays = event.payload.get("readings"), record.arrays(event)
+    try:
+        readings = codec.readings_from_json(header if isinstance(header, dict) else {}, arrays)
+        if any(getattr(readings, cost).shape != (1,) for cost in Readings.COSTS):
+            raise codec.Malformed("costs must be those of one lane")
+    except (codec.Malformed, OverflowError) as error:
+        raise RecordError(f"{record.folder}, event {event.seq}: the readings of {exchange.verb} cannot be read: {error}") from error
+    return readings
+
+
+def observed_readings(record: Record, event: Event) -> tuple[str, None, Readings]:
+    """Verb and readings that a shadow has seen. There is no command, and costs are NaN: both are known to who gave it, not to a shadow."""
+    return _verb(record, event, event.payload.get("verb")), None, Readings(record.arrays(event), *(np.full(1, math.nan) for _ in Readings.COSTS))
+
+
+def given(record: Record) -> list[Exchange]:
+    """``exchanges`` with at least one command; raises RecordError where there is none, with its reason."""
+    found = exchanges(record)
+    if not any(exchange.verb for exchange in found):
+        if any(event.kind in (WOULD, OBSERVED) for event in record):
+            raise RecordError(f"{record.folder} is a shadow's record and holds no commands that were given: replay the guard's")
+        raise RecordError(f"{record.folder} holds no commands: there is nothing to play again")
+    return found
+
+
+class _Told(dict[str, np.ndarray]):
+    """Arrays of a record; asking for one that it does not hold raises RecordError."""
+
+    def __init__(self, arrays: Arrays, where: str):
+        super().__init__(arrays)
+        self.where = where
+
+    def __missing__(self, name: str) -> np.ndarray:
+        raise RecordError(f"{self.where} tells no {name}: it was not recorded from this environment")
 
 
 class RecordWorld:
-    """A record as a world of one lane: answers a command only if it is the one that was recorded next.
+    """A record as a world of one lane: answers a command only if it is the one that was recorded next, a beginning whatever its key.
 
-    tolerance: absolute, of floats, beside 1e-6 of the value. Raises RecordError when the record is damaged.
+    tolerance: absolute, of floats, beside 1e-6 of the value. Raises RecordError when the record is damaged or holds no commands.
     """
 
     lanes = 1
 
     def __init__(self, folder: str | os.PathLike[str], tolerance: float = 1e-15):
         self.record, self.tolerance, self.position = Record(folder), tolerance, 0
-        self.exchanges = exchanges(self.record)
+        self.exchanges = given(self.record)
 
     def _next(self, verb: str) -> Exchange:
         if self.position >= len(self.exchanges):
@@ -168,13 +211,20 @@ class RecordWorld:
             if not _same(was[name], value, self.tolerance):
                 told = f"{command.verb}.{name} was {_short(was[name])}, {_short(value)} was asked for"
                 raise Refused(f"record {self.record.folder}, event {exchange.seq}: {told}")
-        readings = recorded_readings(self.record, exchange) if exchange.outcome != "refused" else None
+        try:
+            readings = recorded_readings(self.record, exchange)
+        except Refused:  # which is over as well
+            self.position += 1
+            raise
         self.position += 1
-        return readings or recorded_readings(self.record, exchange)
+        return replace(readings, values=_Told(readings.values, f"{self.record.folder}, event {exchange.seq}, {exchange.verb},"))
 
     def truth(self) -> Lanes | None:
         place = self.exchanges[self.position - 1].truth if self.position else None
-        return self.record.arrays(self.record.at(place)) if place else None
+        if place is None:
+            return None
+        event = self.record.at(place)
+        return _Told(self.record.arrays(event), f"{self.record.folder}, event {event.seq}, truth,")
 
     def portrait(self, lane: int) -> Lanes:
         return {}
@@ -193,7 +243,8 @@ def _same(was: np.ndarray, asked: np.ndarray, tolerance: float) -> bool:
     if was.shape != asked.shape:
         return False
     numeric = was.dtype.kind in "fiu" and asked.dtype.kind in "fiu"
-    return bool(np.allclose(was, asked, rtol=1e-6, atol=tolerance)) if numeric else bool(np.array_equal(was, asked))
+    with np.errstate(all="ignore"):  # a record may hold any numbers
+        return bool(np.allclose(was, asked, rtol=1e-6, atol=tolerance)) if numeric else bool(np.array_equal(was, asked))
 
 
 def _short(value: np.ndarray) -> str:
@@ -222,45 +273,66 @@ class Difference:
         return f"command {self.number} (event {self.event}), {self.verb}: {self.name} {self.told or f'differs by {self.deviation:g}'}"
 
 
-def compare(record: Record | str | os.PathLike[str], world: World, rtol: float = 1e-6, atol: float = 0.0) -> list[Difference]:
+Permitted = Callable[[Command], object]
+
+
+def compare(record: Record | str | os.PathLike[str], world: World, rtol: float = 1e-6, atol: float = 0.0, permitted: Permitted | None = None) -> list[Difference]:
     """Give the commands of a record to another world, one by one, and list the readings that differ; empty if none does.
 
     rtol, atol: as in ``numpy.allclose``; whole numbers and switches must be equal. Beginnings are given with their recorded key.
-    Raises ProbeGymError when the record is damaged or the world has more lanes than one.
+    permitted: asked before each command, raises Refused for what the world must not be given, such as ``Descriptor.check``.
+    Raises RecordError when the record is damaged, holds no commands or tells no key, or when a command is more than the world can bear;
+    ProbeGymError when the world has more lanes than one.
     """
     record = record if isinstance(record, Record) else Record(record)
     if world.lanes != 1:
         raise ProbeGymError(f"a record holds one lane, this world has {world.lanes}: compare it with a world of one lane")
     found: list[Difference] = []
-    number = -1
-    for exchange in exchanges(record):
+    number, begun = -1, False
+    for exchange in given(record):
         if not exchange.verb:
             world.begin(recorded_key(record, exchange), np.ones(1, bool))
+            begun = True
             continue
+        if not begun:
+            raise RecordError(f"{record.folder}, event {exchange.seq}: {exchange.verb} was given before any episode began, so no other world can begin alike")
         number += 1
-        for name, deviation, told in _deviations(record, exchange, world, rtol, atol):
+        for name, deviation, told in _deviations(record, exchange, world, rtol, atol, permitted):
             found.append(Difference(number, exchange.seq, exchange.verb, name, deviation, told))
     return found
 
 
-def _deviations(record: Record, exchange: Exchange, world: World, rtol: float, atol: float) -> Iterator[tuple[str, float, str]]:
+def _answer(record: Record, exchange: Exchange, world: World, permitted: Permitted | None) -> Readings:
+    """What the other world says; raises Refused, and RecordError where it fails: a record may hold any numbers."""
     command, where = recorded_command(record, exchange)
     try:
-        given, refusal = world.execute(command, where), ""
+        if permitted is not None:
+            permitted(command)
+        return world.execute(command, where)
+    except ProbeGymError:
+        raise
+    except Exception as error:
+        told = " ".join(str(error).split())[:100]
+        raise RecordError(f"{record.folder}, event {exchange.seq}: this world cannot carry out {exchange.verb} ({type(error).__name__}: {told})") from error
+
+
+def _deviations(record: Record, exchange: Exchange, world: World, rtol: float, atol: float, permitted: Permitted | None) -> Iterator[tuple[str, float, str]]:
+    try:
+        answer, refusal = _answer(record, exchange, world, permitted), ""
     except Refused as error:
-        given, refusal = None, str(error)
+        answer, refusal = None, str(error)
     if exchange.outcome == "refused":
-        if given is not None:
+        if answer is not None:
             yield "refused", math.inf, "was refused when it was recorded"
         return
-    if given is None:
+    if answer is None:
         yield "refused", math.inf, f"({refusal})"
         return
     if exchange.outcome != "result":
         yield "outcome", math.inf, "is unknown in the record"
         return
     wanted = recorded_readings(record, exchange)
-    one, other = _all(wanted), _all(given)
+    one, other = _all(wanted), _all(answer)
     for name in sorted(set(one) ^ set(other)):
         yield name, math.inf, "is missing" if name in one else "was not recorded"
     for name in sorted(set(one) & set(other)):
@@ -276,8 +348,11 @@ def _deviation(was: np.ndarray, now: np.ndarray, rtol: float, atol: float) -> fl
     """Largest absolute difference; 0 within the tolerance, infinite where shapes or finiteness differ."""
     if was.shape != now.shape or was.dtype.kind not in "fiub" or now.dtype.kind not in "fiub":
         return 0.0 if was.shape == now.shape and np.array_equal(was, now) else math.inf
-    exact = was.dtype.kind != "f" and now.dtype.kind != "f"
-    if np.array_equal(was, now) if exact else np.allclose(now, was, rtol=rtol, atol=atol, equal_nan=True):
-        return 0.0
-    gap = np.abs(was.astype(float) - now.astype(float))[~(np.isnan(was.astype(float)) & np.isnan(now.astype(float)))]
+    if was.dtype.kind != "f" and now.dtype.kind != "f":  # whole numbers are exact only as such
+        return 0.0 if np.array_equal(was, now) else float(np.max(np.abs(was.astype(object) - now.astype(object))))
+    with np.errstate(all="ignore"):  # a reading may be infinite
+        if np.allclose(now, was, rtol=rtol, atol=atol, equal_nan=True):
+            return 0.0
+        one, other = was.astype(float), now.astype(float)
+        gap = np.abs(one - other)[~((one == other) | (np.isnan(one) & np.isnan(other)))]
     return float(gap.max()) if np.isfinite(gap).all() else math.inf

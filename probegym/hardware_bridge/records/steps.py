@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from probegym.hardware_bridge.codec import Arrays, Json
+from probegym.hardware_bridge.codec import Arrays, Json, shown
 from probegym.hardware_bridge.records.layout import Event, RecordError
 from probegym.hardware_bridge.records.read import Record
 
@@ -27,10 +27,11 @@ PLAIN = "observation"
 class Episode:
     """One episode: T + 1 observations, T actions and T rewards; a step that a crash cut off is left out.
 
-    about: payload of ``begin``. whole: whether its last reward says that it ended.
+    about: payload of ``begin``, seq: its number. whole: whether the last reward says that the episode ended.
     """
 
     about: Json
+    seq: int
     observations: list[Event] = field(default_factory=list)
     actions: list[Event] = field(default_factory=list)
     rewards: list[Event] = field(default_factory=list)
@@ -55,7 +56,7 @@ class Episode:
     def trimmed(self) -> Episode:
         """Whole steps only."""
         steps = len(self.rewards)
-        return Episode(self.about, self.observations[: steps + 1], self.actions[:steps], self.rewards)
+        return Episode(self.about, self.seq, self.observations[: steps + 1], self.actions[:steps], self.rewards)
 
 
 def episodes(record: Record) -> Iterator[Episode]:
@@ -65,7 +66,7 @@ def episodes(record: Record) -> Iterator[Episode]:
         if event.kind == "begin":
             if current and current.rewards:
                 yield current.trimmed()
-            current = Episode(event.payload)
+            current = Episode(event.payload, event.seq)
         elif event.kind in ("observation", "action", "reward"):
             try:
                 if current is None:
@@ -77,12 +78,40 @@ def episodes(record: Record) -> Iterator[Episode]:
         yield current.trimmed()
 
 
-def reward(event: Event) -> tuple[float, bool, bool]:
+def reward(record: Record, event: Event) -> tuple[float, bool, bool]:
     """(reward, terminated, truncated) of an event ``reward``; raises RecordError."""
     value, ends = event.payload.get("reward"), (event.payload.get("terminated"), event.payload.get("truncated"))
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not all(isinstance(end, bool) for end in ends):
-        raise RecordError(f"event {event.seq}: a reward needs a finite number, terminated and truncated")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300 or not all(isinstance(end, bool) for end in ends):
+        raise RecordError(f"{record.folder}, event {event.seq}: a reward needs a finite number, terminated and truncated")
     return float(value), bool(ends[0]), bool(ends[1])
+
+
+def seed(record: Record, told: Json, seq: int) -> int | None:
+    """The seed that the payload of ``begin`` tells, if it does; raises RecordError when that is no whole number from 0."""
+    given = told.get("seed")
+    if "seed" in told and (isinstance(given, bool) or not isinstance(given, int) or given < 0):
+        raise RecordError(f"{record.folder}, event {seq}: a seed is a whole number from 0, got {shown(given)}")
+    return given
+
+
+def about(record: Record) -> Json:
+    """What the first beginning says, with ``environment`` and ``scenario`` as texts, and ``seed`` a whole number from 0 if it is there.
+
+    Raises RecordError when there is no beginning, or it does not say of which environment and scenario it is.
+    """
+    begun = next((event for event in record if event.kind == "begin"), None)
+    if begun is None:
+        raise RecordError(f"{record.folder} holds no beginning of an episode")
+    for name in ("environment", "scenario"):
+        if not isinstance(told := begun.payload.get(name), str) or not told.isprintable():
+            raise RecordError(f"{record.folder}, event {begun.seq}: the beginning names no {name}, so use it in Python with the environment that it is of")
+    seed(record, begun.payload, begun.seq)
+    return begun.payload
+
+
+def judged(record: Record) -> bool:
+    """Whether hidden state was recorded, as of a twin, so that privileged rewards can be computed from it; raises RecordError for damage."""
+    return any(event.kind == "truth" for event in record)
 
 
 # ---- spaces ----
@@ -116,5 +145,5 @@ def _finite(value: Any) -> Any:
 
 def space_of(arrays: Arrays, plain: str) -> Json:
     """The space of arrays of which nothing else is known: unbounded boxes."""
-    boxes = {name: {"type": "Box", "dtype": str(a.dtype), "shape": list(a.shape), "low": None, "high": None} for name, a in arrays.items()}
+    boxes = {name: {"type": "Box", "dtype": str(a.dtype.newbyteorder("=")), "shape": list(a.shape), "low": None, "high": None} for name, a in arrays.items()}
     return boxes[plain] if set(boxes) == {plain} else {"type": "Dict", "subspaces": boxes}
