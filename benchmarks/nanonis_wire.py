@@ -1,7 +1,7 @@
 """Figures of the Nanonis wire: commands a second on loopback, by our own frames and by the vendor's client; and which methods of the
 vendor's client cannot read an answer that is what their own types say, or send another command than their name.
 
-Needs the package nanonis_spm for all but the first figure. ``python benchmarks/nanonis.py``
+Needs the package nanonis_spm for all but the first figure. ``python benchmarks/nanonis_wire.py``
 """
 
 from __future__ import annotations

@@ -1,0 +1,82 @@
+"""A Nion instrument as a descriptor: its verbs, limits from the setup, and what a command can cost at worst."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from probegym.hardware_bridge.capabilities import Capability, Descriptor, Effect, Range
+from probegym.hardware_bridge.instruments.descriptions.base import REGION, around, flux, span
+from probegym.hardware_bridge.instruments.nion.setup import NionSetup
+from probegym.physics.optics import wavelength
+
+SAFE_STEPS = ("blank the beam", "stop the scan")
+"""The API has no column valve; what protects the sample is the blanker."""
+
+
+@dataclass(frozen=True)
+class Beam:
+    """current: A. energy: eV. semiangle: rad, of the illumination."""
+
+    current: float
+    energy: float
+    semiangle: float
+
+    @property
+    def focus(self) -> float:
+        """Radius of the smallest probe, m."""
+        return wavelength(self.energy) / self.semiangle
+
+    def rate(self, defocus: float = 0.0) -> float:
+        """Electrons per square Angstrom and second under the probe."""
+        return flux(self.current, float(np.pi * max(self.focus, self.semiangle * abs(defocus)) ** 2))
+
+
+def described(setup: NionSetup, beam: Beam, sides: tuple[int, int] | None) -> Descriptor:
+    """The descriptor. sides: rows and columns of the Ronchigram camera as it is binned; None where there is no camera."""
+    verbs = {"SetAberrations": _aberrations(setup), "BlankBeam": Capability(effect=Effect.sets, overhead=setup.control_seconds)}
+    exposure, spot = span(setup.exposures), beam.rate()
+    if setup.detectors:
+        verbs["AcquireImage"] = Capability(
+            effect=Effect.reads,
+            ranges={"field_of_view": span(setup.views), "dwell_time": span(setup.dwells), "defocus": around(setup.excursion)},
+            counts={"shape": setup.sides}, names={"detector": tuple(setup.detectors)},
+            overhead=setup.seconds, line_overhead=setup.line_seconds, current=beam.current, spot=float(np.pi * beam.focus**2),
+        )  # fmt: skip
+        verbs["PlaceProbe"] = Capability(
+            effect=Effect.changes, ranges={"position": around(setup.views[1] / 2), "dwell_time": span((0.0, setup.exposures[1]))},
+            overhead=setup.seconds, dose_rate=spot, reach=beam.focus,
+        )  # fmt: skip
+    if sides:
+        verbs["AcquireRonchigram"] = Capability(
+            effect=Effect.reads, ranges={"exposure_time": exposure, "defocus": around(setup.excursion), "film_shift": around(setup.shift_range)},
+            counts={"shape": (min(16, *sides), min(sides))}, overhead=setup.seconds, dose_rate=spot,
+            reach=2 * setup.excursion * beam.semiangle,  # the excursion, and as much defocus before it
+        )  # fmt: skip
+    if setup.spectrometer:
+        verbs["AcquireSpectrum"] = Capability(
+            effect=Effect.reads, ranges={"position": span((0.0, setup.views[1])), "exposure_time": exposure}, names={"detector": ("eels",)},
+            may_repeat=("axis",), overhead=setup.seconds, dose_rate=spot, reach=setup.views[1],
+        )  # fmt: skip
+    if setup.shift_range:
+        near = setup.tolerance * setup.shift_range
+        shift = Range(low=-setup.shift_range, high=setup.shift_range, tolerance=near)
+        verbs["ShiftBeam"] = Capability(effect=Effect.sets, ranges={"shift": shift}, reads_back={"shift": "shift"}, overhead=setup.control_seconds)
+    if setup.stage_range:
+        far = (setup.stage_range, setup.stage_range, 0.0)  # height and tilt are not for this driver to change
+        position = Range(low=tuple(-n for n in far), high=far, tolerance=setup.tolerance * setup.stage_range)
+        verbs["MoveStage"] = Capability(
+            effect=Effect.sets, ranges={"position": position, "tilt": span((0.0, 0.0))}, reads_back={"position": "stage"}, overhead=setup.control_seconds
+        )
+    return Descriptor(name=setup.name, kind="stem", capabilities=verbs, safe=SAFE_STEPS, region=REGION, safe_seconds=setup.control_seconds)
+
+
+def _aberrations(setup: NionSetup) -> Capability:
+    """A command may move a control by half of its range."""
+    most = tuple(setup.controls.values())
+    values = Range(low=tuple(-n for n in most), high=most, step=most, tolerance=tuple(setup.tolerance * n for n in most))
+    return Capability(
+        effect=Effect.sets, ranges={"values": values}, names={"names": tuple(setup.controls)}, reads_back={"values": "aberrations"},
+        overhead=setup.control_seconds,
+    )  # fmt: skip
