@@ -160,6 +160,41 @@ def misnamed(vendor: ModuleType) -> list[tuple[str, str]]:
     return [(name, command) for name, (command, _, _) in declared(vendor).items() if command.replace(".", "_") != name]
 
 
+def session(vendor: ModuleType) -> list[str]:
+    """The vendor's client scans, moves an atom, pulses and withdraws; returns what the server was asked and answered."""
+    world = scenarios.load("adatom_manipulation", "steady-tip").world
+    with server.start(TWIN, world) as process, socket.create_connection(("127.0.0.1", process.ports[0]), timeout=PATIENCE) as link:
+        x, y = process.truth()["position"][0, 0]
+        nanonis = vendor.Nanonis(link)
+        nanonis.Bias_Set(0.5)
+        nanonis.ZCtrl_SetpntSet(50e-12)
+        nanonis.ZCtrl_OnOffSet(1)
+        for target in (x + 2e-9, None):
+            nanonis.Scan_FrameSet(0, 0, 8e-9, 8e-9, 0)
+            nanonis.Scan_BufferSet([0, 14], 128, 128)
+            nanonis.Scan_SpeedSet(100e-9, 100e-9, 1, 1, 1, 1)
+            nanonis.Scan_Action(0, 1)
+            nanonis.Scan_WaitEndOfScan(60000)
+            nanonis.Scan_FrameDataGrab(14, 1)
+            if target is None:
+                break
+            nanonis.FolMe_SpeedSet(100e-9, 1)
+            nanonis.FolMe_XYPosSet(float(x), float(y), 1)
+            nanonis.Bias_Set(10e-3)  # 6 uS: the atom follows
+            nanonis.ZCtrl_SetpntSet(60e-9)
+            nanonis.FolMe_SpeedSet(5e-9, 1)
+            nanonis.FolMe_XYPosSet(float(target), float(y), 1)
+            nanonis.ZCtrl_SetpntSet(50e-12)
+            nanonis.Bias_Set(0.5)
+        moved = process.truth()["position"][0, 0] - (x, y)
+        nanonis.Bias_Pulse(1, 0.1, 3.0, 1, 2)
+        with contextlib.redirect_stdout(io.StringIO()):
+            nanonis.Bias_Set(20.0)
+        nanonis.ZCtrl_Withdraw(1, -1)
+        nanonis.ZCtrl_StatusGet()
+        return [*(line.split(" ", 1)[1] for line in process.report() if " " in line), f"the atom was moved by {1e9 * moved[0]:.2f}, {1e9 * moved[1]:.2f} nm"]
+
+
 def main() -> None:
     """Print all of it."""
     world, figures = scenarios.load("adatom_manipulation", "steady-tip").world, dict[str, int]()
@@ -174,6 +209,7 @@ def main() -> None:
     if not vendor:
         print("\nnanonis_spm is not installed: nothing to say about the vendor's client")
         return
+    print("\nA session of the vendor's client, as the server saw it", *session(vendor), sep="\n")
     methods, wrong = failures(vendor)
     table(f"Of {methods} methods of the vendor's client these {len(wrong)} fail against answers that are what their own types say, or send what their document does not", ("method", "what happens"), wrong)
     others = misnamed(vendor)

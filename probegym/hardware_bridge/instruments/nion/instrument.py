@@ -16,7 +16,7 @@ import numpy as np
 from scipy.constants import angstrom, elementary_charge, micro, milli, nano
 
 from probegym.errors import ProbeGymError
-from probegym.hardware_bridge import codec
+from probegym.hardware_bridge.capabilities import one_lane
 from probegym.hardware_bridge.commands import (
     AcquireImage,
     AcquireRonchigram,
@@ -97,7 +97,7 @@ class NionInstrument:
         """Carry a command out. Raises Refused when nothing was done, InstrumentFault when it is not known what was, or it was stopped."""
         if self._wanted_safe.is_set():
             raise Refused("the instrument is in its safe state: arm it first")
-        _of_one_lane(command)
+        one_lane(command)
         self.descriptor.check(command)
         begun = time.monotonic()
         readings = self._doing[type(command)](command, begun + seconds)
@@ -276,12 +276,6 @@ class NionInstrument:
             self.controls.blank(max(end, time.monotonic() + ANSWER_SECONDS))
         return _readings(self._beam.rate() * seconds)
 
-
-def _of_one_lane(command: Command) -> None:
-    """Raise Refused for what is meant for several instruments at once."""
-    for name, (kind, unit) in codec.ARGUMENTS[command.verb].items():
-        if unit and kind is not float and (got := np.shape(getattr(command, name))) != (wanted := (1, *codec.shape_of(command.verb, name, vars(command)))):
-            raise Refused(f"{command.verb}.{name} must have the shape {wanted}, of one lane, not {got}")
 
 
 def _readings(dose: float = 0.0, measurements: int = 0, **values: np.ndarray) -> Readings:
