@@ -39,7 +39,6 @@ from probegym.hardware_bridge.programs import (
     check,
 )
 from probegym.hardware_bridge.programs.order import Order
-from probegym.hardware_bridge.programs.quantities import READING_UNITS
 from probegym.hardware_bridge.twins.afm import AfmTwin
 from probegym.hardware_bridge.world import Refused
 from probegym.scenarios import load
@@ -124,7 +123,7 @@ def test_units_of_conditions_and_expressions_must_fit(stem):
 
 def test_units_of_readings_are_those_of_readings_that_there_are():
     plain = {bool: True, int: 3, str: "haadf", float: 1.0, tuple[int, int]: (1, 1), tuple[str, ...]: (), np.ndarray: np.ones((1, 2))}
-    for verb, units in READING_UNITS.items():
+    for verb, units in {verb: kind.units for verb, kind in codec.VERBS.items() if kind.units}.items():
         command = codec.VERBS[verb](**{name: plain[kind] for name, (kind, _) in codec.ARGUMENTS[verb].items()})
         assert set(units) <= set(command.returns()), verb
 

@@ -123,6 +123,8 @@ def test_nxdata_says_which_axis_is_which(lamp, tmp_path):
         assert np.allclose(default["x"], 0.5e-9 * np.arange(6)) and default["x"].attrs["units"] == "m"
         assert list(default["event"]) == [0, 4] and list(default["dose"]) == [10.0, 30.0] and default.attrs["dose_indices"] == 0
         assert default["dose"].attrs["units"] == "1/angstrom^2" and default["elapsed"][0] >= 0 and list(np.diff(default["time"])) == [1.0]
+        told = entry["AcquireSpectrum.spectrum"]
+        assert told["command_position"].shape == (3, 2) and told["command_position"].attrs["units"] == "m" and told["command_exposure_time"].attrs["units"] == "s"
         assert np.allclose(entry["AcquireSpectrum.spectrum/axis"], [2, 2.5, 3, 3.5, 4])
 
 

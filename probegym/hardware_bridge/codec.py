@@ -9,6 +9,7 @@ A message is a length, a checksum, a header in JSON, and the bytes of the arrays
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -95,9 +96,8 @@ def shown(thing: Any) -> str:
 
 def _fields(kind: type[Command]) -> dict[str, tuple[Any, Unit | None]]:
     told: dict[str, tuple[Any, Unit | None]] = {}
-    for name, hint in typing.get_type_hints(kind, include_extras=True).items():
-        if typing.get_origin(hint) is typing.ClassVar:
-            continue
+    hints = typing.get_type_hints(kind, include_extras=True)
+    for name, hint in ((entry.name, hints[entry.name]) for entry in dataclasses.fields(kind)):
         base, *extras = typing.get_args(hint) if typing.get_origin(hint) is typing.Annotated else (hint,)
         told[name] = base, next((extra for extra in extras if isinstance(extra, Unit)), None)
     return told

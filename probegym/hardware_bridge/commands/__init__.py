@@ -6,7 +6,7 @@ so a command that was sent twice does no harm.
 
 from __future__ import annotations
 
-from probegym.hardware_bridge.commands.base import Command, Lanes, LaneState, Readings, Shapes, Unit
+from probegym.hardware_bridge.commands.base import DOSE, Command, Lanes, LaneState, Readings, Shapes, Unit
 from probegym.hardware_bridge.commands.controls import (
     Approach,
     AutoTune,
@@ -40,6 +40,7 @@ from probegym.hardware_bridge.commands.tip import (
 )
 
 __all__ = [
+    "DOSE",
     "AcquireImage",
     "AcquireRonchigram",
     "AcquireSpectrum",

@@ -7,6 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
+DOSE = "e/angstrom^2"
+"""Unit of a dose: electrons per square Angstrom."""
+
 Shapes = dict[str, tuple[int, ...] | None]
 """Name of a reading -> its shape for one lane."""
 
@@ -27,6 +30,7 @@ class Command:
     """Base of all commands: knows its verb and can be written as plain arrays for a record."""
 
     flags: ClassVar[tuple[str, ...]] = ()  # readings that are true or false
+    units: ClassVar[dict[str, str]] = {}  # of readings; all others are counts, shares, labels, or in a detector's own unit
 
     @property
     def verb(self) -> str:

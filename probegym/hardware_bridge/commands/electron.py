@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 
@@ -93,6 +93,7 @@ class LocateAtoms(Command):
     """
 
     flags = ("found",)
+    units: ClassVar = {"position": "m", "neighbours": "m"}
 
     detector: str
     shape: tuple[int, int]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 
-from probegym.hardware_bridge.commands.base import Command, Shapes, Unit
+from probegym.hardware_bridge.commands.base import DOSE, Command, Shapes, Unit
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +33,8 @@ class InspectLevels(Command):
     1, 0 between them; ``view`` m; ``seconds`` (levels, levels) from the row's instrument to a map by the column's; ``psf`` and
     ``side`` m, ``noise``, ``scatter``, ``offset`` (levels,); ``field`` (2,), share and length (m) of what the objects have in common; ``correlations``, NaN where they are not told.
     """
+
+    units: ClassVar = {"view": "m", "seconds": "s", "psf": "m", "side": "m", "dose": DOSE}
 
     def returns(self) -> Shapes:
         return {name: None for name in ("names", "labels", "view", "seconds", "psf", "side", "noise", "scatter", "offset", "dose", "field", "correlations")}

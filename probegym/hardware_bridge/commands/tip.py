@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 
@@ -30,6 +30,8 @@ class SetFeedback(Command):
 class ScanLine(Command):
     """Scan the next line there and back. pixels: each way. line_rate: (lanes,) Hz, both ways in one period."""
 
+    units: ClassVar = {"height": "m", "amplitude_error": "m", "phase": "rad"}
+
     pixels: int
     line_rate: Annotated[np.ndarray, Unit("Hz")]
 
@@ -46,6 +48,8 @@ class TestFeedback(Command):
 
     relay: (lanes,) m. duration: s. samples: of the amplitude error that is read back.
     """
+
+    units: ClassVar = {"error": "m"}
 
     relay: Annotated[np.ndarray, Unit("m")]
     duration: Annotated[float, Unit("s")]
@@ -65,6 +69,8 @@ class AcquireTopograph(Command):
     centre: (lanes, 2) m, x and y on the surface. bias: V at the sample; current: set point in A. Readings: ``height``
     (lanes, rows, columns) in m, slow axis first; ``verdict`` (lanes,), P(good) of the classifier that judges the tip.
     """
+
+    units: ClassVar = {"height": "m"}
 
     shape: tuple[int, int]
     field_of_view: Annotated[float, Unit("m")]
@@ -118,6 +124,7 @@ class LocateAdatoms(Command):
     """
 
     flags = ("found",)
+    units: ClassVar = {"position": "m", "height": "m"}
 
     shape: tuple[int, int]
     field_of_view: Annotated[float, Unit("m")]
@@ -143,6 +150,8 @@ class DragTip(Command):
     start, end: (lanes, 2) m; bias: (lanes,) V; current: (lanes,) A, the set point; speed: m/s. Readings: ``trace``
     (lanes, samples) A, the current along the way.
     """
+
+    units: ClassVar = {"trace": "A"}
 
     start: Annotated[np.ndarray, Unit("m", 2)]
     end: Annotated[np.ndarray, Unit("m", 2)]

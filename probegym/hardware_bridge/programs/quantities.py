@@ -8,22 +8,10 @@ from collections.abc import Callable
 import numpy as np
 
 from probegym.hardware_bridge import codec
-from probegym.hardware_bridge.commands import Readings
+from probegym.hardware_bridge.commands import DOSE, Readings
 
-DOSE = "e/angstrom^2"
 COSTS = dict(zip(Readings.COSTS, ("s", DOSE, "1", "1"), strict=True))
 """Name of a cost -> its unit."""
-
-READING_UNITS = {
-    "ScanLine": {"height": "m", "amplitude_error": "m", "phase": "rad"},
-    "TestFeedback": {"error": "m"},
-    "AcquireTopograph": {"height": "m"},
-    "LocateAdatoms": {"position": "m", "height": "m"},
-    "DragTip": {"trace": "A"},
-    "LocateAtoms": {"position": "m", "neighbours": "m"},
-    "InspectLevels": {"view": "m", "seconds": "s", "psf": "m", "side": "m", "dose": DOSE},
-}
-"""Verb -> reading -> unit; what is not here are counts, shares, labels, and quantities in a detector's own unit, "1"."""
 
 STATISTICS: dict[str, Callable[[np.ndarray], float]] = {
     "std": lambda numbers: float(numbers.std()),
@@ -44,7 +32,8 @@ PREFIXES = {-15: "f", -12: "p", -9: "n", -6: "u", -3: "m", 0: "", 3: "k", 6: "M"
 
 def reading_unit(verb: str, reading: str, statistic: str) -> str:
     """Unit of a statistic of a reading."""
-    return "1" if statistic == "count" else READING_UNITS.get(verb, {}).get(reading, "1")
+    kind = codec.VERBS.get(verb)
+    return "1" if statistic == "count" or kind is None else kind.units.get(reading, "1")
 
 
 def quantity(value: float, unit: str) -> str:

@@ -22,6 +22,7 @@ import h5py
 import numpy as np
 
 from probegym.errors import ProbeGymError
+from probegym.hardware_bridge import codec
 from probegym.hardware_bridge.commands import Command, Readings
 from probegym.hardware_bridge.records import minari, target
 from probegym.hardware_bridge.records.layout import Event, RecordError
@@ -63,6 +64,16 @@ class Stack:
     events: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     costs: list[list[float]] = field(default_factory=list)
+    units: str = ""
+    arguments: list[dict[str, np.ndarray]] = field(default_factory=list)  # of the commands; empty where somebody else gave them
+    verb: str = ""
+
+    def columns(self) -> Iterator[tuple[str, np.ndarray, str]]:
+        """What was asked for, (name, one row for each command, unit), where it has the same shape in every command."""
+        for name in self.arguments[0]:
+            rows = [told.get(name, np.zeros(0)) for told in self.arguments]
+            if len({row.shape for row in rows}) == 1:
+                yield name, np.stack(rows), codec.ARGUMENTS[self.verb][name][1] or ""
 
 
 @dataclass(frozen=True)
@@ -109,9 +120,10 @@ def stacks(record: Record, parent: Any, stream: target.Stream) -> dict[str, Stac
     """Write every reading of a record below an HDF5 group, like with like, one after the other; title -> stack."""
     found: dict[str, Stack] = {}
     kinds: dict[tuple[Any, ...], str] = {}
-    start = next((event.t_wall for event in record), 0.0)
+    last, elapsed = next(iter(record), None), 0.0
     for seen in acquired(record):
         stream.check()
+        last, elapsed = seen.event, elapsed + _between(last or seen.event, seen.event)
         for name, value in seen.readings.values.items():
             if value.ndim == 0 or value.shape[0] != 1 or value.dtype.kind not in "fiub":
                 continue
@@ -129,16 +141,32 @@ def stacks(record: Record, parent: Any, stream: target.Stream) -> dict[str, Stac
                 chunk = max(1, min(1024, CHUNK // array.nbytes))
                 data = parent.create_group(kinds[kind]).create_dataset(
                     "data", (0, *array.shape), array.dtype, chunks=(chunk, *array.shape), maxshape=(None, *array.shape))  # fmt: skip
-                found[kinds[kind]] = Stack(data, axes)
+                found[kinds[kind]] = Stack(data, axes, units=codec.VERBS[seen.verb].units.get(name, "") if seen.verb in codec.VERBS else "", verb=seen.verb)
             stack = found[kinds[kind]]
             stack.data.resize(len(stack.events) + 1, axis=0)
             stack.data[-1] = array
             stack.events.append(seen.seq)
-            stack.seconds.append(seen.event.t_wall - start)
+            stack.seconds.append(elapsed)
+            stack.arguments.append(_asked(seen.command))
             stack.costs.append([float(getattr(seen.readings, cost)[0]) for cost in Readings.COSTS])
     if not found:
         raise RecordError(f"{record.folder} holds no readings: there is nothing to export")
     return found
+
+
+def _between(one: Event, other: Event) -> float:
+    """Seconds from one event to another, by the clock that runs forward; by the calendar's where another process went on."""
+    forward = other.t_mono - one.t_mono
+    return forward if forward >= 0 else max(0.0, other.t_wall - one.t_wall)
+
+
+def _asked(command: Command | None) -> dict[str, np.ndarray]:
+    """Numbers of a command, of its one lane."""
+    if command is None:
+        return {}
+    units = codec.ARGUMENTS[command.verb]
+    told = {name: value[0] if units[name][0] is np.ndarray and value.ndim else value for name, value in command.arguments().items() if value.size}
+    return {name: value for name, value in told.items() if value.dtype.kind in "fiub"}
 
 
 def to_hspy(record: Record, path: str | os.PathLike[str]) -> Path:
@@ -159,8 +187,12 @@ def to_hspy(record: Record, path: str | os.PathLike[str]) -> Path:
                 group.create_group(f"axis-{index}").attrs.update(told | {"navigate": navigate, "_type": "UniformDataAxis"})
             metadata = group.create_group("metadata")
             metadata.create_group("General").attrs.update({"title": title, "original_filename": record.run})
-            metadata.create_group("Signal").attrs.update({"signal_type": ""})
-            group.create_group("original_metadata").attrs.update({"run": record.run, "manifest": manifest})
+            metadata.create_group("Signal").attrs.update({"signal_type": "", "quantity": f"{title.partition('.')[2]} ({stack.units})" if stack.units else title.partition(".")[2]})
+            original = group.create_group("original_metadata")
+            original.attrs.update({"run": record.run, "manifest": manifest})
+            asked = original.create_group("commands")
+            for name, rows, units in stack.columns():
+                asked[f"{name} ({units})" if units else name] = rows
     return Path(path)
 
 
@@ -179,7 +211,11 @@ def to_nxdata(record: Record, path: str | os.PathLike[str]) -> Path:
             entry.attrs.setdefault("default", title)
             names = ["event", *(axis.name.replace(" ", "_") for axis in stack.axes)]
             group.attrs.update({"NX_class": "NXdata", "signal": "data", "axes": names, "title": title})
-            group["event"] = stack.events
+            group["event"], stack.data.attrs["units"] = stack.events, stack.units
+            for name, rows, units in stack.columns():
+                group[f"command_{name}"] = rows
+                group[f"command_{name}"].attrs["units"] = units
+                group.attrs[f"command_{name}_indices"] = 0
             for axis, name in zip(stack.axes, names[1:], strict=True):
                 group[name] = axis.offset + axis.scale * np.arange(axis.size)
                 group[name].attrs["units"] = axis.units
