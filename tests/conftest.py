@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.environments import Registered, registered
+from tests.guard_helpers import armed, bench
+
+__all__ = ["armed", "bench"]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

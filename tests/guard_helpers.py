@@ -273,6 +273,24 @@ class Bench:
         return self.gate.complete(admission, self.outcome(admission))
 
 
+@pytest.fixture
+def bench(tmp_path) -> Bench:
+    return Bench(tmp_path)
+
+
+@pytest.fixture
+def armed(bench) -> Bench:
+    return bench.armed()
+
+
+def in_fault(bench: Bench, why: str) -> None:
+    """Latched, and the instrument in its safe state."""
+    assert bench.gate.state is State.fault and why in bench.gate.why, bench.gate.why
+    assert bench.instrument.is_blanked and bench.gate.safe
+    with refused("the gate is fault"):
+        bench.admit(park())
+
+
 def refused(why: str):
     """In one line, and in these words."""
     return pytest.raises(Refused, match=re.compile(rf"^[^\n]*{re.escape(why)}[^\n]*$"))

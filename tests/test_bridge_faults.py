@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 
@@ -11,17 +12,19 @@ import pytest
 from probegym import scenarios
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge import codec
-from probegym.hardware_bridge.commands import AcquireRonchigram, SetAberrations
+from probegym.hardware_bridge.commands import AcquireRonchigram, BlankBeam, SetAberrations
 from probegym.hardware_bridge.guard import gate as gates
 from probegym.hardware_bridge.guard.gate import Gate, State
 from probegym.hardware_bridge.guard.ledger import Budget, Ledger
-from probegym.hardware_bridge.instruments import drivers, faults, wire
+from probegym.hardware_bridge.instruments import InstrumentFault, drivers, faults, host, wire
 from probegym.hardware_bridge.instruments.faults import Faults
 from probegym.hardware_bridge.instruments.host import Host, Server
 from probegym.hardware_bridge.instruments.twin import TwinInstrument, build
 from probegym.hardware_bridge.records.log import Recorder
 from probegym.hardware_bridge.records.read import Record
 from probegym.hardware_bridge.world import Refused
+from tests.guard_helpers import FakeInstrument, park
+from tests.guard_process_helpers import PATIENT, happens
 
 TWIN = "probegym.hardware_bridge.twins.stem:StemTwin"
 CONTROLS = ("C10", "C12a", "C12b", "C21a", "C21b", "C23a", "C23b")
@@ -198,6 +201,125 @@ def test_a_secret_opens_one_role_alone(bench):
     shadow = wire.Link({"port": rig.reached["port"], "secrets": {"safety": secrets["observer"]}}, "safety", "a shadow that would like to")
     with pytest.raises(Refused, match="a connection as observer may not ask for 'safe'"):
         shadow.ask("safe")
+
+
+@pytest.mark.parametrize(("kind", "told"), [("late", "no answer within"), ("other", "answered another question"), ("double", "answered another question")])
+def test_an_answer_to_another_question_closes_the_connection(bench, kind, told):
+    rig = bench([{"kind": kind, "what": "is_safe", "at": 2}])
+    eyes = wire.Link(rig.reached, "safety", "eyes")
+    while rig.host.faults.counts["is_safe"] < 1:  # the gate has looked before
+        eyes.ask("is_safe")
+    with pytest.raises(InstrumentFault, match=told):
+        eyes.ask("is_safe")
+        eyes.ask("is_safe")  # an answer that came twice shows with the next question
+    assert eyes.channel.socket is None
+    time.sleep(1.2)
+    with pytest.raises(InstrumentFault, match="the connection is closed"):  # an answer that comes by now is nobody's
+        eyes.ask("is_safe")
+    eyes.again()
+    assert eyes.ask("is_safe")[0]["safe"] is False
+
+
+def test_the_way_to_the_safe_state_is_tried_over_a_fresh_connection(bench):
+    rig = bench([{"kind": "drop before", "what": "safe", "at": 1}])
+    assert not rig.instrument.is_safe() and rig.host.faults.counts["safe"] == 0
+    rig.instrument.safe(0.5)
+    assert rig.instrument.is_safe() and rig.host.faults.counts["safe"] == 2
+
+
+@pytest.mark.parametrize("ages", [None, {}, {"stage": 0.0}, {"stage": 0.0, "shift": 0.0, "tilt": 0.0}, {"stage": 0.0, "shift": "new"}, {"stage": 0.0, "shift": None}])
+def test_what_is_read_back_tells_its_age(bench, monkeypatch, ages):
+    rig = bench([])
+    answer = {"ages": ages}, {"stage": np.zeros(3), "shift": np.zeros(2)}
+    monkeypatch.setattr(rig.instrument.writer, "ask", lambda *_: answer)
+    with pytest.raises(InstrumentFault, match="the instrument read back"):
+        rig.instrument.measured()
+
+
+class Served:
+    """A host around an instrument that is not there, out of its safe state; ``slow`` makes a call of it wait for ``going``."""
+
+    def __init__(self) -> None:
+        self.instrument, self.reached, self.going = FakeInstrument(), threading.Event(), threading.Event()
+        self.instrument.is_blanked = False
+        self.host = Host(self.instrument)
+
+    def slow(self, where: str) -> None:
+        def wait() -> None:
+            self.reached.set()
+            assert self.going.wait(PATIENT)
+
+        self.instrument.planned[where] = wait
+
+    def ask(self, what: str, **more: object) -> list:
+        """Beside the test; the answer is in the list when it has come."""
+        answers: list = []
+        threading.Thread(target=lambda: answers.append(self.host.answer("writer", {"do": what, "seconds": 1.0, **more})[0]), daemon=True).start()
+        return answers
+
+
+@pytest.mark.parametrize("what", ["ready", "execute"])
+def test_what_waited_while_the_instrument_went_safe_is_not_done(what):
+    served = Served()
+    served.slow("execute")
+    first = served.ask("execute", command=codec.command_to_json(park()))
+    assert served.reached.wait(PATIENT)
+    second = served.ask(what, command=codec.command_to_json(BlankBeam(False)))
+    time.sleep(0.2)
+    assert not first and not second
+    served.host.answer("safety", {"do": "safe", "seconds": 1.0})
+    served.going.set()
+    assert happens(lambda: first and second)
+    assert "sent to its safe state meanwhile: nothing was done" in second[0]["refused"]
+    assert served.instrument.is_blanked and not served.instrument.written
+
+
+@pytest.mark.parametrize("what", ["ready", "execute"])
+def test_an_instrument_on_its_way_out_of_the_safe_state_is_sent_back(what):
+    served = Served()
+    served.slow(what)
+    answers = served.ask(what, command=codec.command_to_json(BlankBeam(False)))
+    assert served.reached.wait(PATIENT)
+    served.host.answer("safety", {"do": "safe", "seconds": 1.0})
+    served.instrument.is_blanked = False  # what was under way has undone it
+    served.going.set()
+    assert happens(lambda: answers) and served.instrument.is_blanked and served.instrument.safes == [True, True]
+
+
+def test_a_host_has_limits_of_its_own_and_lives_through_mistakes_of_a_driver():
+    served = Served()
+    question = {"do": "execute", "seconds": 1.0, "command": codec.command_to_json(park(1.0))}
+    assert "PlaceProbe.position must be" in served.host.answer("writer", question)[0]["refused"] and not served.instrument.written
+    lanes = dataclasses.replace(park(), position=np.zeros((2, 2)), dwell_time=np.zeros(2))
+    assert "of one lane" in served.host.answer("writer", question | {"command": codec.command_to_json(lanes)})[0]["refused"] and not served.instrument.written
+    served.instrument.bug = True
+    assert "the driver failed (KeyError" in served.host.answer("writer", {"do": "measured"})[0]["fault"]
+
+
+def test_an_instrument_outlives_those_who_started_it(bench):
+    rig = bench([])
+    rig.on = False  # the one who started it has gone
+    time.sleep(3 * host.POLL_SECONDS)
+    wire.SafetyLink(rig.reached, "a guardian with a fresh connection").safe(0.5)
+    assert rig.twin.is_safe()
+
+
+def test_an_instrument_is_not_kept_up_for_ever(bench, monkeypatch):
+    monkeypatch.setattr(host, "LEAVING_SECONDS", 0.1)
+    rig, ended = bench([]), threading.Event()
+    server = Server(rig.host)
+    server.keeping = 1  # and nothing more is heard of him
+    threading.Thread(target=lambda: (server.run(lambda: False), ended.set()), daemon=True).start()
+    assert ended.wait(PATIENT)
+
+
+@pytest.mark.parametrize("seconds", [None, 0, -1.0, float("inf"), float("nan"), "1", True])
+def test_a_question_says_how_long_its_answer_is_waited_for(seconds):
+    served = Served()
+    for role, what in (("safety", "safe"), ("writer", "ready"), ("writer", "execute")):
+        answer, _ = served.host.answer(role, {"do": what, "seconds": seconds, "command": codec.command_to_json(BlankBeam(False))})
+        assert "for how many seconds" in answer["refused"]
+    assert not served.instrument.written
 
 
 def test_a_plan_with_an_unknown_fault_is_refused():

@@ -27,17 +27,6 @@ from tests.guard_helpers import (
     stage,
 )
 
-
-@pytest.fixture
-def bench(tmp_path) -> Bench:
-    return Bench(tmp_path)
-
-
-@pytest.fixture
-def armed(bench) -> Bench:
-    return bench.armed()
-
-
 # ---- 5. steps, rates and read-backs ----
 
 UNREAD = {
@@ -155,6 +144,15 @@ def test_worst_case_of_an_image(bench):
     charge = bench.instrument.descriptor.worst_case(image(1.6e-7, 1e-3, (16, 16)))
     pixel = (1.6e-7 / 16 / 1e-10) ** 2
     assert charge.seconds == pytest.approx(0.1 + 16 * 1e-3 + 256 * 1e-3) and charge.dose == pytest.approx(1e-15 * 1e-3 / 1.602176634e-19 / pixel)
+
+
+def test_pixels_farther_apart_than_the_probe_have_its_dose_each(tmp_path):
+    """Between them nothing is exposed, so all of the current goes through the probe's own spot."""
+    spot = 1e-18  # m^2
+    bench = Bench(tmp_path, told=broken("AcquireImage", spot=spot))
+    wide, close = (bench.instrument.descriptor.worst_case(image(width, 1e-3, (16, 16))).dose for width in (1.6e-7, 8e-9))
+    electrons = 1e-15 * 1e-3 / 1.602176634e-19
+    assert wide == pytest.approx(electrons / (spot / 1e-20)) and close == pytest.approx(electrons / (8e-9 / 16 / 1e-10) ** 2)
 
 
 def places(bench: Bench, command: Command) -> set:

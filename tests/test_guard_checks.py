@@ -32,16 +32,6 @@ for _ in range(5000):
     DEEP = [DEEP]
 
 
-@pytest.fixture
-def bench(tmp_path) -> Bench:
-    return Bench(tmp_path)
-
-
-@pytest.fixture
-def armed(bench) -> Bench:
-    return bench.armed()
-
-
 # ---- 1. finite, shape, type ----
 
 VALUE, UNIT = "arguments/position/value", "arguments/position/unit"

@@ -188,7 +188,7 @@ def test_an_account_that_somebody_changes_is_not_written_on(ledger, harm):
     replaced = (ledger.path.parent / "sample.jsonl.old").exists()
     if replaced:
         os.unlink(f"{ledger.path}.old")
-    with pytest.raises(ProbeGymError, match="deleted, moved, or changed by somebody else|No such file"):
+    with pytest.raises(ProbeGymError, match=r"deleted, moved, or changed by somebody else|No such file"):
         ledger.charge(HERE, Charge(0.0, 20.0, 0))
 
 
@@ -206,3 +206,10 @@ def test_what_was_spent_beyond_the_budget_is_booked(ledger):
     ledger.book(HERE, Charge(0.0, 500.0, 0))
     assert reopened(ledger).worst().dose == 500.0
     assert codec.loads(ledger.path.read_bytes().splitlines()[0][9:])["budget"] == {"dose": 100.0, "changes": 3, "region": 1e-6, "instrument": ""}
+
+
+def test_a_fault_is_written_once(ledger):
+    for fault, faults in (("a spark", 1), ("a spark", 1), ("", 2), ("", 2), ("another", 3)):
+        ledger.latch(fault)
+        assert ledger.path.read_bytes().count(b"fault") == faults
+    assert reopened(ledger).fault == "another"

@@ -4,73 +4,28 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import threading
 import time
 
 import numpy as np
 import pytest
 
-from probegym import scenarios
 from probegym.errors import ProbeGymError
-from probegym.hardware_bridge.commands import AcquireRonchigram, SetAberrations
-from probegym.hardware_bridge.deployment.world import GuardedWorld
+from probegym.hardware_bridge import codec
+from probegym.hardware_bridge.commands import SetAberrations
 from probegym.hardware_bridge.guard import process as guard
 from probegym.hardware_bridge.guard.ledger import Budget, Ledger
 from probegym.hardware_bridge.guard.operator import Operator
-from probegym.hardware_bridge.instruments import twin as twins
 from probegym.hardware_bridge.instruments.wire import SafetyLink
 from probegym.hardware_bridge.records.read import Record
 from probegym.hardware_bridge.world import Refused
+from tests import guard_process_helpers
+from tests.guard_process_helpers import FRAME, HERE, Desk, happens
 
-TWIN = "probegym.hardware_bridge.twins.stem:StemTwin"
+desk, instrument = guard_process_helpers.desk, guard_process_helpers.instrument
 CONTROLS = ("C10", "C12a", "C12b", "C21a", "C21b", "C23a", "C23b")
-FRAME = AcquireRonchigram((42, 42), 0.05, np.array([30e-9]), np.zeros((1, 2)))
-HERE = np.ones(1, bool)
-WITHIN = 3.0  # s, for a loaded machine; benchmarks/bridge.py measures how long it takes
-
-
-@pytest.fixture(scope="module")
-def instrument():
-    with twins.start(TWIN, scenarios.load("stem_tuning", "id").world, key=3) as running:
-        yield running
-
-
-class Desk:
-    """A guard, its operator, and how to see whether the instrument is safe."""
-
-    def __init__(self, instrument, folder):
-        self.instrument, self.folder = instrument, folder
-        Ledger.create(folder / "sample", Budget(dose=1e18, changes=9, instrument="STEM twin")).close()
-        self.guard = self.another()
-        self.operator = Operator(self.guard.operator)
-        self.eyes = SafetyLink(instrument.reached, "eyes")
-
-    def another(self):
-        return guard.start(self.instrument.reached, str(self.folder / "sample"), str(self.folder / "runs"), "a test", {})
-
-    def armed(self, approvals=0) -> GuardedWorld:
-        told = self.operator.ask({"environment": "e", "scenario": "s", "policy": "p", "seconds": 1e4, "changes": 9, "approvals": approvals})
-        self.operator.arm(told["nonce"])
-        return GuardedWorld(self.guard.reached)
-
-    def safe(self) -> bool:
-        end = time.monotonic() + WITHIN
-        while time.monotonic() < end:
-            if self.eyes.is_safe():
-                return True
-            time.sleep(0.005)
-        return False
-
-    def close(self):
-        self.guard.operator.close()
-        self.eyes.close()
-        self.guard.process.wait(10)
-
-
-@pytest.fixture
-def desk(instrument, tmp_path):
-    made = Desk(instrument, tmp_path)
-    yield made
-    made.close()
 
 
 def test_a_session_works_and_its_end_makes_safe(desk):
@@ -89,8 +44,6 @@ def test_a_session_works_and_its_end_makes_safe(desk):
 
 
 def test_an_action_waits_for_the_operator(desk):
-    import threading
-
     world, answers = desk.armed(approvals=1), []
 
     def decide(agreed: bool) -> None:
@@ -124,6 +77,33 @@ def test_when_the_guard_dies_or_stands_still_the_guardian_makes_safe(desk, numbe
     assert desk.safe()
     if number == signal.SIGSTOP:
         os.kill(desk.guard.process.pid, signal.SIGKILL)
+    world.close()
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"])
+def test_a_guard_that_is_told_to_end_leaves_by_the_safe_state(desk, name):
+    world = desk.armed()
+    os.kill(desk.guard.process.pid, getattr(signal, name))
+    assert desk.guard.process.wait(10) == 0 and desk.eyes.is_safe()
+    last = list(Record(desk.guard.record))[-1]
+    assert last.kind == "closed", "the record has its end"
+    world.close()
+
+
+CHILDREN = "/proc/{0}/task/{0}/children"
+
+
+@pytest.mark.skipif(not os.path.exists(CHILDREN.format(os.getpid())), reason="this system does not tell a process's children")
+def test_a_guardian_is_ended_by_its_guard_alone(desk):
+    world = desk.armed()
+    with open(CHILDREN.format(desk.guard.process.pid)) as stream:
+        (guardian,) = map(int, stream.read().split())
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGTSTP"):
+        os.kill(guardian, getattr(signal, name))
+    world.execute(FRAME, HERE)
+    assert desk.operator.status()["state"] == "running"
+    os.kill(guardian, signal.SIGKILL)
+    assert desk.guard.process.wait(10) == 0 and desk.eyes.is_safe()
     world.close()
 
 
@@ -161,3 +141,45 @@ def test_a_damaged_account_means_that_the_budget_is_spent(instrument, tmp_path):
     (tmp_path / "sample").write_bytes(b"00000000 {}\n")
     with pytest.raises(ProbeGymError, match="counts as spent"):
         guard.start(instrument.reached, str(tmp_path / "sample"), str(tmp_path / "runs"), "a test", {})
+
+
+STARTER = """
+import sys, threading, time
+from probegym.hardware_bridge import codec
+from probegym.hardware_bridge.deployment.world import GuardedWorld
+from probegym.hardware_bridge.guard import process
+from probegym.hardware_bridge.guard.operator import Operator
+told = codec.loads(sys.stdin.buffer.readline())
+guard = process.start(told["instrument"], told["sample"], told["runs"], "a test", {})
+operator = Operator(guard.operator)
+operator.arm(operator.ask({"environment": "e", "scenario": "s", "policy": "p", "seconds": 1e4, "changes": 9})["nonce"])
+world = GuardedWorld(guard.reached)
+sys.stdout.write(codec.dumps({"guard": guard.process.pid, "operator": guard.reached["operator"]}) + "\\n")
+sys.stdout.flush()
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGQUIT", "SIGTSTP", "SIGINT"])
+def test_what_a_terminal_does_to_its_processes_does_not_reach_the_guard(instrument, tmp_path, name):
+    """Ctrl-C, Ctrl-Z, a quit and a hang-up go to the whole group of the one who started guard and guardian."""
+    Ledger.create(tmp_path / "sample", Budget(dose=1e18, changes=9, instrument="STEM twin")).close()
+    told = {"instrument": instrument.reached, "sample": str(tmp_path / "sample"), "runs": str(tmp_path / "runs")}
+    eyes = SafetyLink(instrument.reached, "eyes")
+    starter = subprocess.Popen([sys.executable, "-c", STARTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=tmp_path, process_group=0)
+    try:
+        assert starter.stdin and starter.stdout
+        starter.stdin.write(codec.dumps(told).encode() + b"\n")
+        starter.stdin.flush()
+        known = codec.loads(starter.stdout.readline())
+        assert not eyes.is_safe() and os.getsid(known["guard"]) == known["guard"] != os.getsid(starter.pid)
+        another = Operator.connect(known["operator"])
+        os.killpg(starter.pid, getattr(signal, name))
+        assert happens(eyes.is_safe, Desk.WITHIN)
+        assert happens(lambda: another.status()["state"] in ("disarmed", "fault")), "the guard goes on serving"
+        another.abort("it can still be told to")
+        another.quit()
+    finally:
+        starter.kill()
+        starter.wait()
+        eyes.close()
