@@ -6,6 +6,7 @@ standard ones, and connect back with a secret that they are handed on standard i
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import os
 import queue
@@ -120,6 +121,12 @@ class Channel:
             self.socket.close()
             self.socket = None
 
+    def break_off(self) -> None:
+        """End the connection under another thread that waits on it."""
+        if (link := self.socket) is not None:
+            with contextlib.suppress(OSError):
+                link.shutdown(socket.SHUT_RDWR)
+
     def _open(self) -> socket.socket:
         if self.socket is None:
             raise Disconnected("the connection is closed: connect again")
@@ -172,7 +179,8 @@ class Listener:
         self.turned_away = 0
         self._bell, self._ring = socket.socketpair()
         self._known: queue.SimpleQueue[Channel] = queue.SimpleQueue()
-        self._looked_at, self._closed = threading.Semaphore(STRANGERS), threading.Event()
+        self._looked_at: list[Channel] = []  # strangers, the oldest first
+        self._closed = threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()
 
     def reached(self, role: str = "") -> Json:
@@ -206,11 +214,11 @@ class Listener:
                 continue
             except OSError:
                 return
-            if self._looked_at.acquire(blocking=False):
-                threading.Thread(target=self._look_at, args=(Channel(connection),), daemon=True).start()
-            else:
-                self.turned_away += 1
-                connection.close()
+            channel = Channel(connection)
+            self._looked_at.append(channel)
+            if len(self._looked_at) > STRANGERS:  # who has been silent for longest goes: newcomers are not kept out by those who only sit there
+                self._looked_at.pop(0).break_off()
+            threading.Thread(target=self._look_at, args=(channel,), daemon=True).start()
 
     def _look_at(self, channel: Channel) -> None:
         try:
@@ -226,7 +234,8 @@ class Listener:
             self.turned_away += 1
             channel.close()
         finally:
-            self._looked_at.release()
+            with contextlib.suppress(ValueError):
+                self._looked_at.remove(channel)
 
 
 def connect(port: int, secret: str, seconds: float = 5.0) -> Channel:

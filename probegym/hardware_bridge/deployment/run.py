@@ -166,9 +166,12 @@ class Deployment:
             _ready(self.worker)
 
     def abort(self, why: str) -> bool:
-        """Safe state at once, over a connection of its own; returns whether it is confirmed. Raises ProbeGymError when the guard does not answer."""
+        """Safe state at once, over a connection of its own if it can be had; returns whether it is confirmed. Raises ProbeGymError when the guard does not answer."""
         assert self.guard
-        operator = Operator.connect(self.guard.reached["operator"])
+        try:
+            operator = Operator.connect(self.guard.reached["operator"])  # the first may be in the middle of a question
+        except ProbeGymError:
+            operator = Operator(self.guard.operator)
         operator.abort(why)
         return operator.status()["safe"] is True
 
