@@ -320,7 +320,7 @@ MUTANTS: dict[str, tuple[Path, str, str]] = {
     "strangers: written down": (PROCESS, "            self._write(\"stranger\", {\"turned_away\": count})\n", ""),
     "strangers: written down at times": (PROCESS, " and at > self.noticed + NOTICE_SECONDS:", ":"),
     "strangers: written down once": (PROCESS, "            self.turned_away, self.noticed = count, at\n", "            self.noticed = now\n"),
-    "strangers: looked at beside": (CHANNEL, "threading.Thread(target=self._look_at, args=(Channel(connection),), daemon=True).start()", "self._look_at(Channel(connection))"),
+    "strangers: looked at beside": (CHANNEL, "threading.Thread(target=self._look_at, args=(channel,), daemon=True).start()", "self._look_at(channel)"),
     "strangers: so many": (CHANNEL, "            if len(self._looked_at) > STRANGERS:", "            if False:"),
     "strangers: secret": (CHANNEL, "if hmac.compare_digest(told, secret.encode())]", "]"),
     "channel: a late answer": (CHANNEL, "            raise self._gone(f\"no answer within {seconds:g} s\") from error", "            raise Disconnected(f\"no answer within {seconds:g} s\") from error"),
