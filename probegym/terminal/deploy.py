@@ -89,6 +89,8 @@ def deploy(orders: Orders, page: bool, console: Console) -> int:
             _page(run, console, stack)
         elif run.operator and orders.mode is not Mode.shadow:
             _arm(run, console)
+        elif orders.mode is Mode.shadow and not run.guard:
+            console.print(f"looking at {orders.instrument}: waiting for frames that somebody else takes", highlight=False, soft_wrap=True)
         return _played(run, console, asks=not page)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from enum import StrEnum
 from pathlib import Path
@@ -44,6 +45,11 @@ class Protocol(StrEnum):
 
 def serve(twin: Twin, protocol: Protocol, scenario: str, pace: float, out: Path, console: Console) -> None:
     """Start it, write down how it is reached, and wait. Raises ProbeGymError."""
+    if out.exists():
+        raise ProbeGymError(f"{out} exists: another instrument may be served there; name another file with --out, or delete it when none is")
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):  # as Ctrl-C: the file with the secrets must not stay
+            signal.signal(getattr(signal, name), signal.default_int_handler)
     task = environment_type(twin.environment).task_type
     running = reach(protocol.instrument, Meant(task.twin, scenarios.load(task.family, scenario).world, pace))
     try:
@@ -58,7 +64,7 @@ def serve(twin: Twin, protocol: Protocol, scenario: str, pace: float, out: Path,
             time.sleep(POLL_SECONDS)
         raise ProbeGymError("the instrument's process has ended")
     except KeyboardInterrupt:
-        console.print("ended")
+        console.print("ending, as soon as those who keep the instrument safe have left it")
     finally:
         out.unlink(missing_ok=True)
         running.close()

@@ -10,7 +10,7 @@ import math
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -158,7 +158,8 @@ def main() -> None:
         tell({"done": session.latency(), "record": session.world.folder})
     except Exception as error:  # whatever ends a session, the one who started it is told
         reason = f"refused: {error}" if isinstance(error, Refused) else str(error) if isinstance(error, ProbeGymError) else f"{type(error).__name__}: {error}"
-        tell({"stopped": reason[:1000]} | ({"latency": session.latency()} if session else {}))
+        with suppress(ProbeGymError):  # unless that one has gone as well
+            tell({"stopped": reason[:1000]} | ({"latency": session.latency()} if session else {}))
     finally:
         if session:
             session.close()

@@ -227,7 +227,7 @@ class HostProcess:
     def close(self) -> None:
         """End it."""
         self.channel.close()
-        ended(self.process)
+        ended(self.process, LEAVING_SECONDS + 2)
 
     def __enter__(self) -> HostProcess:
         return self
