@@ -48,6 +48,16 @@ def pair() -> tuple[Channel, Channel]:
         return Channel(here), Channel(server.accept()[0])
 
 
+def there_is_one(guardian: Channel) -> None:
+    """A guardian says now and then that it is there."""
+    try:
+        while True:
+            guardian.send({"here": True})
+            time.sleep(0.1)
+    except ProbeGymError:
+        return
+
+
 class Beside(process.Guard):
     """The guard itself. go: cleared, its loop hangs."""
 
@@ -65,9 +75,11 @@ class Scene:
         self.guardian.send({"watching": True})
         self.told: Json = {}  # to the guardian
 
-        def spawn(module: str, told: Json) -> tuple[None, Channel]:
+        def spawn(module: str, told: Json, silent: bool) -> tuple[None, Channel]:
             self.told = told
             return None, pulse
+
+        threading.Thread(target=there_is_one, args=(self.guardian,), daemon=True).start()
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(process, "open_writer", lambda told, name: fakes.FakeInstrument())

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -24,6 +22,7 @@ from probegym.hardware_bridge.guard import process
 from probegym.hardware_bridge.guard.operator import Operator
 from probegym.hardware_bridge.page import PageProcess, start_page
 from tests import guard_helpers as fakes
+from tests.guard_process_helpers import happens, pair, there_is_one
 
 PATIENT = 20.0  # s, for what is not about time, on a loaded machine
 REQUEST = fakes.REQUEST | {"environment": "probegym/StemTuning-v0", "policy": "stem-tuning, sha256 0123456789abcdef", "approvals": 3}
@@ -35,22 +34,7 @@ def until(true: Callable[[], object], seconds: float = PATIENT) -> None:
     assert happens(true, seconds), "it did not come to be so"
 
 
-def happens(true: Callable[[], object], seconds: float = 3.0) -> bool:
-    """Whether something comes to be so within a time."""
-    end = time.monotonic() + seconds
-    while not (so := true()) and time.monotonic() < end:
-        time.sleep(0.01)
-    return bool(so)
-
-
-def pair() -> tuple[Channel, Channel]:
-    """Both ends of a connection."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        here = socket.create_connection(server.getsockname())
-        return Channel(here), Channel(server.accept()[0])
-
-
-def guardian(module: str, told: codec.Json) -> tuple[None, Channel]:
+def guardian(module: str, told: codec.Json, silent: bool) -> tuple[None, Channel]:
     """A guardian that listens to the guard's pulse, and is content."""
     here, there = pair()
     here.send({"watching": True})
@@ -62,7 +46,8 @@ def guardian(module: str, told: codec.Json) -> tuple[None, Channel]:
         except ProbeGymError:
             return
 
-    threading.Thread(target=listen, daemon=True).start()
+    for work in (listen, lambda: there_is_one(here)):
+        threading.Thread(target=work, daemon=True).start()
     return None, there
 
 

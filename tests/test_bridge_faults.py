@@ -280,10 +280,16 @@ def test_an_instrument_on_its_way_out_of_the_safe_state_is_sent_back(what):
     served.slow(what)
     answers = served.ask(what, command=codec.command_to_json(BlankBeam(False)))
     assert served.reached.wait(PATIENT)
-    served.host.answer("safety", {"do": "safe", "seconds": 1.0})
+    safe: list = []
+    threading.Thread(target=lambda: safe.append(served.host.answer("safety", {"do": "safe", "seconds": PATIENT})[0]), daemon=True).start()
+    assert happens(lambda: served.instrument.safes)
+    if what == "ready":
+        assert not safe, "it is not confirmed before whoever leaves the safe state has ended"
     served.instrument.is_blanked = False  # what was under way has undone it
     served.going.set()
-    assert happens(lambda: answers) and served.instrument.is_blanked and served.instrument.safes == [True, True]
+    assert happens(lambda: answers and safe) and served.instrument.is_blanked and len(served.instrument.safes) >= 2 and "fault" not in safe[0]
+    late = served.host.answer("writer", {"do": "ready", "seconds": 1.0})[0]
+    assert "refused" not in late, "what is asked for afterwards is done"
 
 
 def test_a_host_has_limits_of_its_own_and_lives_through_mistakes_of_a_driver():

@@ -150,8 +150,9 @@ class Terminal:
 def test_an_operator_arms_agrees_and_refuses_at_the_terminal(tmp_path):
     desk = Terminal(tmp_path, "--mode", "supervised", "--sample", str(tmp_path / "account"), "--new-sample", "--dose", "1e12")
     desk.type(desk.until(r"type (\d{6}) to arm: ").group(1))
-    desk.until(r"action 0: AcquireRonchigram\n(.|\n)*exposure_time +50 ms\n(.|\n)*agree\? ")  # the opening: what looks at the sample exposes it
-    desk.type("y")
+    for _ in range(2):  # the opening: what looks at the sample exposes it
+        desk.until(r"action 0: AcquireRonchigram\n(.|\n)*?exposure_time +50 ms\n(.|\n)*?agree\? ")
+        desk.type("y")
     desk.until(r"SetAberrations\n  C10 +\S+ \S*m\n(.|\n)*C23b(.|\n)*agree\? \[y/n, n ends the run\] ")
     desk.type("y")
     desk.until(r"agree\? ")
@@ -161,7 +162,7 @@ def test_an_operator_arms_agrees_and_refuses_at_the_terminal(tmp_path):
 
 
 def test_a_wrong_nonce_arms_nothing(tmp_path):
-    desk = Terminal(tmp_path, "--mode", "autonomous", "--sample", str(tmp_path / "account"), "--new-sample")
+    desk = Terminal(tmp_path, "--mode", "autonomous", "--sample", str(tmp_path / "account"), "--new-sample", "--dose", "1e12")
     desk.until("to arm: ")
     desk.type("000")
     desk.until("not the nonce")
@@ -180,8 +181,9 @@ def test_control_c_aborts(tmp_path):
     assert any(state["state"] == "fault" and "Ctrl-C" in state["why"] for state in states)
 
 
-def operate(action: str, desk: Path) -> str:
-    done = subprocess.run([sys.executable, "-m", "probegym", "operate", action, "--at", str(desk)], capture_output=True, text=True, timeout=60)
+def operate(action: str, desk: Path, number: str = "") -> str:
+    which = ["--number", number] if number else []
+    done = subprocess.run([sys.executable, "-m", "probegym", "operate", action, "--at", str(desk), *which], capture_output=True, text=True, timeout=60, env=os.environ | {"COLUMNS": "500"})
     return done.stdout + done.stderr
 
 
@@ -192,6 +194,11 @@ def test_another_terminal_can_do_all_that_an_operator_can(tmp_path):
     assert at.stat().st_mode & 0o077 == 0, "the secret is in it"
     desk.until(r"agree\? ")
     assert operate("status", at).startswith("running") and "lease 6" in operate("present", at)
+    told = operate("status", at)
+    assert "request 1 waits, action 0: AcquireRonchigram" in told and "exposure_time  50 ms" in told
+    assert "say which request is meant" in operate("agree", at) and "request 7 does not wait" in operate("agree", at, "7")
+    operate("agree", at, "1")
+    assert "request 2 waits" in operate("status", at)
     assert operate("hold", at).startswith("held (from another terminal)") and operate("resume", at).startswith("running")
     assert operate("abort", at).startswith("fault (aborted: from another terminal); STEM twin: safe state confirmed")
     assert operate("reset", at).startswith("disarmed") and "nothing to go on from" in operate("resume", at)
@@ -205,6 +212,7 @@ def test_another_terminal_can_do_all_that_an_operator_can(tmp_path):
     [
         (["--mode", "autonomous"], "say which sample is in the instrument"),
         (["--mode", "autonomous", "--sample", "none"], "there is none, which counts as spent"),
+        (["--mode", "autonomous", "--sample", "none", "--new-sample"], "what each region of the new sample may take at worst"),
         (["--sample", "kept", "--new-sample"], "there is one already"),
         (["--sample", "kept", "--dose", "5"], "--dose and --changes-each are for a new sample"),
         (["--dose", "5", "--dry-run"], "the first commands may take .* beyond the limits"),

@@ -147,12 +147,13 @@ def test_worst_case_of_an_image(bench):
 
 
 def test_pixels_farther_apart_than_the_probe_have_its_dose_each(tmp_path):
-    """Between them nothing is exposed, so all of the current goes through the probe's own spot."""
+    """Between them nothing is exposed, so all of the current goes through the probe's own spot; where they are close, neighbours add to it."""
     spot = 1e-18  # m^2
     bench = Bench(tmp_path, told=broken("AcquireImage", spot=spot))
     wide, close = (bench.instrument.descriptor.worst_case(image(width, 1e-3, (16, 16))).dose for width in (1.6e-7, 8e-9))
     electrons = 1e-15 * 1e-3 / 1.602176634e-19
-    assert wide == pytest.approx(electrons / (spot / 1e-20)) and close == pytest.approx(electrons / (8e-9 / 16 / 1e-10) ** 2)
+    for told, side in ((wide, 1.6e-7 / 16), (close, 8e-9 / 16)):
+        assert told == pytest.approx(electrons * 1e-20 * (1 / spot + 1 / side**2))
 
 
 def places(bench: Bench, command: Command) -> set:

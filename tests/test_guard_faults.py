@@ -229,7 +229,7 @@ def test_a_safe_state_that_cannot_be_looked_at_is_taken_again(armed, switch):
     setattr(armed.instrument, switch, False)
     armed.clock.now += AGAIN_SECONDS + 0.1
     armed.gate.tick()
-    in_fault(armed, "left its safe state by itself")
+    in_fault(armed, "does not tell whether it is safe")
 
 
 def test_an_account_that_cannot_be_written_keeps_nobody_from_a_fault(armed):

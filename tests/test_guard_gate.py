@@ -16,6 +16,7 @@ from probegym.hardware_bridge.guard.gate import (
 )
 from probegym.hardware_bridge.world import Refused
 from tests.guard_helpers import (
+    INSPECT,
     REQUEST,
     ROUTINE,
     image,
@@ -147,9 +148,11 @@ def test_irreversible_and_marked_commands_wait_for_an_operator(bench):
     bench.armed(approvals=2)
     looking = bench.gate.decide(bench.admit(image(), 0).number, True)
     bench.gate.complete(looking, bench.outcome(looking))
-    bench.do(image(), 0)
+    again = bench.gate.decide(bench.admit(image(), 0).number, True)  # an agreement is not to the exposures that follow
+    bench.gate.complete(again, bench.outcome(again))
+    bench.do(INSPECT, 0)  # what only reads, and exposes nothing, goes with the action
     waiting = bench.admit(park(), 0)
-    assert isinstance(waiting, Waiting) and waiting.content == codec.command_to_json(park()) and not bench.instrument.written[2:]
+    assert isinstance(waiting, Waiting) and waiting.content == codec.command_to_json(park()) and not bench.instrument.written[3:]
     admission = bench.gate.decide(waiting.number, True)
     bench.gate.complete(admission, bench.outcome(admission))
     assert isinstance(bench.admit(shift(), 0), Waiting), "each command of an action"

@@ -14,8 +14,8 @@ from probegym.hardware_bridge.commands import BlankBeam
 from probegym.hardware_bridge.deployment import world as worlds
 from probegym.hardware_bridge.guard import gate as gates
 from probegym.hardware_bridge.guard import guardian, process
-from probegym.hardware_bridge.guard.requests import Admission
-from probegym.hardware_bridge.instruments import InstrumentFault
+from probegym.hardware_bridge.guard.requests import Admission, State
+from probegym.hardware_bridge.instruments import InstrumentFault, Unreached
 from probegym.hardware_bridge.world import Refused
 from tests import guard_process_helpers
 from tests.guard_helpers import FakeInstrument, park
@@ -141,23 +141,69 @@ class Watch:
         while time.monotonic() < end:
             self.guard.send({"beat": True})
             try:
-                return str(self.guard.receive(0.02)[0]["acted"])
+                told = self.guard.receive(0.02)[0]
             except Late:
                 continue
+            if told != {"here": True}:
+                return str(told["acted"])
         return ""
+
+    def acted(self) -> str:
+        """The next that it says of having acted."""
+        while (told := self.guard.receive(PATIENT)[0]) == {"here": True}:
+            pass
+        return str(told["acted"])
 
 
 def test_a_guardian_acts_on_silence_and_watches_on(monkeypatch):
     monkeypatch.setattr(guardian, "TIMEOUT", 0.5)
     watch = Watch()
     assert not watch.beats(0.7) and not watch.safety.safes
-    told, _ = watch.guard.receive(PATIENT)
-    assert "no heartbeat" in told["acted"] and watch.safety.stands and watch.safety.safes == 1
+    assert "no heartbeat" in watch.acted() and happens(lambda: watch.safety.stands and watch.safety.safes == 1)
     for word in ({"goodbye": False}, {"goodbye": "yes"}):
         watch.guard.send(word)
         assert not watch.beats(0.2) and not watch.ended.is_set(), "a guard that is not sure releases nobody"
     watch.guard.send({"goodbye": True})
     assert watch.ended.wait(PATIENT)
+
+
+def test_a_guard_hears_of_it_before_the_guardian_has_succeeded(monkeypatch):
+    """Or it would go on commanding beside a guardian that is still trying."""
+    monkeypatch.setattr(guardian, "TIMEOUT", 0.2)
+    watch = Watch()
+    watch.safety.wrong = 10**9
+    assert "no heartbeat" in watch.acted() and not watch.safety.stands
+    watch.safety.wrong = 0
+    assert happens(lambda: watch.safety.stands)
+    watch.guard.send({"goodbye": True})
+
+
+def test_a_guardian_that_says_nothing_is_missed(scene, monkeypatch):
+    scene.armed()
+    monkeypatch.setattr(process, "WATCHED_SECONDS", 0.02)
+    assert happens(lambda: scene.gate.state is State.fault) and "the guardian has been silent" in scene.gate.why
+
+
+def test_a_guardian_gives_up_only_what_cannot_be_reached(monkeypatch):
+    monkeypatch.setattr(guardian, "UNREACHED_SECONDS", 0.3)
+    begun = time.monotonic()
+
+    class Gone(Safety):
+        def safe(self, seconds):
+            raise Unreached("nothing listens")
+
+    class Stuck(Safety):
+        tries = 0
+
+        def is_safe(self):
+            self.tries += 1
+            return self.tries > 15
+
+    guardian.make_safe(Gone(), 0.8)
+    assert 0.3 <= time.monotonic() - begun < 5
+    stuck = Stuck()
+    guardian.make_safe(stuck, 0.8)
+    assert stuck.tries == 16
 
 
 def test_a_guardian_tells_when_its_own_line_is_dead(monkeypatch):

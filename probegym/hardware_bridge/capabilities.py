@@ -149,8 +149,8 @@ class Descriptor(BaseModel):
                 seconds = takes + capability.overhead + rows * capability.line_overhead
                 dose = capability.dose + capability.dose_rate * exposure
                 if capability.current:
-                    area = min(command.area() or 0.0, capability.spot or np.inf)
-                    dose += capability.current * exposure / elementary_charge / (area / angstrom**2)
+                    each = 1 / np.float64(command.area() or 0.0) + (1 / capability.spot if capability.spot else 0.0)  # the pixel's share, and the peak of a lone probe
+                    dose += capability.current * exposure / elementary_charge * float(each) * angstrom**2
         except ArithmeticError as error:
             raise Refused(f"{command.verb}: what it costs has no bound ({error})") from error
         if not (0 <= takes <= seconds < np.inf and 0 <= exposure and 0 <= dose < np.inf):

@@ -25,6 +25,7 @@ from probegym.hardware_bridge.codec import Arrays, Json
 HOST = "127.0.0.1"
 START_SECONDS = 30.0  # for a process to import and connect
 ADMISSION_SECONDS, STRANGERS = 1.0, 16  # to show the secret; how many are looked at at once
+LONGEST_SECRET, TURN_BYTES = 1000, 4_000_000  # bytes of a message with a secret; that one call of ``poll`` reads
 PASSED_ON = ("PATH", "HOME", "LANG", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "XDG_CACHE_HOME", "OMP_NUM_THREADS")
 
 
@@ -63,22 +64,29 @@ class Channel:
             except OSError as error:
                 raise self._gone("the other side has gone") from error
 
-    def receive(self, seconds: float | None = None) -> tuple[Json, Arrays]:
-        """The next message, (header, arrays); raises Late when none begins within ``seconds``, Disconnected otherwise."""
+    def receive(self, seconds: float | None = None, most: int | None = None) -> tuple[Json, Arrays]:
+        """The next message, (header, arrays); raises Late when none begins within ``seconds``, Disconnected otherwise, also for more than ``most`` bytes."""
         end = None if seconds is None else time.monotonic() + seconds
         prefix = self._exactly(codec.PREFIX.size, end, begun=False)
         try:
             head, body, checksum = codec.lengths(prefix)
+            if most is not None and head + body > most:
+                raise self._gone(f"a message of more than {most} bytes")
             return codec.unpack(self._exactly(head, end), self._exactly(body, end), checksum)
         except codec.Malformed as error:
             raise self._gone(str(error)) from error
 
-    def poll(self, longest: float) -> tuple[Json, Arrays] | None:
-        """The next message if all of it has come; never waits. Raises Disconnected when one has been coming for more than ``longest`` s."""
-        link, start = self._open(), codec.PREFIX.size
+    def poll(self, longest: float, most: int) -> tuple[Json, Arrays] | None:
+        """The next message if all of it has come; never waits. Raises Disconnected when it is longer than ``most`` bytes or has been coming for ``longest`` s."""
+        link, start, turn = self._open(), codec.PREFIX.size, 0
         try:
             while (lacking := self._whole() - len(self._part)) > 0:
+                if lacking + len(self._part) > most:
+                    raise self._gone(f"a message of more than {most} bytes")
+                if turn > TURN_BYTES:
+                    return None  # others have their turn
                 part = link.recv(min(lacking, 1 << 20))  # no more than this message: ``select`` tells of the next
+                turn += len(part)
                 if not part:
                     raise self._gone("the other side has gone")
                 self._begun = self._begun if self._part else time.monotonic()
@@ -222,7 +230,7 @@ class Listener:
 
     def _look_at(self, channel: Channel) -> None:
         try:
-            shown, _ = channel.receive(ADMISSION_SECONDS)
+            shown, _ = channel.receive(ADMISSION_SECONDS, LONGEST_SECRET)
             told = str(shown.get("secret")).encode(errors="replace")
             known = [role for role, secret in self.secrets.items() if hmac.compare_digest(told, secret.encode())]
             if not known:
@@ -248,15 +256,16 @@ def connect(port: int, secret: str, seconds: float = 5.0) -> Channel:
     return channel
 
 
-def spawn(module: str, *arguments: str, told: Json | None = None, seconds: float = START_SECONDS) -> tuple[subprocess.Popen[bytes], Channel]:
+def spawn(module: str, *arguments: str, told: Json | None = None, seconds: float = START_SECONDS, silent: bool = False) -> tuple[subprocess.Popen[bytes], Channel]:
     """Start ``python -m module`` in a process of its own and wait until it has connected back; ``told`` is handed over on standard input.
 
-    Raises ProbeGymError when it does not come up.
+    silent: it may outlive this process and must not hold its terminal. Raises ProbeGymError when it does not come up.
     """
     listener = Listener()
     environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     # -P: nothing is imported from the folder that this is run in. A session of its own: what a terminal does to its processes, Ctrl-C, Ctrl-Z or a hang-up, does not reach those that keep an instrument safe.
-    process = subprocess.Popen([sys.executable, "-P", "-m", module, *arguments], stdin=subprocess.PIPE, close_fds=True, env=environment, start_new_session=True)
+    process = subprocess.Popen([sys.executable, "-P", "-m", module, *arguments], stdin=subprocess.PIPE, close_fds=True, env=environment, start_new_session=True,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL if silent else None)  # fmt: skip
     try:
         assert process.stdin
         process.stdin.write(codec.dumps(listener.reached() | {"told": told or {}}).encode() + b"\n")

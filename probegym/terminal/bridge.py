@@ -33,7 +33,7 @@ def deploy(
     pace: Annotated[float, typer.Option("--pace", min=0, max=1e6, help="Simulated seconds a second of a twin; 0: as fast as it can.")] = 0.0,
     seconds: Annotated[float | None, typer.Option("--seconds", min=1, max=1e12, help=f"Instrument time that the run may take. {BY_DEFAULT} 3600.")] = None,
     changes: Annotated[int | None, typer.Option("--changes", min=0, max=10**9, help=f"Irreversible commands that the run may give. {BY_DEFAULT} 1000.")] = None,
-    dose: Annotated[float | None, typer.Option("--dose", min=0, max=1e18, help=f"Electrons per square Angstrom for each region of a new sample. {BY_DEFAULT} 1e9.")] = None,
+    dose: Annotated[float | None, typer.Option("--dose", min=0, max=1e18, help="Electrons per square Angstrom for each region of a new sample, at their worst case. Without limit by default in modes twin and shadow.")] = None,
     changes_each: Annotated[int | None, typer.Option("--changes-each", min=0, max=10**9, help=f"Irreversible commands for each region of a new sample. {BY_DEFAULT} 1000.")] = None,
     approvals: Annotated[int | None, typer.Option("--approvals", min=0, help="First actions that an operator must agree to, the opening counts as one; all by default.")] = None,
     damage: Annotated[float | None, typer.Option("--damage", min=0, help=f"Events of damage before the run is held. {BY_DEFAULT} 0.")] = None,
@@ -55,7 +55,9 @@ def deploy(
 
     simulated = mode in (Mode.twin, Mode.shadow, Mode.replay)
     if sample is None and (new_sample or not simulated):
-        raise ProbeGymError("say which sample is in the instrument: --sample FILE, and --new-sample for one that has no account yet")
+        raise ProbeGymError("say which sample is in the instrument: --sample FILE, and --new-sample --dose N for one that has no account yet")
+    if new_sample and dose is None and not simulated:
+        raise ProbeGymError("say what each region of the new sample may take at worst, in electrons per square Angstrom: --dose")
     if sample is not None and sample.exists() == new_sample:
         told = "there is one already: leave --new-sample out" if new_sample else "there is none, which counts as spent: --new-sample begins one"
         raise ProbeGymError(f"sample account {sample}: {told}")
@@ -90,8 +92,9 @@ def serve(
 
 
 def operate(
-    action: Annotated[Action, typer.Argument(help="present renews the lease; hold lets nothing pass until resume; disarm and abort take the safe state.")],
+    action: Annotated[Action, typer.Argument(help="present renews the lease; agree and refuse answer what waits; hold lets nothing pass, a session that asks meanwhile ends; disarm and abort take the safe state.")],
     at: Annotated[Path, typer.Option("--at", help="FILE-operator.json that a deployment wrote beside its record.")],
+    number: Annotated[int | None, typer.Option("--number", min=1, help="Which request is meant by agree and refuse, as status shows it.")] = None,
 ) -> None:
     """Operate a deployment that runs in another terminal.
 
@@ -99,7 +102,7 @@ def operate(
     """
     from probegym.terminal.operate import operate as run
 
-    run(action, at, Console())
+    run(action, at, number, Console())
 
 
 def export(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import sys
+import os
+import select
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -80,11 +82,16 @@ def deploy(orders: Orders, page: bool, console: Console) -> int:
 
     page: arming, agreement and abort are on the operator page, whose address is printed; else they are asked for here.
     """
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):  # as Ctrl-C: safe state, and nothing left behind
+            signal.signal(getattr(signal, name), signal.default_int_handler)
     with ExitStack() as stack:
         run = stack.enter_context(Deployment(orders))
         stack.enter_context(_aborting(run, console))
         if run.record:
             console.print(f"record {run.record}", highlight=False, soft_wrap=True)
+        if run.operator:
+            _cleared(run, console)
         if page:
             _page(run, console, stack)
         elif run.operator and orders.mode is not Mode.shadow:
@@ -113,17 +120,11 @@ def _page(run: Deployment, console: Console, stack: ExitStack) -> None:
 
 def _arm(run: Deployment, console: Console) -> None:
     assert run.operator
-    status = run.operator.status()
-    if status["state"] == "fault":
-        console.print(f"a guard before this one ended in fault: {status['why']}", style="red", highlight=False, markup=False, soft_wrap=True)
-        if _typed("type reset once the instrument has been looked at: ", console) != "reset":
-            raise ProbeGymError("the fault stays: nothing is armed")
-        run.operator.reset()
     told = run.operator.ask(run.request())
     request, budget, spent = told["request"], told["budget"], told["spent"]
     say = partial(console.print, highlight=False, soft_wrap=True)
     say(f"policy tried; self-test passed: the safe state is confirmed\npolicy {request['policy']}")
-    say(f"this run: at most {request['seconds']:g} s and {request['changes']} irreversible commands")
+    say(f"this run: at most {request['seconds']:g} s, {request['changes']} irreversible commands and {request['damage']:g} events of damage; {request['approvals']} approvals")
     say(f"sample: {spent['dose']:.4g} of {budget['dose']:.4g} electrons per square Angstrom spent, {spent['changes']} of {budget['changes']} irreversible commands")
     word = told["nonce"]
     if run.orders.mode is not Mode.twin:
@@ -133,12 +134,41 @@ def _arm(run: Deployment, console: Console) -> None:
         say(f"armed; the lease ends in {run.operator.status()['lease']:.0f} s. In another terminal: probegym operate present --at {run.desk}")
 
 
+def _cleared(run: Deployment, console: Console) -> None:
+    """A fault of a run before stands in the sample's account until an operator has looked at the instrument."""
+    assert run.operator
+    status = run.operator.status()
+    if status["state"] == "fault":
+        console.print(f"a guard before this one ended in fault: {status['why']}", style="red", highlight=False, markup=False, soft_wrap=True)
+        if _typed("type reset once the instrument has been looked at: ", console) != "reset":
+            raise ProbeGymError("the fault stays: nothing is armed")
+        run.operator.reset()
+
+
+class Typed:
+    """Lines that an operator types, waited for in short turns, so that Ctrl-C is never kept waiting."""
+
+    def __init__(self) -> None:
+        self.rest = b""
+
+    def line(self) -> str:
+        """The next line; raises ProbeGymError where nobody types."""
+        while b"\n" not in self.rest:
+            if os.name == "posix" and not select.select([0], [], [], POLL_SECONDS)[0]:
+                continue
+            if not (more := os.read(0, 4096)):
+                raise ProbeGymError("nobody is at the terminal to answer: run this where an operator can type")
+            self.rest += more
+        line, _, self.rest = self.rest.partition(b"\n")
+        return line.decode(errors="replace").strip()
+
+
+_typing = Typed()
+
+
 def _typed(question: str, console: Console) -> str:
     console.print(question, end="", highlight=False, markup=False)
-    line = sys.stdin.readline()
-    if not line:
-        raise ProbeGymError("nobody is at the terminal to answer: run this where an operator can type")
-    return line.strip()
+    return _typing.line()
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -10,6 +11,7 @@ from rich.console import Console
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.guard.operator import Operator
 from probegym.hardware_bridge.instruments.drivers import from_file
+from probegym.hardware_bridge.page.display import readable
 
 
 class Action(StrEnum):
@@ -17,6 +19,8 @@ class Action(StrEnum):
 
     status = "status"
     present = "present"
+    agree = "agree"
+    refuse = "refuse"
     hold = "hold"
     resume = "resume"
     disarm = "disarm"
@@ -24,16 +28,26 @@ class Action(StrEnum):
     reset = "reset"
 
 
-def operate(action: Action, at: Path, console: Console) -> None:
-    """Do it and print how the guard stands then. Raises ProbeGymError with the guard's reason."""
+def operate(action: Action, at: Path, number: int | None, console: Console) -> None:
+    """Do it and print how the guard stands then. number: of the request that is agreed to or refused. Raises ProbeGymError with the guard's reason."""
     reached = from_file(at)
     if not isinstance(reached.get("port"), int) or not isinstance(reached.get("secret"), str):
         raise ProbeGymError(f"{at} does not tell how a guard is reached: give the FILE-operator.json of a deployment that runs")
+    answers = action in (Action.agree, Action.refuse)
+    if answers != (number is not None):
+        raise ProbeGymError("say which request is meant, with --number as status shows it" if answers else "--number is for agree and refuse")
     operator = Operator.connect(reached)
-    if action in (Action.hold, Action.disarm, Action.abort):
+    if number is not None:
+        operator.decide(number, action is Action.agree)
+    elif action in (Action.hold, Action.disarm, Action.abort):
         getattr(operator, action)("from another terminal")
     elif action is not Action.status:
         getattr(operator, action)()
     status = operator.status()
     safe = "safe state confirmed" if status["safe"] is True else "not in its safe state"
-    console.print(f"{status['state']} ({status['why']}); {status['instrument']}: {safe}; lease {status['lease']:.0f} s", highlight=False, markup=False, soft_wrap=True)
+    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    say(f"{status['state']} ({status['why']}); {status['instrument']}: {safe}; lease {status['lease']:.0f} s")
+    if (waiting := status["waiting"]) is not None:
+        say(f"request {waiting['number']} waits, action {waiting['action']}: {waiting['command']['verb']}")
+        for name, value in readable(waiting["command"]):
+            say(f"  {name:<14} {value}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -172,7 +173,10 @@ class Deployment:
             operator = Operator.connect(self.guard.reached["operator"])  # the first may be in the middle of a question
         except ProbeGymError:
             operator = Operator(self.guard.operator)
-        operator.abort(why)
+        if operator.status()["state"] in ("running", "held", "fault"):
+            operator.abort(why)
+        else:
+            operator.disarm(why)  # nothing was armed: no fault that outlives this run
         return operator.status()["safe"] is True
 
     def play(self, poll: float = 0.1) -> Iterator[Json]:
@@ -225,7 +229,10 @@ class Deployment:
         return int(told["seed"])
 
     def close(self) -> None:
-        """End everything, the instrument last, in its safe state."""
+        """End everything, the instrument last; its safe state comes first."""
+        if self.guard:
+            with suppress(ProbeGymError):
+                Operator(self.guard.operator).disarm("the deployment ends")
         for process, channel in filter(None, (self.played, self.worker)):
             channel.close()
             ended(process)

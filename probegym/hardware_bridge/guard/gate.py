@@ -181,7 +181,7 @@ class Gate(States):
         self._passable()  # reading controls back takes time
         assert self.request
         capability = self.instrument.descriptor.capabilities[command.verb]
-        supervised = len(self.agreed | {action}) <= self.request.approvals and not (capability.effect is Effect.reads and action in self.agreed)
+        supervised = len(self.agreed | {action}) <= self.request.approvals and not (capability.effect is Effect.reads and not admission.charge.dose and action in self.agreed)
         if not supervised and not capability.approval:
             return self._sent(admission)
         told = codec.command_to_json(command)
@@ -214,7 +214,7 @@ class Gate(States):
         self._note("result", intent | {"readings": header}, arrays)
         self._faultless()
         self.refusals = 0
-        if not self.account.harmed(float(outcome.damage[0])):
+        if outcome.damage[0] > 0 and not self.account.harmed(float(outcome.damage[0])):
             self.hold(f"{verb} did damage: {self.account.damage:g} events in this run, {self.account.limits.damage:g} are allowed")
         self.set_at |= dict.fromkeys(self.instrument.descriptor.capabilities[verb].reads_back.values(), self.clock())
         return outcome
@@ -234,7 +234,7 @@ class Gate(States):
         elif self.waiting is not None and now > self.waiting.until:
             number, self.waiting = self.waiting.number, None
             self._note("decided", {"number": number, "agreed": False, "why": "no operator answered in time"})
-        elif self.state in (State.fault, State.disarmed) and now > self.tried + AGAIN_SECONDS:
+        elif self.state in (State.fault, State.disarmed, State.asked) and now > self.tried + AGAIN_SECONDS:
             self._look()
 
     def late(self, admission: Admission) -> None:

@@ -10,11 +10,13 @@ import time
 
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.channel import Channel, Late, called
+from probegym.hardware_bridge.instruments import Unreached
 from probegym.hardware_bridge.instruments.drivers import Safety, open_safety
 
-TIMEOUT = 0.15  # s without a heartbeat
+TIMEOUT = 0.3  # s without a heartbeat; a guard that has died is noticed at once
 TRY_SECONDS, PAUSE_SECONDS = 0.5, 0.05  # beyond what the instrument may take to its safe state; between tries
-LOOK_SECONDS = 1.0  # between looks at whether its own line to the instrument still works
+UNREACHED_SECONDS = 60.0  # without any answer: its process or its controller has gone
+LOOK_SECONDS = 0.5  # between looks at whether its own line to the instrument still works, and words to the guard that it is there
 
 
 def watch(channel: Channel, safety: Safety, seconds: float) -> None:
@@ -27,8 +29,8 @@ def watch(channel: Channel, safety: Safety, seconds: float) -> None:
         try:
             word, _ = channel.receive(TIMEOUT)
         except Late:
+            channel.send({"acted": f"no heartbeat for {TIMEOUT:g} s"})  # first: a guard that goes on must not command meanwhile
             make_safe(safety, seconds)
-            channel.send({"acted": f"no heartbeat for {TIMEOUT:g} s"})
             word, _ = channel.receive()  # a guard that was stopped may go on, or be killed
         if word.get("goodbye") is True:
             return
@@ -36,19 +38,24 @@ def watch(channel: Channel, safety: Safety, seconds: float) -> None:
             looked = time.monotonic()
             try:
                 safety.is_safe()
+                channel.send({"here": True})
             except ProbeGymError as error:
                 channel.send({"acted": f"its own line to the instrument does not answer ({error})"})
 
 
 def make_safe(safety: Safety, seconds: float) -> None:
-    """Try until the safe state is read back, however long that takes."""
-    while True:
+    """Try until the safe state is read back, however long that takes; only an instrument that cannot be reached at all is given up."""
+    heard = time.monotonic()
+    while time.monotonic() < heard + UNREACHED_SECONDS:
         try:
             safety.safe(seconds + TRY_SECONDS)
             if safety.is_safe():
                 return
-        except ProbeGymError:
+            heard = time.monotonic()
+        except Unreached:
             pass
+        except ProbeGymError:
+            heard = time.monotonic()
         time.sleep(PAUSE_SECONDS)
 
 

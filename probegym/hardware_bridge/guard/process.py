@@ -33,8 +33,10 @@ BEAT_SECONDS = 0.03
 TURN_SECONDS = 1.0  # that a turn of the guard's loop may take
 SILENCE_SECONDS = 0.5  # of a session's pulse while the gate is open
 WHOLE_SECONDS = 2.0  # for a message that has begun to come whole
+WATCHED_SECONDS = 2.5  # without a word of the guardian; it looks at the instrument between two of them
 NOTICE_SECONDS = 1.0  # between notes of strangers at the door
 RUN_BYTES = 500_000_000  # that must be free on the disk when a run is armed
+MOST_BYTES = 64_000_000  # of a message
 LARGEST_NOTE = 100_000  # letters; arrays go beside it
 NOTES = ("begin", "observation", "action", "reward", "truth", "end")  # what a session may have written down
 
@@ -83,14 +85,14 @@ class Guard:
         account = self._account(told)  # first: without it there is nothing to be recorded
         self.recorder = Recorder(told["runs"], {"guard": told["name"], "instrument": self.instrument.descriptor.model_dump(mode="json")} | told["manifest"])
         self.gate = Gate(self.instrument, account, self.recorder, now)
-        self.guardian, self.pulse = spawn("probegym.hardware_bridge.guard.guardian", told={"instrument": only(told["instrument"], "safety"), "seconds": self.instrument.descriptor.safe_seconds})
+        self.guardian, self.pulse = spawn("probegym.hardware_bridge.guard.guardian", told={"instrument": only(told["instrument"], "safety"), "seconds": self.instrument.descriptor.safe_seconds}, silent=True)
         self.pulse.receive(10.0)
         self.worker = Worker(self.instrument)
         self.listeners = {role: Listener() for role in ("session", "pulse", "operator")}
         self.clients = [Client(parent, "operator")]
         self.pending: Client | None = None  # whose command is under way or waits for an operator
         self.stopping = ""
-        self.heard = self.turned = self.noticed = time.monotonic()
+        self.heard = self.turned = self.noticed = self.guarded = time.monotonic()
         self.turned_away = 0  # strangers who are written down
         self.left = threading.Event()
         self.latest: tuple[Json, Arrays] = ({}, {})
@@ -142,6 +144,8 @@ class Guard:
         joined = any(client.role != "operator" for client in self.clients)
         if joined and self.gate.state is State.running and begun - self.heard > SILENCE_SECONDS:  # when this turn began, and what had come by then was heard
             self.gate.fail(f"the session has been silent for {SILENCE_SECONDS:g} s")
+        if self.gate.state is State.running and begun - self.guarded > WATCHED_SECONDS:
+            self.gate.fail(f"the guardian has been silent for {WATCHED_SECONDS:g} s")
         self._strangers(begun)
 
     def _strangers(self, at: float) -> None:
@@ -161,9 +165,12 @@ class Guard:
                     return  # the loop sees it as well
 
     def _guarded(self) -> None:
-        """The guardian has gone, or it has acted."""
+        """The guardian is there, has gone, or has acted."""
         try:
             word, _ = self.pulse.receive(1.0)
+            self.guarded = time.monotonic()
+            if word.get("here") is True:
+                return
             self.gate.fail(f"the guardian acted: {str(word.get('acted'))[:100]}")
         except ProbeGymError:
             self.gate.fail("the guardian has gone")
@@ -196,13 +203,14 @@ class Guard:
             _say(channel, {"refused": "another session is connected: one at a time"})
             channel.close()
             return
-        self.heard = time.monotonic()
+        if role != "operator":
+            self.heard = time.monotonic()
         _say(channel, {"welcome": role})
         self.clients.append(Client(channel, role))
 
     def _hear(self, client: Client) -> None:
         try:
-            message = client.channel.poll(WHOLE_SECONDS)
+            message = client.channel.poll(WHOLE_SECONDS, MOST_BYTES)
         except ProbeGymError:
             self._gone(client)
             return

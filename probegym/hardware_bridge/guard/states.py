@@ -86,11 +86,11 @@ class States:
             return
         self.tried = self.clock()
         try:
-            stands = self._driven(self.instrument.is_safe) is True
-        except ProbeGymError:
-            stands = False
-        if not stands:
-            self.fail("the instrument has left its safe state by itself")
+            trouble = "" if self._driven(self.instrument.is_safe) is True else "the instrument has left its safe state by itself"
+        except ProbeGymError as error:
+            trouble = f"the instrument does not tell whether it is safe ({error})"
+        if trouble:
+            self.fail(trouble)
 
     def _latch(self, why: str, cause: str | None = None) -> None:
         self.state, self.why, self.cause = State.fault, why, why if cause is None else cause

@@ -16,6 +16,10 @@ class InstrumentFault(ProbeGymError):
     """The instrument did not answer as it should: what it did is not known, and a command is never sent twice."""
 
 
+class Unreached(InstrumentFault):
+    """Nothing answers where the instrument should be."""
+
+
 @dataclass(frozen=True)
 class Measured:
     """A value that the instrument reads back. age: s since it was measured."""

@@ -52,7 +52,8 @@ class Host:
     def __init__(self, instrument: Instrument, judge: Judge | None = None, faults: Faults | None = None):
         self.instrument, self.judge, self.faults = instrument, judge, faults or Faults([])
         self.acquired: deque[tuple[int, str, Json, Arrays]] = deque(maxlen=KEPT)  # number, verb and readings of what was acquired last
-        self.count, self.lock, self.safes = 0, threading.Lock(), 0  # acquisitions; how often it was sent to its safe state
+        self.count, self.lock = 0, threading.Lock()  # how often something was acquired; whose turn it is
+        self.safes, self.going, self.leaving = 0, 0, threading.Lock()  # how often it was sent to its safe state; how often just now; held by who leaves it
         self.doing: dict[str, Callable[[Json], tuple[Json, Arrays]]] = {
             "describe": self._describe, "execute": self._execute, "measured": self._measured, "ready": self._ready, "safe": self._safe,
             "is_safe": self._is_safe, "watch": self._watch, "truth": self._truth, "begin": self._begin,
@@ -98,7 +99,7 @@ class Host:
         return {"ages": {name: one.age for name, one in told.items()}}, {name: one.values for name, one in told.items()}
 
     def _ready(self, question: Json) -> tuple[Json, Arrays]:
-        with self._still():
+        with self._still(), self.leaving:
             self.instrument.ready(_seconds(question))
         return {}, {}
 
@@ -107,7 +108,7 @@ class Host:
         """Its turn; Refused where the instrument was sent to its safe state while this waited."""
         before = self.safes
         with self.lock:
-            if self.safes != before:
+            if self.safes != before or self.going:
                 raise Refused("the instrument was sent to its safe state meanwhile: nothing was done")
             try:
                 yield
@@ -116,9 +117,19 @@ class Host:
                     self.instrument.safe(SAFE_AGAIN_SECONDS)  # it was on its way out of the safe state when it was sent there
 
     def _safe(self, question: Json) -> tuple[Json, Arrays]:
+        seconds = _seconds(question)
         self.safes += 1
-        self.faults.safe()
-        self.instrument.safe(_seconds(question))  # without the lock: a command under way ends by it
+        self.going += 1
+        try:
+            self.faults.safe()
+            self.instrument.safe(seconds)  # without the lock: a command under way ends by it
+            if self.leaving.locked():  # somebody was on the way out of the safe state: once more when that has ended
+                if not self.leaving.acquire(timeout=seconds):
+                    raise ProbeGymError("the instrument is still on its way out of its safe state")
+                self.leaving.release()
+                self.instrument.safe(seconds)
+        finally:
+            self.going -= 1
         return {}, {}
 
     def _is_safe(self, _: Json) -> tuple[Json, Arrays]:

@@ -12,7 +12,7 @@ from probegym.hardware_bridge import capabilities, codec
 from probegym.hardware_bridge.channel import Channel, Disconnected, connect
 from probegym.hardware_bridge.codec import Arrays, Json
 from probegym.hardware_bridge.commands import Command, Readings
-from probegym.hardware_bridge.instruments import InstrumentFault, Measured
+from probegym.hardware_bridge.instruments import InstrumentFault, Measured, Unreached
 from probegym.hardware_bridge.world import Refused
 
 ANSWER_SECONDS = 0.5  # for what needs no motion
@@ -33,7 +33,7 @@ class Link:
             channel = connect(*self.where)
             answer, _ = channel.ask({"name": self.name})
         except ProbeGymError as error:
-            raise InstrumentFault(f"the instrument cannot be reached: {error}") from error
+            raise Unreached(f"the instrument cannot be reached: {error}") from error
         if "refused" in answer:
             channel.close()
             raise Refused(str(answer["refused"]))
@@ -80,8 +80,13 @@ class SafetyLink:
             self.link.ask("safe", seconds)
 
     def is_safe(self) -> bool:
-        """Whether the safe state is read back now."""
-        return bool(self.link.ask("is_safe")[0].get("safe") is True)
+        """Whether the safe state is read back now; asked once more over a fresh connection when there is no answer."""
+        try:
+            told = self.link.ask("is_safe")
+        except ProbeGymError:
+            self.link.again()
+            told = self.link.ask("is_safe")
+        return bool(told[0].get("safe") is True)
 
     def close(self) -> None:
         """Close the connection."""

@@ -77,7 +77,7 @@ def graphene(world: GrapheneTwin) -> Description:
     park = Capability(
         effect=Effect.changes,  # it is what knocks atoms from their places
         ranges={"position": around(c.field / 2), "dwell_time": span((0.0, twin.LONGEST_DWELL))},
-        overhead=c.dwell_overhead, dose_rate=flux(current, least), reach=graphene_config.LIMITS["offset"][1],
+        overhead=c.dwell_overhead, dose_rate=flux(current, min(least, twin.CELL_AREA)), reach=graphene_config.LIMITS["offset"][1],
     )  # fmt: skip
     return Description(_stem("graphene twin", {"LocateAtoms": locate, "PlaceProbe": park}), {})
 
