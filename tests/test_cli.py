@@ -61,7 +61,7 @@ def test_help(arguments):
 
 def test_every_command_has_a_line_of_help_that_fits():
     lines = good("--help").partition("Commands:")[2].strip().splitlines()
-    assert [line.split()[0] for line in lines] == ["list", "show", "demo", "train", "evaluate", "play", "deploy", "export", "convert", "specimen", "record"]
+    assert [line.split()[0] for line in lines] == ["list", "show", "demo", "train", "evaluate", "play", "deploy", "operate", "serve", "export", "convert", "specimen", "record"]
     assert not any(line.endswith("...") for line in lines)
 
 

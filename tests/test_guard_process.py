@@ -144,7 +144,9 @@ def test_a_damaged_account_means_that_the_budget_is_spent(instrument, tmp_path):
 
 
 STARTER = """
-import sys, threading, time
+import signal, sys, threading, time
+for name in ("SIGHUP", "SIGQUIT", "SIGTSTP", "SIGINT"):  # which jobs in the background ignore
+    signal.signal(getattr(signal, name), signal.SIG_DFL)
 from probegym.hardware_bridge import codec
 from probegym.hardware_bridge.deployment.world import GuardedWorld
 from probegym.hardware_bridge.guard import process
