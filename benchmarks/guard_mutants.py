@@ -291,7 +291,7 @@ MUTANTS: dict[str, tuple[Path, str, str]] = {
     "loop: half a message": (PROCESS, "client.channel.poll(WHOLE_SECONDS, MOST_BYTES)", "client.channel.receive(WHOLE_SECONDS)"),
     "loop: half a message for ever": (PROCESS, " or c.channel.partial]:", "]:"),
     "loop: what was dropped is answered": (PROCESS, "        if self.pending is not None and self.gate.waiting is None and self.gate.running is None:", "        if False:"),
-    "loop: signals": (PROCESS, "            signal.signal(getattr(signal, name), stop)", "            pass"),
+    "loop: signals": (PROCESS, "    on_signals(stop,", "    on_signals(lambda *_: None,"),
     "leaving: safe state": (PROCESS, "        self.gate.disarm(self.stopping or \"the guard ends\")\n", ""),
     "leaving: goodbye though it is not confirmed": (PROCESS, "{\"goodbye\": confirmed}", "{\"goodbye\": True}"),
     "leaving: goodbye though nothing is read back": (PROCESS, "            confirmed = False\n", "            confirmed = True\n"),
@@ -346,7 +346,7 @@ MUTANTS: dict[str, tuple[Path, str, str]] = {
     "guardian: goodbye is yes": (GUARDIAN, "if word.get(\"goodbye\") is True:", "if word.get(\"goodbye\"):"),
     "guardian: its own line": (GUARDIAN, "                channel.send({\"acted\": f\"its own line", "                str({\"acted\": f\"its own line"),
     "guardian: the guard has gone": (GUARDIAN, "        make_safe(safety, told[\"seconds\"])  # the guard", "        pass  # the guard"),
-    "guardian: signals": (GUARDIAN, "            signal.signal(getattr(signal, name), signal.SIG_IGN)", "            pass"),
+    "guardian: signals": (GUARDIAN, "    on_signals(signal.SIG_IGN,", "    on_signals(signal.SIG_DFL,"),
     # the instrument's process and its wire
     "host: roles": (HOST, "            if what not in self.allowed[role]:", "            if False:"),
     "host: truth": (HOST, "(\"begin\", \"truth\") if judge else ()", "(\"begin\", \"truth\")"),

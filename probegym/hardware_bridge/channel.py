@@ -12,11 +12,16 @@ import os
 import queue
 import secrets
 import select
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FrameType
+from typing import ClassVar, Self
 
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge import codec
@@ -295,6 +300,30 @@ def launch(module: str, told: Json, seconds: float = START_SECONDS) -> tuple[sub
     return process, channel, answer
 
 
+@dataclass
+class Started:
+    """A process that serves until the one who started it goes; a context manager that ends it. patience: s that it may take to end."""
+
+    process: subprocess.Popen[bytes]
+    channel: Channel
+    patience: ClassVar[float] = 5.0
+
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self.process.poll() is None
+
+    def close(self) -> None:
+        """End it."""
+        self.channel.close()
+        ended(self.process, self.patience)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
 def ended(process: subprocess.Popen[bytes], seconds: float = 5.0) -> None:
     """Wait for a process that was told to end, and kill it when it does not."""
     try:
@@ -302,6 +331,13 @@ def ended(process: subprocess.Popen[bytes], seconds: float = 5.0) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def on_signals(handler: Callable[[int, FrameType | None], object] | signal.Handlers, *names: str) -> None:
+    """What this process does at signals of these names; a name that this system does not have is passed over."""
+    for name in names:
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), handler)
 
 
 def called() -> tuple[Channel, Json]:

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge import codec
+from probegym.hardware_bridge.channel import on_signals
 from probegym.hardware_bridge.codec import Json
 from probegym.hardware_bridge.commands import Command
 from probegym.hardware_bridge.deployment import Mode
@@ -82,9 +83,7 @@ def deploy(orders: Orders, page: bool, console: Console) -> int:
 
     page: arming, agreement and abort are on the operator page, whose address is printed; else they are asked for here.
     """
-    for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):  # as Ctrl-C: safe state, and nothing left behind
-            signal.signal(getattr(signal, name), signal.default_int_handler)
+    on_signals(signal.default_int_handler, "SIGTERM", "SIGHUP")  # as Ctrl-C: safe state, and nothing left behind
     with ExitStack() as stack:
         run = stack.enter_context(Deployment(orders))
         stack.enter_context(_aborting(run, console))

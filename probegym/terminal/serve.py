@@ -12,6 +12,7 @@ from rich.console import Console
 from probegym import scenarios
 from probegym.envs import environment_type
 from probegym.errors import ProbeGymError
+from probegym.hardware_bridge.channel import on_signals
 from probegym.hardware_bridge.instruments.drivers import Meant, reach, write
 
 POLL_SECONDS = 0.2
@@ -47,9 +48,7 @@ def serve(twin: Twin, protocol: Protocol, scenario: str, pace: float, out: Path,
     """Start it, write down how it is reached, and wait. Raises ProbeGymError."""
     if out.exists():
         raise ProbeGymError(f"{out} exists: another instrument may be served there; name another file with --out, or delete it when none is")
-    for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):  # as Ctrl-C: the file with the secrets must not stay
-            signal.signal(getattr(signal, name), signal.default_int_handler)
+    on_signals(signal.default_int_handler, "SIGTERM", "SIGHUP")  # as Ctrl-C: the file with the secrets must not stay
     task = environment_type(twin.environment).task_type
     running = reach(protocol.instrument, Meant(task.twin, scenarios.load(task.family, scenario).world, pace))
     try:

@@ -145,7 +145,8 @@ class Deployment:
         budget = {"dose": o.dose, "changes": o.changes_each} if o.new_sample else None
         self.guard = guard.start(drivers.only(self.instrument.reached, "writer", "safety"), str(o.sample), str(o.runs), o.name, manifest, budget)
         self.operator, self.record, self.descriptor = Operator(self.guard.operator), self.guard.record, self.guard.descriptor
-        opening(o, descriptor(self.descriptor))
+        if o.mode is not Mode.twin:  # an operator is asked about what the descriptor is known to allow
+            opening(o, descriptor(self.descriptor))
         desk = o.runs / f"{Path(self.record).name}-operator.json"
         drivers.write(desk, self.guard.reached["operator"])
         self.desk = desk

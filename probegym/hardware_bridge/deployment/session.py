@@ -84,8 +84,7 @@ class Session:
         self.opened = ExitStack()
         self.opened.callback(self.world.close)
         try:
-            self.judged = self.world.judged
-            self.env: ScopeEnv = gym.make(plan.env_id, scenario=plan.scenario, reward="privileged" if self.judged else "observable",
+            self.env: ScopeEnv = gym.make(plan.env_id, scenario=plan.scenario, reward="privileged" if self.world.judged else "observable",
                                           world=self.world, disable_env_checker=True).unwrapped  # type: ignore[assignment]  # fmt: skip
             self.policy = self.opened.enter_context(PolicyProcess(plan.policy, plan.deadline))
             self.policy.bundle.fits(self.env.episodes.task, plan.env_id)
@@ -127,7 +126,7 @@ class Session:
             self.world.note("observation", {}, observation)
             self.world.note("reward", {"number": self.actions, "reward": reward, "terminated": terminated, "truncated": truncated})
             self.tell({"step": steps, "action": np.asarray(action, float).reshape(-1).tolist(), "reward": reward, "costs": {name: float(info[name]) for name in COSTS}})
-        end = {"seed": seed, "steps": steps, "return": total, "success": bool(info["is_success"]) if self.judged else None,
+        end = {"seed": seed, "steps": steps, "return": total, "success": bool(info["is_success"]) if self.world.judged else None,
                "costs": {name: float(info[name]) for name in COSTS}}  # fmt: skip
         self.world.note("end", end)
         self.tell({"episode": end})

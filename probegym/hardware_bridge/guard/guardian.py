@@ -9,7 +9,7 @@ import signal
 import time
 
 from probegym.errors import ProbeGymError
-from probegym.hardware_bridge.channel import Channel, Late, called
+from probegym.hardware_bridge.channel import Channel, Late, called, on_signals
 from probegym.hardware_bridge.instruments import Unreached
 from probegym.hardware_bridge.instruments.drivers import Safety, open_safety
 
@@ -61,9 +61,7 @@ def make_safe(safety: Safety, seconds: float) -> None:
 
 def main() -> None:
     """The guardian's process."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGTSTP", "SIGBREAK"):  # the guard ends this process, nobody else
-        if hasattr(signal, name):  # not every system has each
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    on_signals(signal.SIG_IGN, "SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGTSTP", "SIGBREAK")  # the guard ends this process, nobody else
     channel, told = called()
     safety = open_safety(told["instrument"], "guardian")
     channel.send({"watching": True})

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import queue
 import select
-import signal
 import socket
 import subprocess
 import threading
@@ -18,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 from probegym.errors import ProbeGymError
-from probegym.hardware_bridge.channel import Channel, Listener, called, launch, spawn
+from probegym.hardware_bridge.channel import Channel, Listener, called, launch, on_signals, spawn
 from probegym.hardware_bridge.clock import now
 from probegym.hardware_bridge.codec import Arrays, Json, command_to_json, readings_to_json, shown
 from probegym.hardware_bridge.commands import Readings
@@ -385,9 +384,7 @@ def main() -> None:
     def stop(number: int, _: FrameType | None) -> None:
         guard.stopping = f"signal {number}"
 
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGBREAK"):
-        if hasattr(signal, name):  # not every system has each
-            signal.signal(getattr(signal, name), stop)
+    on_signals(stop, "SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGBREAK")
     reached = {role: listener.reached() for role, listener in guard.listeners.items()}
     _say(parent, {"reached": reached, "record": str(guard.recorder.folder), "descriptor": guard.instrument.descriptor.model_dump(mode="json")})
     guard.run()

@@ -9,18 +9,17 @@ import contextlib
 import functools
 import logging
 import math
-import subprocess
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge import codec
 from probegym.hardware_bridge.capabilities import Descriptor, descriptor, one_lane
-from probegym.hardware_bridge.channel import Channel, Late, Listener, ended, launch
+from probegym.hardware_bridge.channel import Channel, Late, Listener, Started, launch
 from probegym.hardware_bridge.codec import Arrays, Json
 from probegym.hardware_bridge.commands import Lanes
 from probegym.hardware_bridge.instruments import Instrument
@@ -223,28 +222,12 @@ class Server:
 
 
 @dataclass
-class HostProcess:
+class HostProcess(Started):
     """An instrument that runs in its process. reached: what a driver needs to connect to it."""
 
-    process: subprocess.Popen[bytes]
-    channel: Channel
     reached: Json
     descriptor: Descriptor
-
-    def alive(self) -> bool:
-        """Whether its process runs."""
-        return self.process.poll() is None
-
-    def close(self) -> None:
-        """End it."""
-        self.channel.close()
-        ended(self.process, LEAVING_SECONDS + 2)
-
-    def __enter__(self) -> HostProcess:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    patience: ClassVar[float] = LEAVING_SECONDS + 2
 
 
 def launched(module: str, told: Json, seconds: float = START_SECONDS) -> HostProcess:

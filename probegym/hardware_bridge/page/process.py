@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import dataclass
 
-from probegym.hardware_bridge.channel import Channel, ended, launch
+from probegym.hardware_bridge.channel import Started, launch
 from probegym.hardware_bridge.codec import Json
 
 
 @dataclass
-class PageProcess:
-    """A running page. url_with_code: opens it in a browser, once; process: ends when the one who started it goes."""
+class PageProcess(Started):
+    """A running page. url_with_code: opens it in a browser, once."""
 
     url_with_code: str
-    process: subprocess.Popen[bytes]
-    channel: Channel
 
     def new_url(self) -> str:
         """Another address that opens the page once, for a second browser or after the first was closed. Raises Disconnected."""
         answer, _ = self.channel.ask({"do": "url"})
         return str(answer["url"])
-
-    def close(self) -> None:
-        """End it."""
-        self.channel.close()
-        ended(self.process)
-
-    def __enter__(self) -> PageProcess:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def start_page(reached_operator: Json, port: int = 0, request: Json | None = None, descriptor: Json | None = None, mode: str = "") -> PageProcess:
@@ -44,4 +30,4 @@ def start_page(reached_operator: Json, port: int = 0, request: Json | None = Non
     """
     told = {"reached": reached_operator, "port": port, "request": request, "descriptor": descriptor, "mode": mode}
     process, channel, answer = launch("probegym.hardware_bridge.page", told)
-    return PageProcess(str(answer["url"]), process, channel)
+    return PageProcess(process, channel, str(answer["url"]))

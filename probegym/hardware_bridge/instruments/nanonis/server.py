@@ -11,7 +11,6 @@ import logging
 import math
 import select
 import socket
-import subprocess
 import threading
 import time
 from collections import deque
@@ -22,7 +21,7 @@ from typing import Any, cast
 import numpy as np
 
 from probegym.errors import ProbeGymError
-from probegym.hardware_bridge.channel import HOST, Channel, called, ended, launch
+from probegym.hardware_bridge.channel import HOST, Started, called, launch
 from probegym.hardware_bridge.codec import Arrays, Json, Malformed
 from probegym.hardware_bridge.commands import Lanes
 from probegym.hardware_bridge.instruments import Instrument, wire
@@ -196,17 +195,11 @@ def _short(value: Any) -> str:
 
 
 @dataclass
-class NanonisProcess:
+class NanonisProcess(Started):
     """A twin that runs as a Nanonis controller. reached: what the driver needs to connect, on the first three ports, and a judge where there may be one."""
 
-    process: subprocess.Popen[bytes]
-    channel: Channel
     reached: Json
     ports: list[int]
-
-    def alive(self) -> bool:
-        """Whether it still runs."""
-        return self.process.poll() is None
 
     def begin(self, key: int) -> None:
         """Put the sample of an episode's key under the tip; needs ``judged``."""
@@ -226,17 +219,6 @@ class NanonisProcess:
     def report(self) -> list[str]:
         """Who came and went, and every command with its outcome, so far."""
         return [str(line) for line in self.channel.ask({}, seconds=START_SECONDS)[0]["lines"]]
-
-    def close(self) -> None:
-        """End it."""
-        self.channel.close()
-        ended(self.process)
-
-    def __enter__(self) -> NanonisProcess:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def start(
