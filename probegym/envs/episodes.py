@@ -90,7 +90,8 @@ class Episodes:
         self.scenario = load_scenario(task_type.family, scenario)
         if reward not in REWARD_MODES:
             raise ProbeGymError(f"reward must be one of {', '.join(REWARD_MODES)}, got {reward!r}")
-        self.task = task_type(self.scenario.task)
+        with self.scenario.told_where():
+            self.task = task_type(self.scenario.task)
         self.limits = self.scenario.budget.limits()
         if budget is not None:
             most = int(self.limits["measurements"])
@@ -100,7 +101,8 @@ class Episodes:
                 )
             self.limits["measurements"] = float(budget)
         self.task.limits = self.limits
-        self.world = build_world(task_type, self.scenario, lanes, world)
+        with self.scenario.told_where():
+            self.world = build_world(task_type, self.scenario, lanes, world)
         self.lanes = lanes
         self.terms = self.task.rewards[reward]
         if not self.terms:
@@ -112,7 +114,8 @@ class Episodes:
 
     def begin(self, keys: np.ndarray, where: np.ndarray) -> tuple[Observation, Lanes]:
         """Start episodes on some lanes; returns full-width observation and info (other lanes keep their last)."""
-        self.world.begin(keys, where)  # first, because it may refuse
+        with self.scenario.told_where():
+            self.world.begin(keys, where)  # first, because it may refuse
         for name, fresh in self.task.memory(self.lanes).items():
             self.memory[name][where] = fresh[where]
         if "key" in self.memory:

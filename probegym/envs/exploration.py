@@ -9,8 +9,8 @@ import numpy as np
 
 from probegym.envs.exploration_settings import Settings, Surrogate
 from probegym.envs.frames import grey_levels
-from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Lanes
+from probegym.scenarios import ScenarioError
 
 
 def first_places(keys: np.ndarray, pixels: int, count: int) -> np.ndarray:
@@ -99,7 +99,7 @@ class Exploration:
         """Take one spectrum in, at each lane's ``at``; raises ProbeGymError when it is not of the task's length."""
         s, spectrum = self.settings, values["spectrum"]
         if spectrum.shape[1] != s.spectrum.channels:
-            raise ProbeGymError(f"scenario, task.spectrum.channels is {s.spectrum.channels}, but the world's spectra have {spectrum.shape[1]}")
+            raise ScenarioError("task.spectrum.channels", f"is {s.spectrum.channels}, but the world's spectra have {spectrum.shape[1]}")
         lanes, spectrum = np.nonzero(where)[0], spectrum.astype(np.float32)
         found = [self._scalars(m, lane, values["axis"][lane], spectrum[lane]) for lane in lanes]  # first, because it may refuse
         m["axis"][where] = values["axis"][where]

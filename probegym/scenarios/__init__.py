@@ -6,14 +6,16 @@ environment's task and twin validate themselves: ``task`` and ``world``. ``exten
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, PrivateAttr, ValidationError
 
+from probegym import tables
 from probegym.errors import ProbeGymError
 from probegym.scenarios.distributions import is_distribution
 
@@ -23,11 +25,16 @@ MAXIMUM_BYTES = 1_000_000
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads 10e-9 as a number, as YAML 1.2 does (PyYAML wants 10.0e-9)."""
+Places = dict[tuple[str, ...], str]
+"""Path of an entry in a scenario -> file and line where it is written."""
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789."))
+class ScenarioError(ProbeGymError):
+    """What is wrong with an entry of a scenario. entry: its path, as in ``world.temperature``."""
+
+    def __init__(self, entry: str, told: str, place: str = ""):
+        super().__init__(f"scenario, {entry}: {told}{place and f' ({place})'}")
+        self.entry, self.told = entry, told
 
 
 class Budget(BaseModel):
@@ -57,12 +64,26 @@ class Scenario(BaseModel):
     budget: Budget
     task: dict[str, Any]
     world: dict[str, Any]
+    _places: Places = PrivateAttr(default_factory=dict)
+
+    @contextmanager
+    def told_where(self) -> Iterator[None]:
+        """Errors of this scenario's entries leave with the file and line where the entry is written."""
+        try:
+            yield
+        except ScenarioError as error:
+            raise ScenarioError(error.entry, error.told, _place(self._places, tuple(error.entry.split(".")))) from error
 
 
-def explain(error: ValidationError) -> str:
-    """The first of pydantic's complaints, in one line."""
+def _place(places: Places, path: tuple[str, ...]) -> str:
+    """Of the entry, or of the nearest above it that is written anywhere."""
+    return next((places[path[:n]] for n in range(len(path), -1, -1) if path[:n] in places), "")
+
+
+def complaint(error: ValidationError) -> tuple[str, str]:
+    """The first of pydantic's complaints: path of the entry, and what is wrong with it."""
     first = error.errors()[0]
-    return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, "))))
+    return ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
 
 
 def parsed(model: type[Model], table: dict, name: str) -> Model:
@@ -70,8 +91,8 @@ def parsed(model: type[Model], table: dict, name: str) -> Model:
     try:
         return model(**table)
     except ValidationError as error:
-        told = explain(error)
-        raise ProbeGymError(f"scenario, {name}{'.' if error.errors()[0]['loc'] else ': '}{told}") from error
+        entry, told = complaint(error)
+        raise ScenarioError(".".join(filter(None, (name, entry))), told) from error
 
 
 def _merge(base: Any, change: Any) -> Any:
@@ -81,37 +102,45 @@ def _merge(base: Any, change: Any) -> Any:
 
 
 @lru_cache(maxsize=64)
-def _table(path: Path, modified: float) -> dict[str, dict]:
-    if path.stat().st_size > MAXIMUM_BYTES:
-        raise ProbeGymError(f"scenario file {path} is larger than {MAXIMUM_BYTES} bytes: split it")
-    try:
-        table = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ProbeGymError(f"scenario file {path} is not valid YAML ({' '.join(str(error).split())})") from error
+def _file(path: Path, modified: float) -> tuple[dict[str, dict], tables.Lines]:
+    table, lines = tables.read(path, "scenario file", MAXIMUM_BYTES)
     if not isinstance(table, dict) or not all(isinstance(k, str) and isinstance(v, dict) for k, v in table.items()):
         raise ProbeGymError(f"scenario file {path} must map scenario names to tables")
-    return table
+    return table, lines
 
 
-def _read(path: Path) -> dict[str, dict]:
-    try:
-        return _table(path, path.stat().st_mtime)
-    except OSError as error:
-        raise ProbeGymError(f"cannot read scenario file {path} ({error.strerror}): check the path") from error
+@dataclass(frozen=True)
+class _Known:
+    """Tables by name, and where each entry is written."""
 
+    tables: dict[str, dict]
+    places: Places
 
-def _resolve(name: str, table: dict[str, dict], seen: tuple[str, ...] = ()) -> dict:
-    if name in seen:
-        raise ProbeGymError(f"scenario {name!r} extends itself: {' -> '.join((*seen, name))}")
-    if name not in table:
-        raise ProbeGymError(f"unknown scenario {name!r}: use one of {', '.join(names_in(table))}, or a file 'mine.yaml:name'")
-    own = dict(table[name])
-    parent = own.pop("extends", None)
-    if "name" in own:
-        raise ProbeGymError(f"scenario {name!r} has an entry 'name': its name is the key that it stands under")
-    if not (parent is None or isinstance(parent, str)):
-        raise ProbeGymError(f"scenario {name!r} extends {parent!r}: give the name of one scenario")
-    return _merge(_resolve(parent, table, (*seen, name)), own) if parent else own
+    @classmethod
+    def read(cls, path: Path) -> _Known:
+        try:
+            modified = path.stat().st_mtime
+        except OSError as error:
+            raise ProbeGymError(f"cannot read scenario file {path} ({error.strerror}): check the path") from error
+        table, lines = _file(path, modified)
+        return cls(table, {entry: f"{path.name}, line {line}" for entry, line in lines.items()})
+
+    def resolved(self, name: str, seen: tuple[str, ...] = ()) -> tuple[dict, Places]:
+        """A scenario with all that it extends, and where its entries are written. Raises ProbeGymError."""
+        if name in seen:
+            raise ProbeGymError(f"scenario {name!r} extends itself: {' -> '.join((*seen, name))}")
+        if name not in self.tables:
+            raise ProbeGymError(f"unknown scenario {name!r}: use one of {', '.join(names_in(self.tables))}, or a file 'mine.yaml:name'")
+        own, places = dict(self.tables[name]), {entry[1:]: place for entry, place in self.places.items() if entry[:1] == (name,)}
+        parent = own.pop("extends", None)
+        if "name" in own:
+            raise ProbeGymError(f"scenario {name!r} has an entry 'name' ({places[('name',)]}): its name is the key that it stands under")
+        if not (parent is None or isinstance(parent, str)):
+            raise ProbeGymError(f"scenario {name!r} extends {parent!r} ({places[('extends',)]}): give the name of one scenario")
+        if parent is None:
+            return own, places
+        base, written = self.resolved(parent, (*seen, name))
+        return _merge(base, own), written | places
 
 
 def names_in(table: dict[str, dict]) -> list[str]:
@@ -119,22 +148,35 @@ def names_in(table: dict[str, dict]) -> list[str]:
     return [name for name in table if not name.startswith("_")]
 
 
-def names(family: str) -> list[str]:
-    """Names of the scenarios that ship for an environment, by its file name (``stem_tuning``)."""
-    return names_in(_read(FOLDER / f"{family}.yaml"))
+def shipped(family: str) -> Path:
+    """The file with the scenarios that ship for an environment, by its file name (``stem_tuning``)."""
+    return FOLDER / f"{family}.yaml"
+
+
+def names(family: str, path: Path | None = None) -> list[str]:
+    """Names of the scenarios that ship for an environment, or of those in a user's file."""
+    return names_in(_Known.read(path or shipped(family)).tables)
 
 
 def load(family: str, name: str) -> Scenario:
-    """A scenario by name, or from the user's file as ``path.yaml:name``; raises ProbeGymError."""
+    """A scenario by name, or from the user's file as ``path.yaml:name``; raises ProbeGymError, with file and line of a wrong entry."""
     if not isinstance(name, str):
         raise ProbeGymError(f"scenario must be a name, got {type(name).__name__}: use one of {', '.join(names(family))}")
-    table = _read(FOLDER / f"{family}.yaml")
+    known = _Known.read(shipped(family))
     path, separator, inside = name.rpartition(":")
     if separator and path.endswith((".yaml", ".yml")):
-        table, name = table | _read(Path(path)), inside
+        own, name = _Known.read(Path(path)), inside
+        hidden = {entry: place for entry, place in known.places.items() if entry[:1] and entry[0] not in own.tables}
+        known = _Known(known.tables | own.tables, hidden | own.places)
+    places: Places = {}
     try:
-        return Scenario.model_validate({"name": name} | _resolve(name, table))
+        resolved, places = known.resolved(name)
+        scenario = Scenario.model_validate({"name": name} | resolved)
     except RecursionError as error:
         raise ProbeGymError(f"scenario {name!r} contains itself: write it out") from error
     except ValidationError as error:
-        raise ProbeGymError(f"scenario {name!r}, {explain(error)}") from error
+        entry, told = complaint(error)
+        place = _place(places, tuple(entry.split(".")))
+        raise ProbeGymError(f"scenario {name!r}, {entry}: {told}{place and f' ({place})'}") from error
+    scenario._places = places
+    return scenario

@@ -7,12 +7,11 @@ from typing import Annotated
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import DipTip, DragTip, Lanes, LocateAdatoms, PulseBias, Readings
 from probegym.hardware_bridge.twins.lanes import LaneTwin, refuse_outside
 from probegym.hardware_bridge.world import Refused
 from probegym.physics import adatom_images, adatoms, randomness, stm
-from probegym.scenarios import parsed
+from probegym.scenarios import ScenarioError, parsed
 from probegym.scenarios.distributions import Sampled
 
 FARTHEST, LARGEST_VIEW = 50e-9, 100e-9  # m, from the centre of the piezo; of an image
@@ -179,7 +178,7 @@ class AdatomTwin(LaneTwin):
             refuse_outside(name, values[where], LIMITS[name])
         restless = adatoms.thermal_rate(drawn["barrier"][where], drawn["temperature"][where], c.attempt_rate)
         if (restless > RESTLESS).any():
-            raise ProbeGymError(f"scenario, world.temperature: adatoms would hop {restless.max():.2g} times a second by themselves; lower it or raise barrier")
+            raise ScenarioError("world.temperature", f"adatoms would hop {restless.max():.2g} times a second by themselves; lower it or raise barrier")
         u = randomness.uniform(keys, 0, "lattice", 3)
         axis = 2 * np.pi * u[:, 2]
         origin = drawn["spacing"][:, None] * u[:, :2]
@@ -206,7 +205,7 @@ class AdatomTwin(LaneTwin):
             points = np.broadcast_to(np.array(a.sites, float), (len(on), n, 2))
             out[on] = adatoms.nearest_sites(points, *lattice)
             if (adatoms.touching(points, spacing[on]) | adatoms.touching(adatoms.site_positions(out[on], *lattice), spacing[on])).any():
-                raise ProbeGymError(f"scenario, world.adatoms: sites overlap, place adatoms more than {adatoms.DIMER:g} spacings apart")
+                raise ScenarioError("world.adatoms", f"sites overlap, place adatoms more than {adatoms.DIMER:g} spacings apart")
             return out
         u = randomness.uniform(keys[on], 0, "adatoms", 2 * (1 + CANDIDATES * (n - 1))).reshape(len(on), -1, 2)
         far, angle = a.radius * np.sqrt(u[..., 0]), 2 * np.pi * u[..., 1]
@@ -216,7 +215,7 @@ class AdatomTwin(LaneTwin):
         free = np.ones(at.shape[:2], bool)
         for atom in range(n):
             if not free.any(1).all():
-                raise ProbeGymError(f"scenario, world.adatoms: {n} adatoms {1e9 * least.max():.3g} nm apart do not fit, raise radius or lower separation")
+                raise ScenarioError("world.adatoms", f"{n} adatoms {1e9 * least.max():.3g} nm apart do not fit, raise radius or lower separation")
             taken = free.argmax(1)
             out[on, atom] = trial[lane, taken]
             free &= ((at - at[lane, taken][:, None]) ** 2).sum(-1) >= least[:, None] ** 2

@@ -13,7 +13,7 @@ from probegym.hardware_bridge.commands import Command, Lanes, LaneState, Reading
 from probegym.hardware_bridge.twins.lanes import refuse_outside
 from probegym.hardware_bridge.world import Refused
 from probegym.physics import randomness, surfaces, tapping, tips
-from probegym.scenarios import parsed
+from probegym.scenarios import ScenarioError, parsed
 from probegym.scenarios.distributions import Sampled
 
 MOST_LINES = 256  # an episode
@@ -107,7 +107,7 @@ class AfmTwin:
         try:
             self.change = tips.TipChange(**c.change)
         except TypeError as error:
-            raise ProbeGymError(f"scenario, world.change: {error}") from error
+            raise ScenarioError("world.change", str(error)) from error
         self.lanes = lanes
         self.pixel = 1.25 * c.field_of_view / c.columns
         self.extent = (c.rows * self.pixel, 1.25 * c.field_of_view)
@@ -256,7 +256,7 @@ class AfmTwin:
                 piezo_frequency=s["piezo_frequency"][lanes], piezo_quality=s["piezo_quality"][lanes], z_range=c.z_range, creep=s["creep"][lanes],
             )  # fmt: skip
         except ProbeGymError as error:
-            raise ProbeGymError(f"scenario, world: {error}") from error
+            raise ScenarioError("world", str(error)) from error
 
     def _position(self) -> np.ndarray:
         """(lanes, 2) m: x and y of the first point of the line to come."""

@@ -6,7 +6,6 @@ from functools import cached_property
 
 import numpy as np
 
-from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Lanes, LocateAtoms, PlaceProbe, Readings
 from probegym.hardware_bridge.twins.graphene_config import CROSS_SECTIONS, LIMITS, CrossSection, GrapheneConfig
 from probegym.hardware_bridge.twins.lanes import LaneTwin, refuse_outside
@@ -15,7 +14,7 @@ from probegym.physics import atom_images, beam_rates, graphene, knock_on, random
 from probegym.physics.beam_rates import BOND, GAUSSIANS
 from probegym.physics.graphene import EVENTS, RATES
 from probegym.physics.image_formation import shot_noise
-from probegym.scenarios import parsed
+from probegym.scenarios import ScenarioError, parsed
 from probegym.scenarios.distributions import Distribution
 
 PIXELS, VIEWS = (8, 256), (0.5e-9, 100e-9)  # a side of an image, and its width in m
@@ -100,7 +99,7 @@ class GrapheneTwin(LaneTwin):
         try:
             silicon = graphene.populate(frame, randomness.subkey(keys, 0, "silicon"), c.spread, c.apart, c.silicon)
         except ValueError as error:
-            raise ProbeGymError(f"scenario, world.spread: {error}: make it larger or apart smaller") from error
+            raise ScenarioError("world.spread", f"{error}: make it larger or apart smaller") from error
         beside = randomness.uniform(keys, 0, "folds", c.silicon) < c.four_fold
         cluster = np.zeros((lanes, graphene.CLUSTERS, 3))
         far, angle = DEFECT_RADIUS * np.sqrt(place[:, 6::2]), 2 * np.pi * place[:, 7::2]
@@ -156,7 +155,7 @@ class GrapheneTwin(LaneTwin):
             try:
                 mixture = beam_rates.draw_mixture(keys, c.rates.more, c.rates.along, c.rates.across, c.rates.variance, most)
             except ValueError as error:
-                raise ProbeGymError(f"scenario, world.rates.variance: {error}") from error
+                raise ScenarioError("world.rates.variance", str(error)) from error
             for name, column in (("along", 1), ("across", 2), ("variance", 3)):
                 refuse_outside(f"rates.{name}", mixture[..., column][mixture[..., 0] > 0], LIMITS[f"rates.{name}"])
         return mixture, np.stack([columns[name] for name in RATES], 1), columns["inversion"] + self._integral(mixture, columns["simple"])
@@ -182,7 +181,7 @@ class GrapheneTwin(LaneTwin):
             pairs, lane = np.unique(np.stack([threshold, velocity], 1), axis=0, return_inverse=True)
             return knock_on.assisted_cross_section(self.config.energy, number, mass, *pairs.T, told.assisted)[lane.reshape(-1)]
         except ValueError as error:
-            raise ProbeGymError(f"scenario, world.cross_sections.{process}.assisted: {error}") from error
+            raise ScenarioError(f"world.cross_sections.{process}.assisted", str(error)) from error
 
     def truth(self) -> Lanes:
         s, found = self.state, graphene.survey(self.sheets)

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Command, Lanes, LaneState, Readings
 from probegym.hardware_bridge.world import Refused
+from probegym.scenarios import ScenarioError
 
 
 class LaneTwin:
@@ -58,4 +58,4 @@ def refuse_outside(name: str, values: np.ndarray, limits: tuple[float, float]) -
     low, high = limits
     outside = ~((values >= low) & (values <= high))
     if outside.any():
-        raise ProbeGymError(f"scenario, world.{name}: must be from {low:g} to {high:g}, drawn was {values[outside][0]:g}")
+        raise ScenarioError(f"world.{name}", f"must be from {low:g} to {high:g}, drawn was {values[outside][0]:g}")

@@ -15,7 +15,7 @@ from probegym.hardware_bridge.twins.lanes import LaneTwin, refuse_outside
 from probegym.hardware_bridge.twins.spectra_sources import AnySource, Source
 from probegym.hardware_bridge.world import Refused
 from probegym.physics import randomness, scalarizers
-from probegym.scenarios import parsed
+from probegym.scenarios import ScenarioError, parsed
 from probegym.scenarios.distributions import Sampled
 
 SAME_VIEW = 1e-6  # relative difference of two fields of view that are the same
@@ -43,7 +43,7 @@ class SpectraTwin(LaneTwin):
         self.config = c = parsed(SpectraConfig, config, "world")
         self.source: Source = c.source
         for name in c.specimen.keys() - self.source.fields.keys():
-            raise ProbeGymError(f"scenario, world.specimen.{name}: unknown, there is {', '.join(self.source.fields) or 'nothing to draw'}")
+            raise ScenarioError(f"world.specimen.{name}", f"unknown, there is {', '.join(self.source.fields) or 'nothing to draw'}")
         self.lanes = lanes
         self._handlers = {AcquireImage: self._image, AcquireSpectrum: self._spectrum}
         rows, columns = self.source.shape

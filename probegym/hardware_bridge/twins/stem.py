@@ -19,7 +19,7 @@ from probegym.physics.lenses import LensBank
 from probegym.physics.optics import ABERRATIONS, Pupil, focal_spread, wavelength
 from probegym.physics.ronchigram import RonchigramFormer
 from probegym.physics.shadow import ShadowFormer
-from probegym.scenarios import parsed
+from probegym.scenarios import ScenarioError, parsed
 from probegym.scenarios.distributions import Sampled
 
 ANGSTROM = 1e-10
@@ -200,7 +200,7 @@ class StemTwin(LaneTwin):
                 count = _film_count(name)
                 first, last = round(low * count), round(high * count)
                 if first == last:
-                    raise ProbeGymError(f"scenario, world.ronchigram.variants: no film of {name!r} lies between {low:g} and {high:g} of {count}")
+                    raise ScenarioError("world.ronchigram.variants", f"no film of {name!r} lies between {low:g} and {high:g} of {count}")
                 here = lanes[s["film"][lanes] == index]
                 s["variant"][here] = first + (place[s["film"][lanes] == index, 7] * (last - first)).astype(int)
 

@@ -1,0 +1,94 @@
+"""YAML files as people write them, read strictly: what is ambiguous is refused, and every entry knows its line.
+
+Scalars are those of YAML 1.2's core schema: ``10e-9`` is a number, ``010`` is ten, ``1:30`` and ``no`` are text. A key that stands twice is
+refused, and so is a file that its aliases would blow up.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+
+from probegym.errors import ProbeGymError
+
+MOST_ENTRIES = 100_000  # aliases written out
+LONGEST_NUMBER = 400  # digits
+
+Lines = dict[tuple[str, ...], int]
+"""Path of an entry -> its line, from 1."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML with the scalars of version 1.2."""
+
+    yaml_implicit_resolvers: ClassVar[dict] = {}
+
+
+for _tag, _pattern, _first in (
+    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
+    ("int", r"^[-+]?[0-9]+$", "-+0123456789"),
+    ("float", r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$", "-+.0123456789"),
+    ("null", r"^(?:~|null|Null|NULL|)$", "~nN\0"),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), [*_first.replace("\0", ""), *([""] if "\0" in _first else [])])
+_Loader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile(r"^<<$"), ["<"])
+
+
+def _whole(loader: _Loader, node: yaml.ScalarNode) -> int:
+    text = str(node.value)
+    if len(text) > LONGEST_NUMBER:
+        raise yaml.YAMLError(f"line {_line(node)}: a number of {len(text)} digits")
+    return int(text)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _whole)
+
+
+def read(path: Path, what: str, most: int) -> tuple[Any, Lines]:
+    """The content of a YAML or JSON file, and the line of every entry. what: kind of file, for messages; most: bytes.
+
+    Raises ProbeGymError, with the line where there is one.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+    except OSError as error:
+        raise ProbeGymError(f"cannot read {what} {path} ({error.strerror}): check the path") from error
+    if len(content) > most:
+        raise ProbeGymError(f"{what} {path} is larger than {most} bytes: split it")
+    try:
+        loader = _Loader(content.decode("utf-8"))
+        node = loader.get_single_node()
+        lines: Lines = {}
+        if node is not None:
+            _look_at(node, (), lines, [0])
+        return (None if node is None else loader.construct_document(node)), lines
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ProbeGymError(f"{what} {path} is not valid YAML ({' '.join(str(error).split())[:300]})") from error
+
+
+def _line(node: yaml.Node) -> int:
+    return node.start_mark.line + 1
+
+
+def _look_at(node: yaml.Node, path: tuple[str, ...], lines: Lines, seen: list[int]) -> None:
+    """Note the lines of a node and of all below it. Raises YAMLError."""
+    lines.setdefault(path, _line(node))
+    seen[0] += 1
+    if seen[0] > MOST_ENTRIES:
+        raise yaml.YAMLError(f"line {_line(node)}: more than {MOST_ENTRIES} entries once its aliases are written out")
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            _look_at(item, (*path, str(index)), lines, seen)
+    elif isinstance(node, yaml.MappingNode):
+        known = set()
+        for key, value in node.value:
+            name = str(key.value)
+            if name in known:
+                raise yaml.YAMLError(f"line {_line(key)}: the key {name!r} stands twice")
+            known.add(name)
+            lines[*path, name] = _line(key)
+            _look_at(value, (*path, name), lines, seen)
