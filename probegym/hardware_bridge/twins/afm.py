@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Command, Lanes, LaneState, Readings, ScanLine, SetFeedback, TestFeedback
@@ -69,34 +69,34 @@ class AfmConfig(_Table):
     frequency: Sampled = _sampled(300e3)  # Hz, for the stiffness of 40 N/m where ``scaled``
     scaled: bool = False  # the frequency grows as the square root of the stiffness
     quality: Sampled = _sampled(400.0)
-    quality_walk: NonNegativeFloat = 0.0  # standard deviation of its logarithm, per square root of a second
+    quality_walk: float = Field(default=0.0, ge=0, le=10)  # standard deviation of its logarithm, per square root of a second
     detuning: Sampled = _sampled(0.0)  # of the drive, in half widths f / 2Q
     shaken: bool = False
     voltage: Sampled = _sampled(0.0)  # V
     neck_force: Sampled = _sampled(0.0)  # N, capillary
-    temperature: NonNegativeFloat = 295.0  # K
-    sensor_noise: NonNegativeFloat = 100e-15  # m/sqrt(Hz)
-    bandwidth: PositiveFloat = 20e3  # Hz, of the lock-in
+    temperature: float = Field(default=295.0, ge=0, le=2000)  # K
+    sensor_noise: float = Field(default=100e-15, ge=0, le=1e-10)  # m/sqrt(Hz)
+    bandwidth: float = Field(default=20e3, ge=1, le=1e8)  # Hz, of the lock-in
     piezo_frequency: Sampled = _sampled(10e3)  # Hz
     piezo_quality: Sampled = _sampled(15.0)
-    z_range: PositiveFloat = 2e-6  # m
+    z_range: float = Field(default=2e-6, ge=1e-9, le=1e-3)  # m
     smoothing: float = Field(default=1.0, ge=0, le=20)  # pixels, standard deviation of the filter that feed-forward looks through
     creep: Sampled = _sampled(0.0)  # per decade of time
     drift: Sampled = _sampled(0.0)  # m/s, in a random direction
     settling: Sampled = _sampled(0.0)  # m that the stage still creeps along x and y after it was placed
-    settling_time: PositiveFloat = 5.0  # s
+    settling_time: float = Field(default=5.0, gt=0, le=1e5)  # s
 
     radius: Sampled = _sampled(8e-9)  # m
     half_angle: Sampled = _sampled(0.35)  # rad
     blunting: float = Field(default=0.0, ge=0, le=0.1)  # m/N a line
-    blunting_force: NonNegativeFloat = 100e-9  # N, below it nothing wears
-    change_rate: NonNegativeFloat = 0.0  # tip changes per s
-    change_slope: NonNegativeFloat = 0.0  # 1/(s N) more for force above blunting_force
+    blunting_force: float = Field(default=100e-9, ge=0, le=1e-4)  # N, below it nothing wears
+    change_rate: float = Field(default=0.0, ge=0, le=1e3)  # tip changes per s
+    change_slope: float = Field(default=0.0, ge=0, le=1e12)  # 1/(s N) more for force above blunting_force
     change: dict[str, float] = {}  # physics.tips.TipChange
     pick_up: float = Field(default=0.0, ge=0, le=1)  # probability that a line over a loose particle takes it along
     let_go: float = Field(default=0.1, ge=0, le=1)  # and that a line drops it
-    force_limit: PositiveFloat = 200e-9  # N; a line above it counts as damage
-    crash_force: PositiveFloat = 1e-6  # N; above it the tip is gone
+    force_limit: float = Field(default=200e-9, ge=1e-12, le=1)  # N; a line above it counts as damage
+    crash_force: float = Field(default=1e-6, ge=1e-12, le=1)  # N; above it the tip is gone
 
 
 class AfmTwin:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy import constants
 
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import AcquireImage, AcquireRonchigram, Command, Lanes, Readings, SetAberrations
-from probegym.hardware_bridge.twins.lanes import LaneTwin
+from probegym.hardware_bridge.twins.lanes import LaneTwin, refuse_outside
 from probegym.hardware_bridge.world import Refused
 from probegym.physics import randomness, shadow, specimens
 from probegym.physics.image_formation import ImageFormer, shot_noise
@@ -29,15 +30,26 @@ PARTICLES = "particles"
 """The films of physics/shadow.py, whose Ronchigrams are shadows; all others are specimens, and waves go through them."""
 
 
+Length = Annotated[float, Field(gt=0, le=0.1)]
+Drift = Annotated[float, Field(ge=0, le=1e-3)]
+LIMITS = {
+    "crosstalk": (-2, 2), "gain_error": (-2, 2), "step_error": (-2, 2), "hysteresis": (-2, 2), "specimen_drift": (-1e-7, 1e-7), "frame_jitter": (-1e-8, 1e-8),
+    "scan_noise": (-1e-8, 1e-8),
+}  # fmt: skip
+"""What may be drawn; beyond it nothing is a STEM."""
+STREAMS = {"specimen_drift": "specimen drift"}
+FARTHEST = 0.1  # m, of any aberration: what is told in nm is refused
+
+
 class RonchigramOptics(BaseModel):
     """The large aperture and its camera; with ``particles`` for its only films, no aperture: the whole square of the camera is lit."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     films: tuple[str, ...] = Field(min_length=1)
-    semiangle_cutoff: PositiveFloat  # rad; without aperture to the middle of the camera's edge
+    semiangle_cutoff: float = Field(ge=1e-3, le=0.5)  # rad; without aperture to the middle of the camera's edge
     pixels: int = Field(64, ge=16, le=256)
-    beam_current: PositiveFloat = 50e-12  # A
+    beam_current: float = Field(50e-12, ge=1e-15, le=1e-6)  # A
     variants: tuple[float, float] = (0.0, 1.0)  # which part of each film set this scenario draws from
 
     @model_validator(mode="after")
@@ -59,32 +71,32 @@ class StemConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    energy: PositiveFloat = 60e3  # eV
-    semiangle_cutoff: PositiveFloat = 0.030  # rad
-    beam_current: PositiveFloat = 50e-12  # A
+    energy: float = Field(60e3, ge=1e3, le=2e6)  # eV
+    semiangle_cutoff: float = Field(0.030, ge=1e-3, le=0.5)  # rad
+    beam_current: float = Field(50e-12, ge=1e-15, le=1e-6)  # A
     specimens: tuple[str, ...] = ()
     ronchigram: RonchigramOptics | None = None
-    source_size: NonNegativeFloat = 0.3e-10  # m, standard deviation
-    chromatic: NonNegativeFloat = 1.0e-3  # C_c, m
-    energy_spread: NonNegativeFloat = 0.15  # eV, standard deviation
-    quantum_efficiency: PositiveFloat = 0.9
+    source_size: float = Field(0.3e-10, ge=0, le=1e-8)  # m, standard deviation
+    chromatic: float = Field(1.0e-3, ge=0, le=0.1)  # C_c, m
+    energy_spread: float = Field(0.15, ge=0, le=10)  # eV, standard deviation
+    quantum_efficiency: float = Field(0.9, gt=0, le=1)
 
     aberrations: dict[str, Sampled]  # m, at reset with all controls at zero
-    controls: dict[str, PositiveFloat]  # coefficient -> scale in m, the unit of cross-talk and hysteresis
-    limits: PositiveFloat = 4.0  # range of each control, in scales
+    controls: dict[str, Length]  # coefficient -> scale in m, the unit of cross-talk and hysteresis
+    limits: float = Field(4.0, gt=0, le=1e3)  # range of each control, in scales
     crosstalk: Sampled = Field(default=0.0, validate_default=True)  # standard deviation of the off-diagonal coupling
     gain_error: Sampled = Field(default=0.0, validate_default=True)  # standard deviation of the diagonal coupling
     step_error: Sampled = Field(default=0.0, validate_default=True)
     hysteresis: Sampled = Field(default=0.0, validate_default=True)
-    lens_drift: dict[str, NonNegativeFloat] = {}  # m per sqrt(s)
-    settling_time: NonNegativeFloat = 0.0  # s
-    command_time: NonNegativeFloat = 0.05  # s for one set of controls
+    lens_drift: dict[str, Drift] = {}  # m per sqrt(s)
+    settling_time: float = Field(0.0, ge=0, le=1e4)  # s
+    command_time: float = Field(0.05, ge=0, le=1e4)  # s for one set of controls
 
     specimen_drift: Sampled = Field(default=0.0, validate_default=True)  # m/s, in a random direction
     frame_jitter: Sampled = Field(default=0.0, validate_default=True)  # m, standard deviation from frame to frame
     scan_noise: Sampled = Field(default=0.0, validate_default=True)  # m, standard deviation from line to line
-    flyback_time: NonNegativeFloat = 60e-6  # s per line
-    frame_overhead: NonNegativeFloat = 0.05  # s per frame
+    flyback_time: float = Field(60e-6, ge=0, le=1)  # s per line
+    frame_overhead: float = Field(0.05, ge=0, le=1e4)  # s per frame
 
     @model_validator(mode="after")
     def _consistent(self) -> StemConfig:
@@ -182,15 +194,19 @@ class StemTwin(LaneTwin):
         for column, name in enumerate(c.names):
             if name in c.aberrations:
                 s["aberrations"][lanes, column] = c.aberrations[name].sample(keys, f"aberration {name}")
+                refuse_outside(f"aberrations.{name}", s["aberrations"][lanes, column], (-FARTHEST, FARTHEST))
+        drawn = {name: getattr(c, name).sample(keys, STREAMS.get(name, name)) for name in LIMITS}
+        for name, limits in LIMITS.items():
+            refuse_outside(name, drawn[name], limits)
         for name in ("step_error", "hysteresis", "frame_jitter", "scan_noise"):
-            s[name][lanes] = np.abs(getattr(c, name).sample(keys, name))
+            s[name][lanes] = np.abs(drawn[name])
         coupling = randomness.normal(keys, 0, "coupling", n * n).reshape(-1, n, n)
-        deviation = np.where(np.eye(n, dtype=bool), *(getattr(c, k).sample(keys, k)[:, None, None] for k in ("gain_error", "crosstalk")))
+        deviation = np.where(np.eye(n, dtype=bool), *(drawn[name][:, None, None] for name in ("gain_error", "crosstalk")))
         s["coupling"][lanes] = np.eye(n) + deviation * coupling
         place = randomness.uniform(keys, 0, "place", 9)
         s["origin"][lanes], s["film_origin"][lanes] = place[:, 0:2] * 1e-8, place[:, 2:4] * 1e-7
         heading = 2 * np.pi * place[:, 4:5]
-        s["velocity"][lanes] = c.specimen_drift.sample(keys, "specimen drift")[:, None] * np.hstack([np.cos(heading), np.sin(heading)])
+        s["velocity"][lanes] = drawn["specimen_drift"][:, None] * np.hstack([np.cos(heading), np.sin(heading)])
         s["specimen"][lanes] = (place[:, 5] * max(1, len(c.specimens))).astype(int)
         s["orientation"][lanes] = (place[:, 8] * 8).astype(int)
         if c.ronchigram:
