@@ -1,0 +1,98 @@
+"""Statistics of runs against the published formulas, by hand and by scipy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from probegym.agents.statistics import (
+    efficiency_area,
+    interquartile_mean,
+    interval,
+    mean_interval,
+    optimality_gap,
+    performance_profile,
+    probability_of_improvement,
+)
+
+RNG = np.random.default_rng(0)
+RUNS = RNG.normal(0.6, 0.2, (10, 6))
+
+
+def test_the_interquartile_mean_by_hand():
+    scores = np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0], [6.0, 100.0]])
+    assert interquartile_mean(scores) == pytest.approx((2 + 3 + 4 + 5) / 4)  # of eight, two go at either end
+    assert interquartile_mean(RUNS) == pytest.approx(stats.trim_mean(RUNS.ravel(), 0.25))
+
+
+def test_outliers_do_not_move_the_interquartile_mean():
+    wild = RUNS.copy()
+    wild[RUNS == RUNS.max()] = 1e9
+    assert interquartile_mean(wild) == interquartile_mean(RUNS)
+
+
+def test_the_optimality_gap_by_hand():
+    assert optimality_gap(np.array([[0.5, 2.0], [1.0, 0.0]])) == pytest.approx(1 - (0.5 + 1 + 1 + 0) / 4)
+    assert optimality_gap(np.array([[0.5]]), aim=2.0) == pytest.approx(1.5)
+
+
+def test_the_performance_profile_by_hand():
+    scores = np.array([[0.1, 0.9], [0.5, 0.5]])
+    assert performance_profile(scores, np.array([-1.0, 0.1, 0.5, 0.8, 2.0])).tolist() == [1.0, 0.75, 0.25, 0.25, 0.0]
+
+
+def test_the_probability_of_improvement_is_mann_whitneys():
+    others = RNG.normal(0.5, 0.2, (7, 6))
+    by_task = [stats.mannwhitneyu(RUNS[:, task], others[:, task]).statistic / (10 * 7) for task in range(6)]
+    assert probability_of_improvement(RUNS, others) == pytest.approx(np.mean(by_task))
+    assert probability_of_improvement(RUNS, RUNS) == pytest.approx(0.5)
+    assert probability_of_improvement(RUNS + 10, others) == 1 and probability_of_improvement(np.zeros((3, 2)), np.zeros((4, 2))) == 0.5
+
+
+def test_the_interval_draws_runs_within_each_task():
+    """Tasks that differ widely do not widen it: no run of one task is drawn for another."""
+    scores = np.tile([0.0, 10.0, 20.0, 30.0], (5, 1))
+    low, high = interval(lambda table: float(table.mean()), scores)
+    assert low == high == 15.0
+
+
+def test_the_interval_is_that_of_scipy():
+    values = RNG.exponential(1.0, 60)
+    known = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=1).confidence_interval
+    assert mean_interval(values, resamples=20_000) == pytest.approx((known.low, known.high), abs=0.01)
+
+
+def test_the_interval_covers_as_often_as_it_says():
+    rng, hits = np.random.default_rng(3), 0
+    for _ in range(200):
+        low, high = mean_interval(rng.normal(2.0, 1.0, 60), resamples=400)
+        hits += low <= 2.0 <= high
+    assert 0.89 <= hits / 200 <= 0.99
+
+
+def test_intervals_repeat():
+    assert interval(interquartile_mean, RUNS, seed=4).tolist() == interval(interquartile_mean, RUNS, seed=4).tolist()
+    assert interval(interquartile_mean, RUNS, seed=4).tolist() != interval(interquartile_mean, RUNS, seed=5).tolist()
+
+
+def test_an_interval_of_a_profile_has_one_for_each_level():
+    levels = np.linspace(0, 1, 5)
+    ends = interval(lambda table: performance_profile(table, levels), RUNS, resamples=200)
+    assert ends.shape == (2, 5) and (ends[0] <= performance_profile(RUNS, levels)).all() and (performance_profile(RUNS, levels) <= ends[1]).all()
+
+
+def test_the_efficiency_area_is_the_area_under_the_curve():
+    spent, reached = np.array([1.0, 2.0, 8.0, 3.0]), np.array([True, True, True, False])
+    axis = np.linspace(0, 4, 400_001)
+    curve = ((spent[:, None] <= axis) & reached[:, None]).mean(0)
+    assert efficiency_area(spent, reached, 4.0) == pytest.approx(np.trapezoid(curve, axis) / 4, abs=1e-5)
+    assert efficiency_area(np.zeros(3), np.ones(3, bool), 1.0) == 1 and efficiency_area(np.zeros(3), np.zeros(3, bool), 1.0) == 0
+
+
+@pytest.mark.parametrize("scores", [np.zeros(3), np.zeros((0, 3)), np.zeros((2, 2, 2))])
+def test_what_is_no_table_of_scores_is_refused(scores):
+    with pytest.raises(ValueError, match="runs by tasks"):
+        interquartile_mean(scores)
+    with pytest.raises(ValueError, match="cannot be compared"):
+        probability_of_improvement(np.zeros((2, 3)), np.zeros((2, 4)))
