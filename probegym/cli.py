@@ -128,6 +128,27 @@ def show(env: Env, scenario: Annotated[str | None, typer.Option("--scenario", he
     console.print(_scenario_table(kind.task_type.family))
 
 
+@app.command("scenarios")
+def scenarios_(
+    env: Annotated[str | None, typer.Argument(help="Environment; all of them by default.")] = None,
+    file: Annotated[Path | None, typer.Option("--file", help="A scenario file of your own, for ENV.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Play some steps of each instead.")] = False,
+) -> None:
+    """Scenarios, and what sets each apart from training.
+
+    With --file, those of your own file: what is wrong in it is told with its line. --check plays each for some steps.
+    """
+    from probegym.terminal import scenarios as shown
+
+    if file is not None and env is None:
+        raise ProbeGymError("a scenario file is for one environment: name it, as in 'probegym scenarios StemTuning --file mine.yaml'")
+    ids, console = [environment(env)] if env else list(probegym.ENVIRONMENTS), Console()
+    if check:
+        raise typer.Exit(max(shown.checked(env_id, file, console) for env_id in ids))
+    for env_id in ids:
+        shown.listed(env_id, file, console)
+
+
 # ---- doing ----
 
 

@@ -70,6 +70,11 @@ def read(path: Path, what: str, most: int) -> tuple[Any, Lines]:
         raise ProbeGymError(f"{what} {path} is not valid YAML ({' '.join(str(error).split())[:300]})") from error
 
 
+def nearest(lines: Lines, entry: tuple[str, ...]) -> int:
+    """The line of an entry, or of the nearest above it that is written."""
+    return next((lines[entry[:n]] for n in range(len(entry), -1, -1) if entry[:n] in lines), 1)
+
+
 def _line(node: yaml.Node) -> int:
     return node.start_mark.line + 1
 

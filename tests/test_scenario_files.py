@@ -1,0 +1,136 @@
+"""Scenario files of every environment: what is shifted is shifted, and mistakes are told with file and line."""
+
+from __future__ import annotations
+
+import gymnasium as gym
+import pytest
+
+import probegym
+from probegym import scenarios, tables
+from probegym.envs import environment_type
+from probegym.errors import ProbeGymError
+from probegym.scenarios.shifts import shifts
+
+FAMILIES = {env_id: environment_type(env_id).task_type.family for env_id in probegym.ENVIRONMENTS}
+SHIFTED = [
+    (env_id, name) for env_id, family in FAMILIES.items() for name in scenarios.names(family) if scenarios.load(family, name).split in ("near", "far")
+]
+
+
+@pytest.mark.parametrize("env_id", FAMILIES)
+def test_three_axes_at_least_are_shifted_near_and_far(env_id):
+    every = [scenarios.load(FAMILIES[env_id], name) for name in scenarios.names(FAMILIES[env_id])]
+    near, far = ({s.axis for s in every if s.split == split} for split in ("near", "far"))
+    assert len(near & far) >= 3 and {s.split for s in every} == {"train", "id", "near", "far"}
+
+
+@pytest.mark.parametrize(("env_id", "name"), SHIFTED, ids=[f"{env_id[9:]} {name}" for env_id, name in SHIFTED])
+def test_what_is_shifted_is_never_drawn_in_training(env_id, name):
+    train, other = (scenarios.load(FAMILIES[env_id], n) for n in ("train", name))
+    assert other.axis and other.description and any(shift.apart for shift in shifts(train, other))
+
+
+@pytest.mark.parametrize("env_id", FAMILIES)
+def test_id_draws_what_training_draws(env_id):
+    """What differs are specimens and the like that training never shows, and parts of what it draws."""
+    family = FAMILIES[env_id]
+    found = shifts(scenarios.load(family, "train"), scenarios.load(family, "id"))
+    assert all(not shift.apart or "variants" in shift.entry for shift in found)
+
+
+def test_ranges_that_share_an_end_are_apart():
+    def mine(value):
+        told = scenarios.load("adatom_manipulation", "train")
+        return told.model_copy(update={"world": told.world | {"drift": value}})
+
+    def apart(one, other):
+        (found,) = shifts(mine(one), mine(other))
+        return found.apart
+
+    assert apart({"uniform": [0, 1]}, {"uniform": [1, 2]}) and not apart({"uniform": [0, 1]}, {"uniform": [0.9, 2]})
+    assert apart(1, 2) and not apart({"choice": [1, 2]}, {"choice": [2, 3]}) and apart({"choice": [1, 2]}, 3)
+    assert not apart({"normal": [0, 1]}, {"uniform": [1.5, 3]}) and apart({"normal": [0, 1]}, {"uniform": [2.5, 3]})
+    assert not apart({"log_uniform": [1, 10]}, 3) and not shifts(mine(1), mine(1))
+
+
+def complaint(tmp_path, env_id: str, text: str) -> str:
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(ProbeGymError) as caught:
+        env = gym.make(env_id, scenario=f"{tmp_path / 'mine.yaml'}:mine", disable_env_checker=True)
+        env.reset(seed=0)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+WRONG = {
+    "probegym/StemTuning-v0": ["world: {beam_current: 50}", "world: {crosstalk: 30}", "world: {aberrations: {C10: 10}}", "world: {energy: 60}"],
+    "probegym/AfmTuning-v0": ["world: {radius: 8}", "world: {force_limit: 200}", "world: {z_range: 2}", "world: {temperature: 30 C}"],
+    "probegym/TipConditioning-v0": ["world: {drift: 3}", "world: {height_noise: 2}", "task: {area: 250}"],
+    "probegym/LevelSelection-v0": ["world: {view: 40}", "world: {radius: 2.5}"],
+    "probegym/SpectrumExploration-v0": ["task: {image: {field_of_view: 60}}", "world: {speed: 30 nm/s}"],
+    "probegym/BeamManipulation-v0": ["world: {beam_current: 50}", "world: {drift: 5}", "world: {energy: 60}"],
+    "probegym/AdatomManipulation-v0": ["world: {spacing: 0.2889}", "world: {drift: 2}", "world: {barrier: 100}"],
+    "probegym/IsingInference-v0": ["world: {spacing: 0.3}", "world: {coupling: 20}"],
+}
+"""Quantities in nm, pA, meV and the like, and text where a number must stand."""
+
+
+@pytest.mark.parametrize(("env_id", "change"), [(env_id, change) for env_id, changes in WRONG.items() for change in changes])
+def test_wrong_units_are_told_with_file_and_line(tmp_path, env_id, change):
+    told = complaint(tmp_path, env_id, f"# one\nmine:\n  extends: train\n  {change}\n")
+    entry = change.replace("{", "").split(": ")[-2]
+    assert entry in told and "(mine.yaml, line 4)" in told
+
+
+@pytest.mark.parametrize("env_id", WRONG)
+@pytest.mark.parametrize("change", ["world: {colour: red}", "task: {colour: red}", "budget: {colour: 3}", "colour: red"])
+def test_unknown_keys_are_told_with_file_and_line(tmp_path, env_id, change):
+    told = complaint(tmp_path, env_id, f"mine:\n  extends: train\n\n\n  {change}\n")
+    assert "colour" in told and "(mine.yaml, line 5)" in told
+
+
+def test_a_mistake_in_what_is_extended_is_told_where_it_stands(tmp_path):
+    told = complaint(tmp_path, "probegym/StemTuning-v0", "mine:\n  extends: base\nbase:\n  extends: train\n  world:\n    crosstalk: {uniform: [1, 0]}\n")
+    assert "crosstalk" in told and "(mine.yaml, line 6)" in told
+
+
+# ---- YAML ----
+
+
+def read(tmp_path, text: str, most: int = 10_000):
+    (tmp_path / "some.yaml").write_bytes(text.encode() if isinstance(text, str) else text)
+    return tables.read(tmp_path / "some.yaml", "table", most)
+
+
+def test_scalars_are_those_of_yaml_1_2(tmp_path):
+    text = "{a: 10e-9, b: 010, c: 1:30, d: no, e: true, f: .5, g: -1.5E+3, h: ~, i: 2026-11-21, j: 0x1F, k: 1_000, l: +3}"
+    assert read(tmp_path, text)[0] == {
+        "a": 10e-9, "b": 10, "c": "1:30", "d": "no", "e": True, "f": 0.5, "g": -1500.0, "h": None, "i": "2026-11-21", "j": "0x1F", "k": "1_000", "l": 3,
+    }  # fmt: skip
+
+
+def test_every_entry_knows_its_line(tmp_path):
+    _, lines = read(tmp_path, "a:\n  b: 1\n  c:\n    - 2\n    - {d: 3}\n")
+    assert (lines["a",], lines["a", "b"], lines["a", "c", "0"], lines["a", "c", "1", "d"]) == (1, 2, 4, 5)
+    assert tables.nearest(lines, ("a", "b", "not", "there")) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a: 1\nb: 2\na: 3\n", "line 3: the key 'a' stands twice"), ("a: {b: 1, b: 2}", "stands twice"), ("a: " + "9" * 5000, "digits"), ("a: [", "not valid YAML"),
+        ("a: !!python/object/apply:os.getcwd []", "not valid YAML"), (b"\xff\xfe\x00", "not valid YAML"), ("a: " + "[" * 3000, "not valid YAML"),
+    ],
+)  # fmt: skip
+def test_what_is_ambiguous_or_hostile_is_refused(tmp_path, text, told):
+    with pytest.raises(ProbeGymError, match="table .*some.yaml") as caught:
+        read(tmp_path, text)
+    assert told in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_aliases_that_explode_are_refused_before_they_do(tmp_path):
+    rows = ["a: &a [1, 2, 3, 4, 5, 6, 7, 8, 9]"] + [f"{n}: &{n} [*{m}, *{m}, *{m}, *{m}, *{m}, *{m}, *{m}]" for m, n in zip("abcdefghi", "bcdefghij", strict=True)]
+    with pytest.raises(ProbeGymError, match="entries once its aliases"):
+        read(tmp_path, "\n".join(rows))
+    with pytest.raises(ProbeGymError, match="not valid YAML"):
+        read(tmp_path, "a: &a [*a]")
