@@ -1,0 +1,68 @@
+"""What there is to do for a suite: a job is one agent in one environment, in all scenarios and runs; each run is kept as it ends."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import probegym
+from probegym import scenarios
+from probegym.agents import registry
+from probegym.agents.base import Agent, Script
+from probegym.agents.benchmark import results
+from probegym.agents.benchmark.results import Facts, Run
+from probegym.agents.benchmark.suite import SEED, Entry, Suite, entries
+from probegym.agents.bundle import BundlePolicy
+from probegym.agents.evaluate import evaluate
+from probegym.agents.executors import Work
+
+FIRST_SEED = 20_000_000
+"""Of the benchmark's episodes; nothing is trained, tuned or chosen on seeds from 10,000,000 on."""
+TRAINING_SEED = 9_000_000
+"""Of the episodes on the training scenario, by which the best script is chosen."""
+
+
+def _agent(entry: Entry, run: int) -> Agent | Script:
+    return registry.make_agent(entry.agent.replace(SEED, str(run)), entry.env_id)
+
+
+def plan(suite: Suite, entry: Entry) -> list[Facts]:
+    """The runs of one agent in one environment. Raises ProbeGymError."""
+    contest, family, out = suite.environments[entry.env_id], registry.family(entry.env_id), []
+    for run in range(1, suite.runs + 1):
+        agent = _agent(entry, run)
+        told = agent.bundle.digest if isinstance(agent, BundlePolicy) else f"probegym {probegym.__version__}"
+        for name in (contest.train, *contest.scenarios):
+            scenario = scenarios.load(family, name)
+            first = (TRAINING_SEED if scenario.split == "train" else FIRST_SEED) + (run - 1) * suite.episodes
+            about = results.digest(scenario.model_dump(mode="json"))
+            out.append(Facts(entry.env_id, entry.agent, entry.kind, name, scenario.split, scenario.axis, run, first, suite.episodes, told, about))
+    return out
+
+
+def planned(suite: Suite) -> list[Facts]:
+    """All runs of a suite."""
+    return [facts for entry in entries(suite) for facts in plan(suite, entry)]
+
+
+def jobs(suite: Suite, folder: Path) -> list[Work]:
+    """What is still to be done in a folder. Raises ProbeGymError when it holds runs of another benchmark."""
+    told = suite.model_dump(mode="json")
+    return [
+        Work(f"{entry.env_id.removeprefix('probegym/')} {entry.agent}", "probegym.agents.benchmark.jobs:carry_out",
+             {"suite": told, "entry": asdict(entry), "folder": str(folder.absolute())})
+        for entry in entries(suite)
+        if not all(results.done(folder, facts) for facts in plan(suite, entry))
+    ]  # fmt: skip
+
+
+def carry_out(told: dict[str, Any]) -> None:
+    """A job in a process of its own; runs that stand in the folder are not made again. Raises ProbeGymError."""
+    suite, entry, folder = Suite.model_validate(told["suite"]), Entry(**told["entry"]), Path(told["folder"])
+    for facts in plan(suite, entry):
+        if not results.done(folder, facts):
+            begun = time.perf_counter()
+            found = evaluate(_agent(entry, facts.run), facts.environment, facts.scenario, facts.episodes, facts.first_seed)
+            results.write(folder, Run(facts, found, time.perf_counter() - begun))

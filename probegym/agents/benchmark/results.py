@@ -1,0 +1,112 @@
+"""Raw results: one JSON file for each run, checked when read; everything that is printed is computed from them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from probegym.agents import files
+from probegym.agents.evaluate import Results, write_json
+from probegym.errors import ProbeGymError
+
+SCHEMA = "probegym-run/1"
+MAXIMUM_BYTES = 200_000_000
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a run is of. agent_digest, scenario_digest: change when what is run does. first_seed: of its episodes, one seed after the other."""
+
+    environment: str
+    agent: str
+    kind: str
+    scenario: str
+    split: str
+    axis: str
+    run: int
+    first_seed: int
+    episodes: int
+    agent_digest: str
+    scenario_digest: str
+
+    @property
+    def path(self) -> Path:
+        """Of its file, in the folder of a benchmark."""
+        return Path("raw", named(self.environment), named(self.agent), f"{named(self.scenario)}-{self.run}.json")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run and what came of it. seconds: that it took, of a computer."""
+
+    facts: Facts
+    results: Results
+    seconds: float
+
+
+def named(text: str) -> str:
+    """A name for a file, different for different texts."""
+    plain = "".join(c if c.isalnum() or c in "-." else "_" for c in text.removeprefix("probegym/"))[-80:]
+    return plain if plain == text.removeprefix("probegym/") else f"{plain}-{digest(text)[:8]}"
+
+
+def digest(content: Any) -> str:
+    """Of anything that is JSON."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def write(folder: Path, run: Run) -> Path:
+    """The file of a run, complete or not at all. Raises ProbeGymError."""
+    path = folder / run.facts.path
+    told = {"schema": SCHEMA, "facts": asdict(run.facts), "seconds": run.seconds, "episodes": _listed(asdict(run.results))}
+    write_json(path, files.plain(told))
+    return path
+
+
+def _listed(value: Any) -> Any:
+    return {name: _listed(item) for name, item in value.items()} if isinstance(value, dict) else value.tolist()
+
+
+def read(path: Path) -> Run:
+    """A run; raises ProbeGymError for a file that is damaged or none of these."""
+    try:
+        if path.stat().st_size > MAXIMUM_BYTES:
+            raise ProbeGymError(f"{path} is larger than {MAXIMUM_BYTES} bytes: it is no raw result")
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ProbeGymError(f"cannot read {path} ({error.strerror}): check the path") from error
+    except (ValueError, RecursionError) as error:
+        raise ProbeGymError(f"{path} is no JSON ({error}): delete it, and its run is made anew") from error
+    try:
+        if told["schema"] != SCHEMA:
+            raise ValueError(f"schema {told['schema']!r}")
+        facts, columns, n = Facts(**told["facts"]), told["episodes"], int(told["facts"]["episodes"])
+        flat = {name: _column(columns[name], n) for name in ("success", "returns", "steps")}
+        nested = {name: {key: _column(values, n) for key, values in columns[name].items()} for name in ("costs", "metrics", "to_goal")}
+        return Run(facts, Results(flat["success"].astype(bool), flat["returns"], flat["steps"], **nested), float(told["seconds"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ProbeGymError(f"{path} is no raw result of a run ({type(error).__name__}: {error}): delete it, and its run is made anew") from error
+
+
+def _column(values: list, episodes: int) -> np.ndarray:
+    array = np.array([np.nan if value is None else value for value in values], float)
+    if array.shape != (episodes,):
+        raise ValueError(f"{array.shape} values for {episodes} episodes")
+    return array
+
+
+def done(folder: Path, facts: Facts) -> bool:
+    """Whether this very run stands in the folder. Raises ProbeGymError when another one does."""
+    path = folder / facts.path
+    if not path.exists():
+        return False
+    there = read(path).facts
+    if there != facts:
+        other = next(name for name, value in asdict(facts).items() if getattr(there, name) != value)
+        raise ProbeGymError(f"{path} is of another benchmark ({other} was {getattr(there, other)!r}): choose another folder with --out")
+    return True

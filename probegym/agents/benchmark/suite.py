@@ -1,0 +1,125 @@
+"""Suites: which agents are run in which scenarios, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import gymnasium as gym
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from probegym import scenarios, tables
+from probegym.agents import registry
+from probegym.errors import ProbeGymError
+from probegym.scenarios import complaint
+
+FOLDER = Path(__file__).parent
+MAXIMUM_BYTES = 1_000_000
+SEED = "{seed}"
+"""In the path of a learned agent: stands for the run, from 1, where each run has a policy of its own."""
+BOUNDS = ("random", "oracle")
+
+Name = Annotated[str, Field(min_length=1, max_length=300)]
+
+
+class Contest(BaseModel):
+    """What is run in one environment. score: ``return``, or any metric that its episodes end with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    learned: Name | None = None
+    scripts: tuple[Name, ...] = ()
+    scenarios: tuple[Name, ...] = Field(min_length=1)
+    train: Name = "train"
+    score: Name = "return"
+
+    @property
+    def agents(self) -> tuple[str, ...]:
+        """All agents by name."""
+        return tuple(dict.fromkeys((*((self.learned,) if self.learned else ()), *self.scripts, *BOUNDS)))
+
+
+class Suite(BaseModel):
+    """Environments by id, each with its contest. runs: blocks of ``episodes``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    description: str = ""
+    runs: int = Field(5, ge=1, le=1000)
+    episodes: int = Field(20, ge=1, le=100_000)
+    environments: dict[str, Contest] = Field(min_length=1)
+
+    def narrowed(self, environments: list[str], agents: list[str]) -> Suite:
+        """Only these environments and agents (random and oracle stay, scores need them); nothing given: all. Raises ProbeGymError."""
+        kept = {env_id: contest for env_id, contest in self.environments.items() if not environments or env_id in environments}
+        if missing := set(environments) - set(kept):
+            raise ProbeGymError(f"the suite has no {', '.join(sorted(missing))}: use {', '.join(self.environments)}")
+        if agents:
+            known = {name for contest in kept.values() for name in contest.agents}
+            if missing := set(agents) - known:
+                raise ProbeGymError(f"the suite has no agent {', '.join(sorted(missing))} there: use {', '.join(sorted(known))}")
+            kept = {
+                env_id: c.model_copy(update={"learned": c.learned if c.learned in agents else None, "scripts": tuple(s for s in c.scripts if s in agents)})
+                for env_id, c in kept.items()
+            }
+        return self.model_copy(update={"environments": kept})
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An agent in one environment: kind is learned, script, random or oracle."""
+
+    env_id: str
+    agent: str
+    kind: str
+
+
+def shipped() -> dict[str, Path]:
+    """The suites that ship, by name."""
+    return {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
+
+
+def load(name: str) -> Suite:
+    """A suite by name or file. Raises ProbeGymError with file and line for what cannot be run."""
+    path = shipped().get(name, Path(name))
+    if name not in shipped() and path.suffix not in (".yaml", ".yml"):
+        raise ProbeGymError(f"unknown suite {name!r}: use {', '.join(shipped())}, or a YAML file")
+    table, lines = tables.read(path, "suite", MAXIMUM_BYTES)
+
+    def line(*entry: str) -> str:
+        return f"{path.name}, line {tables.nearest(lines, entry)}"
+
+    try:
+        suite = Suite.model_validate(table)
+    except ValidationError as error:
+        at = tuple(map(str, error.errors()[0]["loc"]))
+        where, told = complaint(error)
+        raise ProbeGymError(f"suite {path.name}, {where}: {told} ({line(*at)})") from error
+    for env_id, contest in suite.environments.items():
+        if env_id not in gym.registry:
+            raise ProbeGymError(f"suite {path.name}: there is no environment {env_id} ({line('environments', env_id)})")
+        for field in ("train", "scenarios"):
+            for scenario in (contest.train,) if field == "train" else contest.scenarios:
+                try:
+                    split = scenarios.load(registry.family(env_id), scenario).split
+                except ProbeGymError as error:
+                    raise ProbeGymError(f"suite {path.name}: {error} ({line('environments', env_id, field)})") from error
+                if (split == "train") != (field == "train"):
+                    raise ProbeGymError(f"suite {path.name}: {scenario} is of the split {split}, not for {field} ({line('environments', env_id, field)})")
+        for agent in contest.agents:
+            try:
+                registry.make_agent(agent.replace(SEED, "1"), env_id)
+            except ProbeGymError as error:
+                raise ProbeGymError(f"suite {path.name}: {error} ({line('environments', env_id)})") from error
+    return suite
+
+
+def entries(suite: Suite) -> list[Entry]:
+    """Every agent of every environment."""
+    out = []
+    for env_id, contest in suite.environments.items():
+        for agent in contest.agents:
+            kind = agent if agent in BOUNDS else "learned" if agent == contest.learned else "script"
+            out.append(Entry(env_id, agent, kind))
+    return out
