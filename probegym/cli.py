@@ -19,10 +19,11 @@ from typer.core import TyperGroup
 
 import probegym
 from probegym import scenarios
+from probegym.agents.executors import Kind
 from probegym.envs import environment_type
 from probegym.errors import ProbeGymError
-from probegym.terminal import bridge
-from probegym.terminal.options import MAXIMUM_SEED, Env, ScenarioOption, Seed, environment
+from probegym.terminal import bridge, datasets
+from probegym.terminal.options import MAXIMUM_SEED, Env, ExecutorName, ScenarioOption, Seed, environment
 
 _CLICK_ERROR = typer.BadParameter.__mro__[2]  # ClickException, which typer carries but does not name
 
@@ -63,7 +64,7 @@ class _Command(TyperGroup):
         except ModuleNotFoundError as error:
             if (error.name or "probegym").startswith("probegym"):
                 raise
-            _complain(f"this needs {error.name}, which is not installed: pip install 'probegym[train]' (training, specimens) or 'probegym[deploy]' (the bridge)")
+            _complain(f"this needs {error.name}, which is not installed: pip install 'probegym[train]' (training, specimens), 'probegym[data]' (data sets) or 'probegym[deploy]' (the bridge)")
         except OSError as error:
             _complain(f"{error.filename or 'a file'}: {error.strerror or error}: check the path, free space or choose another folder")
         return 2
@@ -173,6 +174,10 @@ def train(
     seed: Seed = 1,
     out: Annotated[Path, typer.Option("--out", help="Folder of checkpoints, TensorBoard logs and policy.")] = Path("runs/train"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the folder.")] = False,
+    seeds: Annotated[int | None, typer.Option("--seeds", min=1, max=10_000, help="Train so many seeds, each into OUT/seed-k.")] = None,
+    first_seed: Annotated[int | None, typer.Option("--first-seed", min=0, max=MAXIMUM_SEED, help="The first of --seeds; 1.")] = None,
+    executor: Annotated[Kind | None, typer.Option("--executor", help="Where --seeds are trained: local (a process each) or ray.")] = None,
+    workers: Workers = None,
 ) -> None:
     """Train an agent, with checkpoints and TensorBoard logs.
 
@@ -182,16 +187,26 @@ def train(
     if (steps if algorithm is Algorithm.distil else updates) is not None:
         raise ProbeGymError(f"{wrong} does not go with --algorithm {algorithm}: use {other}")
     env_id = environment(env)
-    split = scenarios.load(environment_type(env_id).task_type.family, scenario).split
-    if split != "train":
-        raise ProbeGymError(f"scenario {scenario!r} is of the split {split}, which is for evaluation: train on a scenario of the split train")
     from probegym.terminal import train as training
 
+    training.refuse_evaluation(env_id, scenario)
+    if seeds is None and (first_seed is not None or executor or workers):
+        raise ProbeGymError("--first-seed, --executor and --workers go with --seeds: give that too, or leave them out")
+    if seeds is not None and seed != 1:
+        raise ProbeGymError("--seed does not go with --seeds: use --first-seed")
     console = Console()
-    if algorithm is Algorithm.distil:
+    if seeds is not None:
+        from probegym.agents.executors import executor as made
+
+        first = 1 if first_seed is None else first_seed
+        training.many(env_id, scenario, str(algorithm), updates or steps, range(first, first + seeds), out, resume, made(executor or Kind.local, workers), console)
+    elif algorithm is Algorithm.distil:
         training.distil(env_id, scenario, updates, seed, out, resume, console)
     else:
         training.reinforce(env_id, scenario, str(algorithm), steps or 100_000, seed, out, resume, console)
+
+
+app.command()(sweep)
 
 
 @app.command()
@@ -212,6 +227,31 @@ def evaluate(
     from probegym.terminal import measure
 
     measure.report(agent, env_id, scenario, episodes, seed, out, Console())
+
+
+@app.command()
+def benchmark(
+    suite: Annotated[str, typer.Option("--suite", help="Suite by name, or a YAML file.")] = "core",
+    envs: Annotated[str, typer.Option("--envs", help="Only these environments, with commas between.")] = "",
+    agents: Annotated[str, typer.Option("--agents", help="Only these agents; random and oracle stay.")] = "",
+    seeds: Annotated[int | None, typer.Option("--seeds", min=1, max=1000, help="Runs, each on episodes of its own.")] = None,
+    episodes: Annotated[int | None, typer.Option("--episodes", min=1, max=100_000, help="Episodes of each run.")] = None,
+    submission: Annotated[Path | None, typer.Option("--submission", help="Folder with a manifest and the policies of others.")] = None,
+    executor: Annotated[ExecutorName, typer.Option("--executor", help="local: a process for each job. ray: many machines.")] = ExecutorName.local,
+    workers: Annotated[int, typer.Option("--workers", min=1, max=1024, help="Jobs at a time (local).")] = 2,
+    report: Annotated[bool, typer.Option("--report", help="Only make the report anew of the raw results in OUT.")] = False,
+    out: Annotated[Path, typer.Option("--out", help="Folder of raw results and report.")] = Path("runs/benchmark"),
+) -> None:
+    """Benchmark agents in and out of distribution.
+
+    Raw results are kept as they come; the same command goes on where it was stopped. Exit code 1 when runs are missing.
+    """
+    from probegym.terminal import benchmark as running
+
+    ids = [environment(name) for name in envs.split(",") if name]
+    meant = running.chosen(suite, ids, [name for name in agents.split(",") if name], seeds, episodes, submission)
+    console = Console()
+    raise typer.Exit(running.shown(meant, out, console) if report else running.run(meant, out, executor.make(workers), console))
 
 
 @app.command()
@@ -240,7 +280,10 @@ def play(
 
 for _command in (bridge.deploy, bridge.operate, bridge.serve, bridge.export, bridge.convert):
     app.command()(_command)
+for _command in (datasets.dataset, datasets.build, datasets.replay):
+    bridge.record_app.command()(_command)
 app.add_typer(bridge.record_app, name="record")
+app.command()(datasets.clone)
 
 
 # ---- specimens ----

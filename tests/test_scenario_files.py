@@ -123,7 +123,7 @@ def test_every_entry_knows_its_line(tmp_path):
     ],
 )  # fmt: skip
 def test_what_is_ambiguous_or_hostile_is_refused(tmp_path, text, told):
-    with pytest.raises(ProbeGymError, match="table .*some.yaml") as caught:
+    with pytest.raises(ProbeGymError, match=r"table .*some\.yaml") as caught:
         read(tmp_path, text)
     assert told in str(caught.value) and "\n" not in str(caught.value)
 

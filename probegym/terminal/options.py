@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -15,6 +16,13 @@ MAXIMUM_SEED = 2**31 - 1
 Env = Annotated[str, typer.Argument(metavar="ENV", help="Environment, for example StemTuning.")]
 ScenarioOption = Annotated[str, typer.Option("--scenario", help="Scenario by name, or FILE.yaml:NAME.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=MAXIMUM_SEED, help="Seed of everything random.")]
+
+
+class ExecutorName(StrEnum):
+    """Where jobs are carried out."""
+
+    local = "local"
+    ray = "ray"
 
 
 def environment(name: str) -> str:

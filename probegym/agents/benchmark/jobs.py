@@ -10,10 +10,9 @@ from typing import Any
 import probegym
 from probegym import scenarios
 from probegym.agents import registry
-from probegym.agents.base import Agent, Script
 from probegym.agents.benchmark import results
 from probegym.agents.benchmark.results import Facts, Run
-from probegym.agents.benchmark.suite import SEED, Entry, Suite, entries
+from probegym.agents.benchmark.suite import Entry, Suite, entries
 from probegym.agents.bundle import BundlePolicy
 from probegym.agents.evaluate import evaluate
 from probegym.agents.executors import Work
@@ -24,15 +23,11 @@ TRAINING_SEED = 9_000_000
 """Of the episodes on the training scenario, by which the best script is chosen."""
 
 
-def _agent(entry: Entry, run: int) -> Agent | Script:
-    return registry.make_agent(entry.agent.replace(SEED, str(run)), entry.env_id)
-
-
 def plan(suite: Suite, entry: Entry) -> list[Facts]:
     """The runs of one agent in one environment. Raises ProbeGymError."""
     contest, family, out = suite.environments[entry.env_id], registry.family(entry.env_id), []
     for run in range(1, suite.runs + 1):
-        agent = _agent(entry, run)
+        agent = suite.agent(entry.env_id, entry.agent, run)
         told = agent.bundle.digest if isinstance(agent, BundlePolicy) else f"probegym {probegym.__version__}"
         for name in (contest.train, *contest.scenarios):
             scenario = scenarios.load(family, name)
@@ -64,5 +59,5 @@ def carry_out(told: dict[str, Any]) -> None:
     for facts in plan(suite, entry):
         if not results.done(folder, facts):
             begun = time.perf_counter()
-            found = evaluate(_agent(entry, facts.run), facts.environment, facts.scenario, facts.episodes, facts.first_seed)
+            found = evaluate(suite.agent(entry.env_id, entry.agent, facts.run), facts.environment, facts.scenario, facts.episodes, facts.first_seed)
             results.write(folder, Run(facts, found, time.perf_counter() - begun))

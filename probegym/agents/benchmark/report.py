@@ -38,12 +38,17 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.{digits}g}"
 
 
+def share(value: float) -> str:
+    """A score with two digits."""
+    return f"{value + 0.0:.2f}".replace("-0.00", "0.00") if np.isfinite(value) else "-"
+
+
 def _cells(row: Row) -> list[str]:
     low, high = row.success_interval
     least, most = row.value_interval
     return [
-        row.facts.scenario, row.facts.agent + (" *" if row.best else ""), f"{row.success:.1%}", f"{low:.0%}-{high:.0%}", number(row.score, 2), number(row.value),
-        f"{number(least)} to {number(most)}", *(number(row.to_goal[name]) for name in COSTS), *(number(row.area[name], 2) for name in COSTS), number(row.damage, 2),
+        row.facts.scenario, row.facts.agent + (" *" if row.best else ""), f"{row.success:.1%}", f"{low:.0%}-{high:.0%}", share(row.score), number(row.value),
+        f"{number(least)} to {number(most)}", *(number(row.to_goal[name]) for name in COSTS), *(share(row.area[name]) for name in COSTS), number(row.damage, 2),
     ]  # fmt: skip
 
 
@@ -66,7 +71,7 @@ def _gaps(table: Table) -> tuple[list[str], list[list[str]]]:
         for agent in filter(None, (contest.learned, table.best.get(environment))):
             found = {split: [r.score for name in contest.scenarios if (r := table.row(environment, agent, name)) and r.facts.split == split] for split in ("id", "near", "far")}
             mean = {split: float(np.mean(values)) if values else np.nan for split, values in found.items()}
-            lines.append([_short(environment), agent, *(number(mean[s], 2) for s in mean), *(number(mean["id"] - mean[s], 2) for s in ("near", "far"))])
+            lines.append([_short(environment), agent, *(share(mean[s]) for s in mean), *(share(mean["id"] - mean[s]) for s in ("near", "far"))])
     return head, lines
 
 
@@ -99,11 +104,11 @@ def _winners(table: Table) -> tuple[list[str], list[list[str]]]:
     return head, lines
 
 
-def _sections(table: Table) -> Iterator[tuple[str, list[str], list[list[str]], list[str]]]:
-    """Title, head, lines, and a class for each line."""
+def sections(table: Table, environments: bool = True) -> Iterator[tuple[str, list[str], list[list[str]], list[str]]]:
+    """Title, head, lines, and a class for each line. environments: whether every row of each is told."""
     for title, (head, lines) in (("All environments", _summaries(table)), ("In and out of distribution", _gaps(table)), ("Learned against the best script", _winners(table))):
         yield title, head, lines, [line[0] for line in lines]
-    for environment in table.suite.environments:
+    for environment in table.suite.environments if environments else ():
         rows = list(_ordered(table, environment))
         yield _short(environment), list(HEAD), [_cells(row) for row in rows], [BEST if row.best else row.facts.kind for row in rows]
 
@@ -113,7 +118,7 @@ def markdown(table: Table) -> str:
     out = ["# Benchmark", "", table.suite.description, "", NOTES, ""]
     if table.missing:
         out += [f"**{len(table.missing)} runs are missing**: " + ", ".join(str(facts.path.with_suffix("")) for facts in table.missing[:20]), ""]
-    for title, head, lines, _ in _sections(table):
+    for title, head, lines, _ in sections(table):
         out += [f"## {title}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head), *("| " + " | ".join(line) + " |" for line in lines), ""]
     return "\n".join(out)
 
@@ -126,7 +131,7 @@ def page(table: Table) -> str:
         names = ", ".join(str(facts.path.with_suffix("")) for facts in table.missing[:20])
         parts.append(f"<p class='missing'>{len(table.missing)} runs are missing: {escape(names)}</p>")
     drawn = {"All environments": figures.profiles, "In and out of distribution": figures.shifts, "Learned against the best script": figures.costs}
-    for title, head, lines, kinds in _sections(table):
+    for title, head, lines, kinds in sections(table):
         parts.append(f"<h2>{escape(title)}</h2>" + (drawn[title](table) if title in drawn else ""))
         cells = "".join(
             f"<tr class='{escape(kind.split()[0])}'>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>" for line, kind in zip(lines, kinds, strict=True)

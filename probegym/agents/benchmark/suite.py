@@ -11,13 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from probegym import scenarios, tables
 from probegym.agents import registry
+from probegym.agents.base import Agent, Script
 from probegym.errors import ProbeGymError
 from probegym.scenarios import complaint
 
 FOLDER = Path(__file__).parent
 MAXIMUM_BYTES = 1_000_000
 SEED = "{seed}"
-"""In the path of a learned agent: stands for the run, from 1, where each run has a policy of its own."""
+"""In the folder of an agent: stands for the run, from 1, where each run has a policy of its own."""
 BOUNDS = ("random", "oracle")
 
 Name = Annotated[str, Field(min_length=1, max_length=300)]
@@ -41,7 +42,7 @@ class Contest(BaseModel):
 
 
 class Suite(BaseModel):
-    """Environments by id, each with its contest. runs: blocks of ``episodes``."""
+    """Environments by id, each with its contest. runs: blocks of ``episodes``. folders: of policies, by the names that agents have here."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -49,6 +50,11 @@ class Suite(BaseModel):
     runs: int = Field(5, ge=1, le=1000)
     episodes: int = Field(20, ge=1, le=100_000)
     environments: dict[str, Contest] = Field(min_length=1)
+    folders: dict[str, dict[str, str]] = {}
+
+    def agent(self, env_id: str, name: str, run: int) -> Agent | Script:
+        """The agent that plays a run. Raises ProbeGymError."""
+        return registry.make_agent(self.folders.get(env_id, {}).get(name, name).replace(SEED, str(run)), env_id)
 
     def narrowed(self, environments: list[str], agents: list[str]) -> Suite:
         """Only these environments and agents (random and oracle stay, scores need them); nothing given: all. Raises ProbeGymError."""
@@ -109,7 +115,7 @@ def load(name: str) -> Suite:
                     raise ProbeGymError(f"suite {path.name}: {scenario} is of the split {split}, not for {field} ({line('environments', env_id, field)})")
         for agent in contest.agents:
             try:
-                registry.make_agent(agent.replace(SEED, "1"), env_id)
+                suite.agent(env_id, agent, 1)
             except ProbeGymError as error:
                 raise ProbeGymError(f"suite {path.name}: {error} ({line('environments', env_id)})") from error
     return suite

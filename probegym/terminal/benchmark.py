@@ -1,0 +1,62 @@
+"""``probegym benchmark``: agents in scenarios in and out of distribution, resumed where it stopped, and the report of it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table as Printed
+
+from probegym.agents import executors, files
+from probegym.agents.benchmark import jobs, report, results, rows, submission
+from probegym.agents.benchmark import suite as suites
+from probegym.agents.benchmark.suite import Suite
+from probegym.agents.evaluate import write_json
+from probegym.errors import ProbeGymError
+
+NEEDED_BYTES = 200_000_000
+
+
+def chosen(name: str, environments: list[str], agents: list[str], seeds: int | None, episodes: int | None, folder: Path | None) -> Suite:
+    """The suite that is meant; raises ProbeGymError."""
+    suite = suites.load(name).narrowed(environments, agents)
+    suite = suite.model_copy(update={key: value for key, value in (("runs", seeds), ("episodes", episodes)) if value is not None})
+    return suite if folder is None else submission.entered(suite, folder)
+
+
+def run(suite: Suite, out: Path, executor: executors.Executor, console: Console) -> int:
+    """Run what is not there yet and write the report; returns the exit code, 1 when runs are missing."""
+    files.writable(out, NEEDED_BYTES)
+    todo, planned = jobs.jobs(suite, out), jobs.planned(suite)
+    console.print(f"{len(todo)} jobs to do, {len(planned)} runs of {suite.episodes} episodes in all; raw results in {out / 'raw'}", highlight=False, soft_wrap=True)
+    write_json(out / "suite.json", suite.model_dump(mode="json", exclude={"folders"}))
+    begun, failed = time.monotonic(), []
+
+    def told(outcome: executors.Outcome) -> None:
+        again = f", attempt {outcome.attempts}" if outcome.attempts > 1 else ""
+        console.print(f"{outcome.name}: {f'{outcome.seconds:.0f} s{again}' if outcome.ok else f'FAILED{again}: {outcome.error}'}", highlight=False, markup=False, soft_wrap=True)
+        failed.extend([] if outcome.ok else [outcome.name])
+
+    executor.run(todo, told)
+    console.print(f"all jobs: {time.monotonic() - begun:.0f} s", highlight=False)
+    return max(shown(suite, out, console), int(bool(failed)))
+
+
+def shown(suite: Suite, out: Path, console: Console) -> int:
+    """Write the report of the raw results that there are, and print its summary; returns 1 when runs are missing."""
+    planned = jobs.planned(suite)
+    found = [results.read(out / facts.path) for facts in planned if results.done(out, facts)]
+    if not found:
+        raise ProbeGymError(f"{out} holds no runs of this suite: run it first")
+    table = rows.table(suite, found, planned)
+    report.write(table, out)
+    for title, head, lines, _ in report.sections(table, environments=False):
+        printed = Printed(*head, title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
+        for line in lines:
+            printed.add_row(*line)
+        console.print(printed)
+    if table.missing:
+        console.print(f"{len(table.missing)} runs are missing, the same command goes on with them", highlight=False)
+    console.print(f"report in {out / 'report.html'}", highlight=False, soft_wrap=True)
+    return int(bool(table.missing))

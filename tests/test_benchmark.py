@@ -1,0 +1,322 @@
+"""The benchmark: what is planned is run or told to be missing, tables follow from raw results alone, and submissions keep their word."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from probegym.agents.benchmark import jobs, report, results, rows, submission, suite
+from probegym.agents.benchmark.results import Facts, Run
+from probegym.agents.bundle import find
+from probegym.agents.evaluate import EVALUATION_SEED, Results, evaluate
+from probegym.agents.registry import make_agent
+from probegym.errors import ProbeGymError
+
+ADATOM = "probegym/AdatomManipulation-v0"
+SMALL = """
+description: Small.
+runs: 2
+episodes: 3
+environments:
+  probegym/AdatomManipulation-v0:
+    learned: adatom-manipulation
+    scripts: [fixed-drag, corrected-drag]
+    scenarios: [id, far-threshold]
+"""
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> suite.Suite:
+    path = tmp_path_factory.mktemp("suite") / "small.yaml"
+    path.write_text(SMALL)
+    return suite.load(str(path))
+
+
+@pytest.fixture(scope="module")
+def played(small, tmp_path_factory) -> Path:
+    """A folder with every run of the small suite."""
+    folder = tmp_path_factory.mktemp("played")
+    for work in jobs.jobs(small, folder):
+        jobs.carry_out(json.loads(json.dumps(work.told)))
+    return folder
+
+
+def tabled(small, folder: Path) -> rows.Table:
+    planned = jobs.planned(small)
+    return rows.table(small, [results.read(folder / facts.path) for facts in planned if results.done(folder, facts)], planned)
+
+
+# ---- suites ----
+
+
+@pytest.mark.parametrize("name", suite.shipped())
+def test_shipped_suites_can_be_run(name):
+    assert suite.load(name).environments
+
+
+def test_the_core_suite_has_every_environment_and_three_axes_near_and_far():
+    import probegym
+    from probegym import scenarios
+    from probegym.envs import environment_type
+
+    core = suite.load("core")
+    assert set(core.environments) == set(probegym.ENVIRONMENTS) and core.runs * core.episodes >= 100
+    for env_id, contest in core.environments.items():
+        told = [scenarios.load(environment_type(env_id).task_type.family, name) for name in contest.scenarios]
+        near, far = ({s.axis for s in told if s.split == split} for split in ("near", "far"))
+        assert len(near & far) >= 3 and told[0].split == "id" and contest.learned
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told", "line"),
+    [
+        ("runs: 2", "runs: 0", "runs", 3), ("episodes: 3", "episodes: many", "episodes", 4), ("learned:", "lerned:", "lerned", 7),
+        ("AdatomManipulation-v0", "Nothing-v0", "Nothing", 6), ("far-threshold", "far-nothing", "far-nothing", 9), ("far-threshold", "train", "split train", 9),
+        ("fixed-drag", "no-drag", "no-drag", 6), ("fixed-drag", "beacon", "beacon", 6), ("learned: adatom-manipulation", "learned: tip-conditioning", "tip-conditioning", 6),
+        ("    scenarios", "    train: id\n    scenarios", "split id", 9), ("runs: 2", "runs: 2\nruns: 3", "twice", 4),
+    ],
+)  # fmt: skip
+def test_a_broken_suite_is_refused_with_file_and_line(tmp_path, old, new, told, line):
+    (tmp_path / "mine.yaml").write_text(SMALL.replace(old, new))
+    with pytest.raises(ProbeGymError) as caught:
+        suite.load(str(tmp_path / "mine.yaml"))
+    assert told in str(caught.value) and f"line {line}" in str(caught.value) and "mine.yaml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_part_of_a_suite(small):
+    assert small.narrowed([ADATOM], ["fixed-drag"]).environments[ADATOM].agents == ("fixed-drag", "random", "oracle")
+    for wrong in (([ADATOM, "probegym/StemTuning-v0"], []), ([], ["beacon"])):
+        with pytest.raises(ProbeGymError, match="the suite has no"):
+            small.narrowed(*wrong)
+
+
+# ---- runs ----
+
+
+def test_every_agent_meets_the_same_episodes_and_none_of_training(small):
+    planned = jobs.planned(small)
+    assert len(planned) == 5 * 3 * 2 and len({facts.path for facts in planned}) == len(planned)
+    seeds = {(f.agent, f.run): f.first_seed for f in planned if f.split != "train"}
+    assert len({tuple(seeds[agent, run] for run in (1, 2)) for agent, _ in seeds}) == 1
+    assert all(f.first_seed + f.episodes <= EVALUATION_SEED if f.split == "train" else f.first_seed > EVALUATION_SEED for f in planned)
+    assert len({f.first_seed for f in planned if f.split != "train"}) == 2
+
+
+def test_raw_results_are_those_of_evaluate(small, played):
+    facts = next(f for f in jobs.planned(small) if f.agent == "corrected-drag" and f.scenario == "id" and f.run == 2)
+    run, again = results.read(played / facts.path), evaluate(make_agent("corrected-drag"), ADATOM, "id", 3, facts.first_seed)
+    assert run.facts == facts
+    np.testing.assert_equal(asdict(run.results), asdict(again))
+
+
+def test_what_is_there_is_not_made_again(small, played, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(played, folder)
+    assert not jobs.jobs(small, folder)
+    gone = folder / jobs.planned(small)[7].path
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*-*.json")}
+    gone.unlink()
+    (work,) = jobs.jobs(small, folder)
+    jobs.carry_out(work.told)
+    after = {path: path.stat().st_mtime_ns for path in folder.rglob("*-*.json")}
+    assert [path for path in after if after[path] != before[path]] == [gone]
+
+
+def test_a_folder_of_another_benchmark_is_refused(small, played):
+    more = small.model_copy(update={"episodes": 4})
+    with pytest.raises(ProbeGymError, match="is of another benchmark"):
+        jobs.jobs(more, played)
+
+
+@pytest.mark.parametrize("damage", [lambda text: text[:-20], lambda text: "[]", lambda text: text.replace("probegym-run/1", "other"), lambda text: text.replace('"returns"', '"earnings"'),
+                                    lambda text: re.sub(r'"steps": \[\s*', '"steps": [1, ', text), lambda text: "[" * 10**5])  # fmt: skip
+def test_damaged_results_are_refused_in_one_line(small, played, tmp_path, damage):
+    path = tmp_path / "id-1.json"
+    path.write_text(damage((played / jobs.planned(small)[0].path).read_text()))
+    with pytest.raises(ProbeGymError) as caught:
+        results.read(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_names_of_agents_make_files_that_differ():
+    assert results.named("a/b") != results.named("a_b") and results.named("probegym/X-v0") == "X-v0" and len(results.named("x" * 500)) < 100
+    assert "/" not in results.named("../../etc/passwd")
+
+
+# ---- tables ----
+
+
+def invented(agent: str, kind: str, scenario: str, split: str, run: int, returns, reached=None, seconds=1.0) -> Run:
+    n = len(returns)
+    reached = np.ones(n, bool) if reached is None else np.asarray(reached)
+    spent = {name: np.full(n, 2.0) for name in ("time", "dose", "damage", "measurements")}
+    facts = Facts(ADATOM, agent, kind, scenario, split, "threshold" if split == "far" else "", run, 0, n, "", "")
+    return Run(facts, Results(reached, np.asarray(returns, float), np.full(n, 5), spent, {"error": np.asarray(returns) * 2.0}, {k: v / 2 for k, v in spent.items()}), seconds)
+
+
+@pytest.fixture
+def by_hand(small):
+    told = {"random": (0.0, 2.0), "oracle": (10.0, 12.0), "adatom-manipulation": (6.0, 8.0), "fixed-drag": (3.0, 5.0), "corrected-drag": (9.0, 1.0)}
+    kinds = {"random": "random", "oracle": "oracle", "adatom-manipulation": "learned"}
+    training = {"fixed-drag": 5.0, "corrected-drag": 7.0}
+    every = [invented(agent, kinds.get(agent, "script"), name, split, run, [worth, worth + 2], seconds=4.0)
+             for agent, worths in told.items() for name, split in (("id", "id"), ("far-threshold", "far")) for run, worth in enumerate(worths, 1)]  # fmt: skip
+    every += [invented(agent, "script", "train", "train", run, [worth]) for agent, worth in training.items() for run in (1, 2)]
+    return small, every
+
+
+def test_scores_lie_between_random_and_oracle(by_hand):
+    table = rows.table(by_hand[0], by_hand[1], [])
+    assert table.row(ADATOM, "random", "id").score == 0 and table.row(ADATOM, "oracle", "id").score == 1
+    row = table.row(ADATOM, "adatom-manipulation", "id")
+    assert row.score == pytest.approx(0.6) and row.score_runs == pytest.approx([0.5, 0.7]) and row.value == pytest.approx(8)
+    assert row.episodes == 4 and row.steps_per_second == pytest.approx(20 / 8) and row.to_goal["time"] == 1.0
+    assert row.area["time"] == pytest.approx(0.5)  # of the 2 s that random spends, the goal comes after 1 s
+
+
+def test_the_best_script_is_chosen_on_the_training_scenario(by_hand):
+    table = rows.table(by_hand[0], by_hand[1], [])
+    assert table.best == {ADATOM: "corrected-drag"}  # though fixed-drag is better on id
+    assert [row.best for row in table.rows if row.facts.agent == "corrected-drag"] == [True] * 3 and not table.row(ADATOM, "fixed-drag", "id").best
+
+
+def test_figures_over_environments_by_hand(by_hand):
+    table = rows.table(by_hand[0], by_hand[1], [])
+    found = {(s.kind, s.split): s for s in table.summaries}
+    assert found["learned", "all"].tasks == 2 and found["learned", "id"].iqm[0] == pytest.approx(0.6)
+    assert found["learned", "id"].gap[0] == pytest.approx(0.4)
+    assert found["learned", "id"].better[0] == pytest.approx(0.5)  # runs of 0.5 and 0.7 against 0.8 and 0
+    low, high = found["learned", "id"].iqm[1:]
+    assert 0.5 <= low <= 0.6 <= high <= 0.7 and found[rows.BEST, "id"].better is None
+
+
+def test_another_metric_may_be_the_score(by_hand):
+    contest = by_hand[0].environments[ADATOM].model_copy(update={"score": "error"})
+    other = by_hand[0].model_copy(update={"environments": {ADATOM: contest}})
+    assert rows.table(other, by_hand[1], []).row(ADATOM, "adatom-manipulation", "id").value == pytest.approx(16)
+
+
+def test_where_random_is_as_good_as_the_oracle_there_is_no_score(by_hand):
+    same = [run if run.facts.agent != "oracle" else replace(run, results=replace(run.results, returns=np.zeros(2))) for run in by_hand[1]]
+    table = rows.table(by_hand[0], same, [])
+    assert np.isnan(table.row(ADATOM, "adatom-manipulation", "id").score) and "| - |" in report.markdown(table)
+
+
+def test_the_report_is_the_same_from_the_same_results(small, played, tmp_path):
+    for name in ("one", "two"):
+        report.write(tabled(small, played), tmp_path / name)
+    for name in ("report.md", "table.csv", "report.html", "leaderboard.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_tables_made_anew_from_the_same_seeds_are_the_same(small, played, tmp_path):
+    part = small.narrowed([], ["fixed-drag"])
+    for work in jobs.jobs(part, tmp_path / "again"):
+        jobs.carry_out(work.told)
+    assert report.table_csv(tabled(part, tmp_path / "again")) == report.table_csv(tabled(part, played))
+
+
+def test_the_csv_holds_what_the_markdown_says(small, played):
+    table = tabled(small, played)
+    lines = list(csv.DictReader(io.StringIO(report.table_csv(table))))
+    assert len(lines) == 5 * 3
+    first = next(line for line in lines if line["agent"] == "adatom-manipulation" and line["scenario"] == "id")
+    assert f"| {float(first['success']):.1%} |" in report.markdown(table) and first["kind"] == "learned"
+
+
+def test_what_is_missing_is_told(small, played, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(played, folder)
+    gone = jobs.planned(small)[3]
+    (folder / gone.path).unlink()
+    table = tabled(small, folder)
+    assert table.missing == [gone] and "1 runs are missing" in report.markdown(table) and "1 runs are missing" in report.page(table)
+
+
+def test_the_page_asks_nothing_of_the_network(small, played):
+    page = report.page(tabled(small, played))
+    assert page.count("<svg") == 3 and not re.search(r"(src|href)=['\"]https?:", page) and "<script" not in page
+
+
+def test_the_leaderboard_is_ordered(small, played):
+    board = report.leaderboard(tabled(small, played))
+    assert board[0]["score_id"] >= board[-1]["score_id"] and board[-1]["agent"] == "random" and {"score_far", "success_id", "agent_digest"} <= set(board[0])
+
+
+# ---- submissions ----
+
+
+@pytest.fixture
+def handed_in(tmp_path) -> Path:
+    """A submission with one policy."""
+    folder = tmp_path / "mine"
+    shutil.copytree(find("adatom-manipulation"), folder / "adatom")
+    policy = {"folder": "adatom", "sha256": [submission.bundle_digest(folder / "adatom")], "trained_on": ["train"], "command": "probegym train ..."}
+    told = {"schema": submission.SCHEMA, "name": "mine", "authors": ["A. Author"], "description": "A test.", "licence": "MIT", "policies": {ADATOM: policy}}
+    (folder / "manifest.yaml").write_text(yaml.safe_dump(told))
+    return folder
+
+
+def test_a_submission_takes_the_place_of_the_learned_agent(small, handed_in, tmp_path):
+    mine = submission.entered(small, handed_in)
+    (facts,) = [f for f in jobs.planned(mine) if f.kind == "learned" and f.scenario == "id" and f.run == 1]
+    assert facts.agent == "mine" and str(handed_in) not in str(facts) and "A. Author" in mine.description
+    for work in jobs.jobs(mine.narrowed([], [facts.agent]), tmp_path / "out"):
+        jobs.carry_out(work.told)
+    assert tabled(mine.narrowed([], [facts.agent]), tmp_path / "out").row(ADATOM, facts.agent, "id").episodes == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda t: t.pop("licence"), "licence"), (lambda t: t | {"colour": "red"}, "colour"), (lambda t: t | {"schema": "other"}, "schema"),
+        (lambda t: t["policies"][ADATOM].update(sha256=["0" * 64]), "changed after"), (lambda t: t["policies"][ADATOM].update(folder="../other"), "no policy|outside"),
+        (lambda t: t["policies"][ADATOM].update(trained_on=["far-threshold"]), "only the split train"), (lambda t: t["policies"][ADATOM].update(trained_on=["x"]), "unknown scenario"),
+        (lambda t: t["policies"].update({"probegym/StemTuning-v0": t["policies"][ADATOM]}), "not for probegym/StemTuning"), (lambda t: t["policies"].update({"x": t["policies"][ADATOM]}), "x"),
+        (lambda t: t["policies"][ADATOM]["sha256"].append("0" * 64), "one folder"), (lambda t: t["policies"][ADATOM].update(sha256=["zz"]), "sha256"),
+    ],
+)  # fmt: skip
+def test_a_submission_that_breaks_its_manifest_is_refused(handed_in, change, told):
+    table = yaml.safe_load((handed_in / "manifest.yaml").read_text())
+    new = change(table)
+    (handed_in / "manifest.yaml").write_text(yaml.safe_dump(new if isinstance(new, dict) and "name" in new else table))
+    with pytest.raises(ProbeGymError, match=told) as caught:
+        submission.read(handed_in)
+    assert "manifest.yaml, line " in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_policy_outside_of_the_submission_is_refused(handed_in):
+    shutil.move(handed_in / "adatom", handed_in.parent / "elsewhere")
+    (handed_in / "adatom").symlink_to(handed_in.parent / "elsewhere")
+    with pytest.raises(ProbeGymError, match="outside of the submission"):
+        submission.read(handed_in)
+
+
+def test_a_bundle_that_was_tampered_with_is_refused(handed_in):
+    path = handed_in / "adatom" / "policy.onnx"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(ProbeGymError):
+        submission.read(handed_in)
+
+
+def test_as_many_policies_as_runs(small, handed_in):
+    table = yaml.safe_load((handed_in / "manifest.yaml").read_text())
+    (handed_in / "adatom").rename(handed_in / "adatom-1")
+    table["policies"][ADATOM]["folder"] = "adatom-{seed}"
+    (handed_in / "manifest.yaml").write_text(yaml.safe_dump(table))
+    with pytest.raises(ProbeGymError, match="2 runs, the submission policies for 1"):
+        submission.entered(small, handed_in)
+    shutil.copytree(handed_in / "adatom-1", handed_in / "adatom-2")
+    table["policies"][ADATOM]["sha256"] *= 2
+    (handed_in / "manifest.yaml").write_text(yaml.safe_dump(table))
+    mine = submission.entered(small, handed_in)
+    assert len({f.agent_digest for f in jobs.planned(mine) if f.kind == "learned"}) == 1 and mine.folders[ADATOM]["mine"].endswith("adatom-{seed}")
