@@ -17,18 +17,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from probegym.agents import checkpoints
-from probegym.agents.base import Agent
 from probegym.agents.beam_networks import LANE, SEEN, Mover, RateBelief, Student, prior
-from probegym.agents.distil import LAST_TRAINING_SEED, Progress
 from probegym.agents.evaluate import evaluate
 from probegym.agents.export import SELECTION_SEED, ship
+from probegym.agents.policy_gradient import PolicyGradient, clipped_loss
 from probegym.envs import beam_oracle
 from probegym.envs.episodes import Episodes
 from probegym.errors import ProbeGymError
 
 WORLDS, TRIES = 96, 2  # of a batch, and of each world
-EPOCHS, CLIP, ENTROPY, PART = 6, 0.2, 0.003, 1024
+EPOCHS, ENTROPY, PART = 6, 0.003, 1024
 TRACE = 0.95  # of advantages
 SCALE = 100.0  # s, in which the critic counts
 DAMAGE = 20.0  # s, that an event of damage costs
@@ -48,13 +46,13 @@ class BeamTraining:
     seed: int = 1
 
 
-class Trainer:
-    """Trains one policy; ``folder`` receives checkpoints and TensorBoard logs."""
+class Trainer(PolicyGradient):
+    """Trains a Mover, with a critic that sees the hidden rates."""
+
+    worlds, candidates_kept = WORLDS, CANDIDATES
 
     def __init__(self, config: BeamTraining, folder: str | os.PathLike):
-        self.config, self.folder = config, Path(folder)
-        if self._seed(config.updates) + WORLDS > LAST_TRAINING_SEED:
-            raise ProbeGymError(f"seed {config.seed} with {config.updates} updates would train on seeds kept for selection: use a smaller seed")
+        super().__init__(config, folder)
         self.envs = gym.make_vec(config.env_id, num_envs=WORLDS * TRIES, scenario=config.scenario, autoreset_mode="Disabled")
         s = self.envs.episodes.task.settings
         if s.atoms > 1 or s.axes != "lattice":
@@ -62,22 +60,20 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.policy = Mover(RateBelief(*prior()), CURIOSITY, network=True, blank=s.dwell.blank, reach=s.reach)
         self.critic = nn.Sequential(nn.Linear(LANE + 2 * len(PATTERNS), 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 1))
-        self.parameters = [*self.policy.network.parameters(), *self.critic.parameters()]
-        self.optimiser = torch.optim.Adam(self.parameters, lr=config.learning_rate)
-        self.update = 0
-        self.candidates: list[dict[str, torch.Tensor]] = []
-
-    def _seed(self, update: int) -> int:
-        return self.config.seed * 1_000_000 % 9_000_000 + update * WORLDS
+        self.prepared(self.policy.network, self.critic)
 
     # ---- training ----
 
-    def episodes(self, update: int) -> list[torch.Tensor]:
+    def learn(self) -> tuple[float, dict[str, float]]:
+        loss = self._learn(*self._episodes())
+        return loss, {"seconds": float(self.outcome.mean())}
+
+    def _episodes(self) -> list[torch.Tensor]:
         """Play a batch; returns rule, features, what the critic sees, choice, its chance, return and advantage of every decision."""
         lanes, episodes = WORLDS * TRIES, self.envs.episodes
-        observation, info = self.envs.reset(seed=[self._seed(update) + lane // TRIES for lane in range(lanes)])
+        observation, info = self.envs.reset(seed=[self.first_seed(self.update) + lane // TRIES for lane in range(lanes)])
         hidden = torch.from_numpy(self._speeds(episodes)).float()
-        agent = Student(self.policy, torch.Generator().manual_seed(self.config.seed * 1_000_003 + update))
+        agent = Student(self.policy, self.generator())
         agent.begin(lanes, 0)
         running, costs, spent = np.ones(lanes, bool), [], info["time"] + DAMAGE * info["damage"]
         self.outcome = np.full(lanes, episodes.limits["time"])
@@ -117,92 +113,33 @@ class Trainer:
         return [torch.cat(column) for column in zip(*columns, strict=True)]
 
     def _learn(self, rule, features, sight, choice, before, returns, advantage) -> float:
-        generator = torch.Generator().manual_seed(self.update)
         advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-6)
-        total, steps = 0.0, 0
-        for _ in range(EPOCHS):
-            for part in torch.randperm(len(rule), generator=generator).split(PART):
-                chances = torch.log_softmax(self.policy.scores(rule[part], features[part]), 1)
-                ratio = (chances.gather(1, choice[part]) - before[part])[:, 0].exp()
-                gain = torch.minimum(ratio * advantage[part], ratio.clamp(1 - CLIP, 1 + CLIP) * advantage[part]).mean()
-                entropy = -(chances.exp() * chances.clamp_min(-30)).sum(1).mean()
-                miss = ((self.critic(sight[part])[:, 0] - returns[part]) ** 2).mean()
-                loss = 0.5 * miss - gain - ENTROPY * entropy
-                self.optimiser.zero_grad()
-                loss.backward()
-                nn.utils.clip_grad_norm_(self.parameters, 0.5)
-                self.optimiser.step()
-                total, steps = total + float(loss.detach()), steps + 1
-        return total / steps
-
-    def run(self, report: Callable[[Progress], None] = lambda _: None, evaluate: Callable[[Agent], float] | None = None,
-            evaluations: int = 5, checkpoint_every: int = 5) -> None:  # fmt: skip
-        """Train to the end from wherever this trainer is; ``evaluate(agent)`` gives a success rate now and then."""
-        from torch.utils.tensorboard import SummaryWriter
-
-        c = self.config
-        with SummaryWriter(str(self.folder / "tensorboard")) as writer:
-            while self.update < c.updates:
-                for group in self.optimiser.param_groups:
-                    group["lr"] = c.learning_rate * (1 - 0.9 * self.update / c.updates)
-                loss = self._learn(*self.episodes(self.update))
-                self.update += 1
-                last = self.update == c.updates
-                writer.add_scalar("train/loss", loss, self.update)
-                writer.add_scalar("train/seconds", self.outcome.mean(), self.update)
-                report(Progress(self.update, loss))
-                if evaluate and (self.update % max(1, c.updates // evaluations) == 0 or last):
-                    success = evaluate(Student(self.policy))
-                    writer.add_scalar("evaluate/success", success, self.update)
-                    report(Progress(self.update, float("nan"), success))
-                if self.update % max(1, c.updates // 20) == 0 or last:
-                    self.candidates = [*self.candidates, {name: v.clone() for name, v in self.policy.network.state_dict().items()}][-CANDIDATES:]
-                if self.update % checkpoint_every == 0 or last:
-                    self.save()
-
-    # ---- checkpoints ----
-
-    @property
-    def checkpoint(self) -> Path:
-        """Where the last checkpoint lies."""
-        return self.folder / "checkpoint.pt"
-
-    def save(self) -> None:
-        """Write the checkpoint atomically; raises ProbeGymError when it cannot be written."""
-        parts = {name: getattr(self, name).state_dict() for name in ("critic", "optimiser")} | {"network": self.policy.network.state_dict()}
-        checkpoints.write(self.checkpoint, self.config, update=self.update, candidates=self.candidates, **parts)
-
-    def load(self) -> None:
-        """Go on from the checkpoint; raises ProbeGymError when it is damaged or of another training."""
-        with checkpoints.read(self.checkpoint, self.config) as state:
-            self.policy.network.load_state_dict(state["network"])
-            self.critic.load_state_dict(state["critic"])
-            self.optimiser.load_state_dict(state["optimiser"])
-            self.candidates, self.update = list(state["candidates"]), int(state["update"])
+        losses = []
+        for part in self.epochs(len(rule), EPOCHS, PART):
+            gain = clipped_loss(self.policy.scores(rule[part], features[part]), choice[part][:, 0], before[part][:, 0], advantage[part], ENTROPY)
+            miss = ((self.critic(sight[part])[:, 0] - returns[part]) ** 2).mean()
+            losses.append(self.descend(0.5 * miss + gain))
+        return sum(losses) / len(losses)
 
     # ---- the end ----
 
-    def choose(self, episodes: int, report: Callable[[int, int], None] = lambda *_: None) -> list[dict[str, float]]:
-        """Take over the best of the last states, by the mean seconds to the goal on the training scenario; returns what each gave."""
-        tried, states = [], self.candidates or [self.policy.network.state_dict()]
-        for number, state in enumerate(states):
-            report(number, len(states))
-            self.policy.network.load_state_dict(state)
-            results = evaluate(Student(self.policy), self.config.env_id, self.config.scenario, episodes, SELECTION_SEED)
-            seconds = np.where(results.success, results.costs["time"], self.envs.episodes.limits["time"])
-            tried.append({"seconds": float(seconds.mean()), "success": float(results.success.mean()), "damage": float(results.costs["damage"].mean())})
-        report(len(states), len(states))
-        self.policy.network.load_state_dict(states[min(range(len(states)), key=lambda i: tried[i]["seconds"])])
-        return tried
+    def agent(self) -> Student:
+        return Student(self.policy)
+
+    def judged(self, episodes: int) -> dict[str, float]:
+        """Mean seconds to the goal, success and damage on the training scenario."""
+        results = evaluate(self.agent(), self.config.env_id, self.config.scenario, episodes, SELECTION_SEED)
+        seconds = np.where(results.success, results.costs["time"], self.envs.episodes.limits["time"])
+        return {"seconds": float(seconds.mean()), "success": float(results.success.mean()), "damage": float(results.costs["damage"].mean())}
 
     def finish(self, folder: Path, command: str, episodes: int, report: Callable[[int, int], None] = lambda *_: None) -> Path:
         """Choose the state and write the bundle; returns its folder."""
-        tried = self.choose(episodes, report)
+        what = f"least mean seconds to the goal of the last {CANDIDATES} states on the training scenario, {episodes} episodes"
+        selection = self.selection(episodes, what, report)
         observation, _ = self.envs.reset(seed=SELECTION_SEED)
         shown = {name: observation[name][:4] for name in SEEN}
         memory = dict(zip(("belief", "place"), self.policy.memory(4), strict=True))
-        rule = f"least mean seconds to the goal of the last {CANDIDATES} states on the training scenario, {episodes} episodes, seeds from {SELECTION_SEED}"
-        return ship(folder, self.policy, self.config, self.envs.episodes.task, shown, memory, command, selection={"rule": rule, "tried": tried})
+        return ship(folder, self.policy, self.config, self.envs.episodes.task, shown, memory, command, selection=selection)
 
 
 def mover(env_id: str, scenario: str, updates: int, seed: int, folder: Path) -> Trainer:

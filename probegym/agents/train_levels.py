@@ -19,19 +19,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from probegym.agents import checkpoints
 from probegym.agents.base import Agent
-from probegym.agents.distil import LAST_TRAINING_SEED, Progress
 from probegym.agents.evaluate import evaluate
 from probegym.agents.export import SELECTION_SEED, ship
 from probegym.agents.level_networks import SEEN, LevelScorer
+from probegym.agents.policy_gradient import PolicyGradient, clipped_loss
 from probegym.envs import level_plans
 from probegym.envs.episodes import Episodes
 from probegym.envs.task import Observation
 from probegym.errors import ProbeGymError
 
 SPECIMENS, TRIES = 12, 8  # of a batch, and of each specimen
-EPOCHS, CLIP, ENTROPY = 4, 0.2, 0.002
+EPOCHS, ENTROPY = 4, 0.002
 KNOWN_EVERY = 3
 TAUGHT = 16  # first updates, by the teacher; it judges every TAUGHT_LANES-th lane
 TAUGHT_LANES, TAUGHT_EPOCHS, TAUGHT_KEPT = 4, 60, 12_000
@@ -71,39 +70,41 @@ class Chooser(Agent):
         return action.numpy()
 
 
-class Trainer:
-    """Trains one policy; ``folder`` receives checkpoints and TensorBoard logs."""
+class Trainer(PolicyGradient):
+    """Trains a LevelScorer, first by its teacher."""
+
+    worlds, candidates_kept, also_kept = SPECIMENS, CANDIDATES, ("lessons",)
 
     def __init__(self, config: LevelTraining, folder: str | os.PathLike):
-        self.config, self.folder = config, Path(folder)
-        if self._seed(config.updates) + SPECIMENS > LAST_TRAINING_SEED:
-            raise ProbeGymError(f"seed {config.seed} with {config.updates} updates would train on seeds kept for selection: use a smaller seed")
+        super().__init__(config, folder)
         self.envs = {name: gym.make_vec(config.env_id, num_envs=SPECIMENS * TRIES, scenario=name, autoreset_mode="Disabled") for name in self._scenarios()}
         units = next(iter(self.envs.values())).episodes.task.action_units
         if units["choose"] != "level":
             raise ProbeGymError(f"scenario {config.scenario!r} lets the agent choose a {units['choose']}: train on one where it chooses the level alone")
         torch.manual_seed(config.seed)
         self.policy = LevelScorer(len(units["levels"]))
-        self.optimiser = torch.optim.Adam(self.policy.parameters(), lr=config.learning_rate)
-        self.update = 0
-        self.candidates: list[dict[str, torch.Tensor]] = []
+        self.prepared(self.policy)
         self.lessons: list[torch.Tensor] = []
 
     def _scenarios(self) -> tuple[str, ...]:
         return (self.config.scenario, self.config.known) if self.config.scenario == "train" else (self.config.scenario,)
 
-    def _seed(self, update: int) -> int:
-        return self.config.seed * 1_000_000 % 9_000_000 + update * SPECIMENS
-
     # ---- training ----
 
-    def episodes(self, update: int) -> tuple[list[torch.Tensor], torch.Tensor]:
+    def learn(self) -> tuple[float, dict[str, float]]:
+        played = self._episodes()
+        loss = self._imitate() if self.update < TAUGHT else self._learn(*played)
+        known = self.update % KNOWN_EVERY == KNOWN_EVERY - 1
+        return loss, {f"outcome_{'known' if known else 'unknown'}": float(self.outcome.mean())}
+
+    def _episodes(self) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Play a batch; returns features, rules, fits, actions and chances of all decisions, and the advantage of each."""
+        update = self.update
         known = update % KNOWN_EVERY == KNOWN_EVERY - 1
         envs = self.envs[self._scenarios()[-1 if known else 0]]
-        first, lanes = self._seed(update), SPECIMENS * TRIES
+        first, lanes = self.first_seed(update), SPECIMENS * TRIES
         observation, _ = envs.reset(seed=[first + lane // TRIES for lane in range(lanes)])
-        agent = Chooser(self.policy, torch.Generator().manual_seed(self.config.seed * 1_000_003 + update))
+        agent = Chooser(self.policy, self.generator())
         agent.begin(lanes, 0)
         running, counted = np.ones(lanes, bool), []
         while running.any():
@@ -139,98 +140,34 @@ class Trainer:
         for _ in range(TAUGHT_EPOCHS):
             part = torch.randint(len(level), (512,), generator=generator)
             loss = nn.functional.cross_entropy(self.policy.scores(features[part], rule[part], fits[part]), level[part])
-            self.optimiser.zero_grad()
-            loss.backward()
-            self.optimiser.step()
-            total += float(loss.detach())
+            total += self.descend(loss, most=None)
         return total / TAUGHT_EPOCHS
 
     def _learn(self, columns: list[torch.Tensor], advantage: torch.Tensor) -> float:
         features, rule, fits, action, before = columns
-        generator = torch.Generator().manual_seed(self.update)
-        total, steps = 0.0, 0
-        for _ in range(EPOCHS):
-            for part in torch.randperm(len(action), generator=generator).split(512):
-                chances = torch.log_softmax(self.policy.scores(features[part], rule[part], fits[part]), 1)
-                ratio = (chances.gather(1, action[part][:, None])[:, 0] - before[part]).exp()
-                gain = torch.minimum(ratio * advantage[part], ratio.clamp(1 - CLIP, 1 + CLIP) * advantage[part]).mean()
-                entropy = -(chances.exp() * chances.clamp_min(-30)).sum(1).mean()
-                loss = -gain - ENTROPY * entropy
-                self.optimiser.zero_grad()
-                loss.backward()
-                nn.utils.clip_grad_norm_(self.policy.parameters(), 0.5)
-                self.optimiser.step()
-                total, steps = total + float(loss.detach()), steps + 1
-        return total / steps
-
-    def run(self, report: Callable[[Progress], None] = lambda _: None, evaluate: Callable[[Agent], float] | None = None,
-            evaluations: int = 5, checkpoint_every: int = 5) -> None:  # fmt: skip
-        """Train to the end from wherever this trainer is; ``evaluate(agent)`` gives a success rate now and then."""
-        from torch.utils.tensorboard import SummaryWriter
-
-        c = self.config
-        with SummaryWriter(str(self.folder / "tensorboard")) as writer:
-            while self.update < c.updates:
-                for group in self.optimiser.param_groups:
-                    group["lr"] = c.learning_rate * (1 - 0.9 * self.update / c.updates)
-                played = self.episodes(self.update)
-                loss = self._imitate() if self.update < TAUGHT else self._learn(*played)
-                self.update += 1
-                last = self.update == c.updates
-                writer.add_scalar("train/loss", loss, self.update)
-                writer.add_scalar(f"train/outcome_{'known' if self.update % KNOWN_EVERY == 0 else 'unknown'}", self.outcome.mean(), self.update)
-                report(Progress(self.update, loss))
-                if evaluate and (self.update % max(1, c.updates // evaluations) == 0 or last):
-                    success = evaluate(Chooser(self.policy))
-                    writer.add_scalar("evaluate/success", success, self.update)
-                    report(Progress(self.update, float("nan"), success))
-                if self.update % max(1, c.updates // 20) == 0 or last:
-                    self.candidates = [*self.candidates, {name: v.clone() for name, v in self.policy.state_dict().items()}][-CANDIDATES:]
-                if self.update % checkpoint_every == 0 or last:
-                    self.save()
-
-    # ---- checkpoints ----
-
-    @property
-    def checkpoint(self) -> Path:
-        """Where the last checkpoint lies."""
-        return self.folder / "checkpoint.pt"
-
-    def save(self) -> None:
-        """Write the checkpoint atomically; raises ProbeGymError when it cannot be written."""
-        state = {"policy": self.policy.state_dict(), "optimiser": self.optimiser.state_dict(), "candidates": self.candidates, "lessons": self.lessons}
-        checkpoints.write(self.checkpoint, self.config, update=self.update, **state)
-
-    def load(self) -> None:
-        """Go on from the checkpoint; raises ProbeGymError when it is damaged or of another training."""
-        with checkpoints.read(self.checkpoint, self.config) as state:
-            self.policy.load_state_dict(state["policy"])
-            self.optimiser.load_state_dict(state["optimiser"])
-            self.candidates, self.lessons, self.update = list(state["candidates"]), list(state["lessons"]), int(state["update"])
+        losses = [
+            self.descend(clipped_loss(self.policy.scores(features[part], rule[part], fits[part]), action[part], before[part], advantage[part], ENTROPY))
+            for part in self.epochs(len(action), EPOCHS, 512)
+        ]
+        return sum(losses) / len(losses)
 
     # ---- the end ----
 
-    def choose(self, episodes: int, report: Callable[[int, int], None] = lambda *_: None) -> list[dict[str, float]]:
-        """Take over the best of the last states, by the uncertainty left on the training scenario; returns what each gave."""
-        tried = []
-        states = self.candidates or [self.policy.state_dict()]
-        for number, state in enumerate(states):
-            report(number, len(states))
-            self.policy.load_state_dict(state)
-            metrics = evaluate(Chooser(self.policy), self.config.env_id, self.config.scenario, episodes, SELECTION_SEED).metrics
-            tried.append({"uncertainty": float(metrics["uncertainty"].mean()), "error": float((metrics["rmse"] ** 2).mean())})
-        report(len(states), len(states))
-        self.policy.load_state_dict(states[min(range(len(states)), key=lambda i: tried[i]["uncertainty"])])
-        return tried
+    def agent(self) -> Chooser:
+        return Chooser(self.policy)
+
+    def judged(self, episodes: int) -> dict[str, float]:
+        """The uncertainty left, and the squared error, on the training scenario."""
+        metrics = evaluate(self.agent(), self.config.env_id, self.config.scenario, episodes, SELECTION_SEED).metrics
+        return {"uncertainty": float(metrics["uncertainty"].mean()), "error": float((metrics["rmse"] ** 2).mean())}
 
     def finish(self, folder: Path, command: str, episodes: int, report: Callable[[int, int], None] = lambda *_: None) -> Path:
         """Choose the state and write the bundle; returns its folder."""
-        tried = self.choose(episodes, report)
+        selection = self.selection(episodes, f"least uncertainty left of the last {CANDIDATES} states on the training scenario, {episodes} episodes", report)
         envs = self.envs[self.config.scenario]
         observation, _ = envs.reset(seed=SELECTION_SEED)
         shown = {name: observation[name][:4] for name in SEEN}
-        rule = f"least uncertainty left of the last {CANDIDATES} states on the training scenario, {episodes} episodes, seeds from {SELECTION_SEED}"
-        return ship(folder, self.policy, self.config, envs.episodes.task, shown, {}, command, selection={"rule": rule, "tried": tried})
+        return ship(folder, self.policy, self.config, envs.episodes.task, shown, {}, command, selection=selection)
 
 
 def chooser(env_id: str, scenario: str, updates: int, seed: int, folder: Path) -> Trainer:
