@@ -17,7 +17,7 @@ from report import json_line, table
 
 from probegym import scenarios
 from probegym.agents.bundle import find
-from probegym.hardware_bridge.commands import AcquireImage, AcquireRonchigram, AcquireSpectrum, Command, SetAberrations
+from probegym.hardware_bridge.commands import AcquireImage, AcquireRonchigram, AcquireSpectrum, BlankBeam, Command, SetAberrations
 from probegym.hardware_bridge.deployment import Mode
 from probegym.hardware_bridge.deployment.run import Deployment, Orders
 from probegym.hardware_bridge.instruments.drivers import Meant
@@ -42,24 +42,29 @@ def images(view: float) -> dict[str, Callable[[int], Command]]:
     return {f"image {side} x {side}, 1 us": lambda _, side=side: AcquireImage("haadf", (side, side), view, 1e-6, np.zeros(1)) for side in (64, 256)}
 
 
-def timings(where: ModuleType, scenario: str, makes: dict[str, Callable[[int], Command]], count: int) -> dict[str, list[float]]:
-    """Seconds of each command through process, wire and driver, (count,) by name; the first of each is left out."""
+def timings(
+    where: ModuleType, scenario: str, makes: dict[str, Callable[[int], Command]], count: int
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Seconds of each command through process, wire and driver, and those of them in which the beam was on, (count,) by name; the first of each is left out."""
     out: dict[str, list[float]] = {}
+    lit: dict[str, list[float]] = {}
     with where.started(Meant(TWIN, scenarios.load("stem_tuning", scenario).world)) as process:
         instrument = RemoteInstrument(process.reached, "a benchmark")
         instrument.ready(SECONDS)
         for name, make in makes.items():
-            took = []
+            took, on = [], []
             for number in range(count + 1):
-                begun = time.perf_counter()
-                instrument.execute(make(number), SECONDS)
+                command, begun = make(number), time.perf_counter()
+                readings = instrument.execute(command, SECONDS)
                 took.append(time.perf_counter() - begun)
-            out[name] = took[1:]
+                if rate := instrument.descriptor.capabilities[command.verb].dose_rate:  # what is told as dose is this, as long as the beam was on
+                    on.append(float(readings.dose[0]) / rate)
+            out[name], lit[name] = took[1:], on[1:]
         begun = time.perf_counter()
         instrument.safe(SECONDS)
         out["safe state"] = [time.perf_counter() - begun]
         instrument.close()
-    return out
+    return out, lit
 
 
 @dataclass(frozen=True)
@@ -174,16 +179,20 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=20_000_000)
     options = parser.parse_args()
     names, draw = ("C10", "C12a", "C12b", "C21a", "C21b", "C23a", "C23b"), np.random.default_rng(0)
-    both = {"SetAberrations": lambda _: SetAberrations(names, draw.uniform(-1e-9, 1e-9, (1, 7)))}
+    both = {
+        "SetAberrations": lambda _: SetAberrations(names, draw.uniform(-1e-9, 1e-9, (1, 7))),
+        "BlankBeam: set and read back, as twice for each exposure": lambda _: BlankBeam(False),
+    }
     at = {
         "usim": timings(usim, "shadow-id", both | images(1e-7) | {
             "Ronchigram 64 x 64, 50 ms": lambda _: frame(64),
             "spectrum, 20 ms": lambda _: AcquireSpectrum("eels", np.array([[5e-8, 5e-8]]), 0.02)}, options.count),
         "twin": timings(twin, "both", both | images(2.56e-9) | {"Ronchigram 42 x 42, 50 ms": lambda _: frame(42)}, options.count),
     }  # fmt: skip
-    table("What a command takes through Nion Swift, a process and a wire", ("instrument", "command", "ms, median", "ms, longest"),
-          [(where, name, f"{1e3 * np.median(t):.3g}", f"{1e3 * max(t):.3g}") for where, told in at.items() for name, t in told.items()])  # fmt: skip
-    figures: dict = {"seconds": {where: {name: float(np.median(t)) for name, t in told.items()} for where, told in at.items()}}
+    table("What a command takes through Nion Swift, a process and a wire", ("instrument", "command", "ms, median", "ms, longest", "beam on, ms, median"),
+          [(where, name, f"{1e3 * np.median(t):.3g}", f"{1e3 * max(t):.3g}", f"{1e3 * np.median(on):.3g}" if (on := lit.get(name)) else "-")
+           for where, (told, lit) in at.items() for name, t in told.items()])  # fmt: skip
+    figures: dict = {"seconds": {where: {name: float(np.median(t)) for name, t in told.items()} for where, (told, _) in at.items()}}
     if options.same:
         one, other = (played(where, "stem-tuning-ronchigram", "id", options.same, 10_000_000) for where in ("twin", "nion-twin"))
         figures["same"] = alike(one, other)

@@ -5,54 +5,66 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import subprocess
+import sys
 
 import pytest
 
 from probegym.hardware_bridge.instruments import contract
 from tests.helpers import ROOT
 
+DRIVER, CONNECT = ROOT / "docs/write_a_driver.md", ROOT / "docs/connect.md"
+
+
+def code_of(text: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+def run(code: str) -> dict:
+    held: dict = {}
+    exec(compile(code, DRIVER.name, "exec"), held)
+    return held
+
 
 @pytest.fixture(scope="module")
-def page() -> tuple[dict, str, str]:
-    """Names that the page's code leaves, what it printed, and what the page says that it prints."""
-    text, held, printed = (ROOT / "docs/write_a_driver.md").read_text(encoding="utf-8"), {}, io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
-            exec(compile(code, "docs/write_a_driver.md", "exec"), held)
-    said = re.search(r"\n    (\['describes_itself.*\])\n", text)
-    return held, printed.getvalue().strip(), said[1]
+def page() -> str:
+    return DRIVER.read_text(encoding="utf-8")
 
 
 def test_the_small_driver_keeps_the_contract_as_the_page_says(page):
-    _, printed, said = page
-    assert printed == said == str([check.__name__ for check in contract.CHECKS])
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        run("\n".join(code_of(page)))
+    said = re.search(r"\n    (\['describes_itself.*\])\n", page)
+    assert printed.getvalue().strip() == said[1] == str([check.__name__ for check in contract.CHECKS if check not in contract.BEAM])
 
 
-@pytest.mark.parametrize(
-    ("name", "why"),
-    [("check", "refuses_what_is_outside"), ("stop", "stops_at_once"), ("is_safe", "safe state is not read back")],
-)
-def test_what_the_page_says_to_take_out_is_noticed(page, name, why):
-    held = page[0]
+TAKEN_OUT = {
+    "self.descriptor.check(command)": "refuses_what_is_outside", "self.stop.set()": "stops_at_once", "self.on = False": "the safe state is not read back",
+    'raise Refused("it was made safe while it got ready")': "stays_safe_while_getting_ready",
+}  # fmt: skip
 
-    class Careless(held["BiasSource"]):
-        def __init__(self, asker):
-            super().__init__(asker)
-            if name == "check":
-                self.descriptor = self.descriptor.model_copy()
-                object.__setattr__(self.descriptor, "check", lambda command: None)
 
-        def safe(self, seconds):
-            if name != "stop":
-                super().safe(seconds)
-            else:
-                with self.turn:
-                    self.on, self.volts = False, 0.0
+def test_the_page_names_the_lines_that_are_taken_out_here(page):
+    sentence = re.search(r"Take one of these lines out and see: (.*?) with the `if`", page, re.DOTALL)
+    assert re.findall(r"`([^`]+)`", sentence[1]) == list(TAKEN_OUT)
 
-        def is_safe(self):
-            return False if name == "is_safe" else super().is_safe()
 
-    subject = held["subject"]
-    broken = contract.Subject(opened=Careless, commands=subject.commands, long=subject.long)
-    with pytest.raises(contract.ContractBroken, match=why):
-        contract.kept(broken)
+@pytest.mark.parametrize("line", TAKEN_OUT)
+def test_what_the_page_says_to_take_out_is_noticed(page, line, monkeypatch):
+    monkeypatch.setattr(contract, "FREED_SECONDS", 0.3)
+    driver, tried = code_of(page)
+    without = re.sub(rf"(?: +if [^\n]*:\n)? +{re.escape(line)}[^\n]*\n", "", driver)
+    assert driver.count(line) == 1 and line not in without
+    with pytest.raises(contract.ContractBroken, match=TAKEN_OUT[line]):
+        run(without + tried)
+
+
+def test_the_script_in_nions_own_api_prints_what_the_page_says():
+    """In a process of its own, as the vendor's stack is started in it."""
+    pytest.importorskip("nion.instrumentation")
+    text = CONNECT.read_text(encoding="utf-8")
+    (script,) = [code for code in code_of(text) if "nion.twin" in code]
+    said = re.search(re.escape(script) + r"```\n\n((?:    .+\n)+)", text)[1]
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.split() == said.split()

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import threading
+import time
 from importlib import import_module
 from typing import ClassVar
 
@@ -21,7 +22,7 @@ from probegym.hardware_bridge.capabilities import Capability, Descriptor, Effect
 from probegym.hardware_bridge.commands import AcquireTopograph, DragTip, LocateAdatoms, Readings, SetBias
 from probegym.hardware_bridge.deployment.world import ReplayedWorld
 from probegym.hardware_bridge.instruments import InstrumentFault, Measured, contract, drivers, twin
-from probegym.hardware_bridge.instruments.contract import CHECKS, LONG, ContractBroken, Subject
+from probegym.hardware_bridge.instruments.contract import BEAM, CHECKS, LONG, ContractBroken, Subject
 from probegym.hardware_bridge.instruments.descriptions import describe
 from probegym.hardware_bridge.instruments.drivers import Meant
 from probegym.hardware_bridge.instruments.nanonis import driver, server
@@ -32,8 +33,9 @@ from probegym.hardware_bridge.records.replay import RecordingWorld
 from probegym.hardware_bridge.world import Refused
 from tests.environments import CASES
 
-ALL, LONGER = [check.__name__ for check in CHECKS], [check.__name__ for check in LONG]
-QUICK = [name for name in ALL if name not in LONGER]
+ALL = [check.__name__ for check in CHECKS]
+DARK = [check.__name__ for check in CHECKS if check not in BEAM]  # of an instrument that has no beam
+QUICK = [check.__name__ for check in CHECKS if check not in (*BEAM, *LONG)]
 TAKES = 6.0  # s of a long command
 ON, HERE = np.ones(1, bool), np.zeros((1, 2))
 ADATOMS = "probegym.hardware_bridge.twins.adatoms:AdatomTwin"
@@ -164,7 +166,7 @@ def test_our_driver_on_our_nanonis_controller_keeps_the_contract():
     slow = dataclasses.replace(LOOK, speed=1e-9)
     with server.start(ADATOMS, world, key=3, pace=50.0, ports=(0, 0, 0), judged=False) as controller:
         told = {"driver": "nanonis", "ports": controller.ports, "settings": json.loads(json.dumps(table))}
-        assert contract.kept(Subject(functools.partial(driver.writer, told), commands, long=slow)) == ALL
+        assert contract.kept(Subject(functools.partial(driver.writer, told), commands, long=slow)) == DARK
 
 
 @pytest.mark.parametrize("device", ["usim", "twin"])
@@ -183,7 +185,10 @@ def test_nions_own_stack_keeps_the_contract(device):
             "ShiftBeam": language.ShiftBeam(HERE + 1e-8), "MoveStage": language.MoveStage(np.array([[1e-8, 0.0, 0.0]]), HERE),
         }  # fmt: skip
         long = dataclasses.replace(shadow, exposure_time=TAKES)
-        subject = Subject(functools.partial(drivers.open_writer, process.reached), tuple(commands[verb] for verb in commands if verb in has), long=long)
+        given = tuple(commands[verb] for verb in commands if verb in has)
+        subject = Subject(
+            functools.partial(drivers.open_writer, process.reached), given, long=long, blanked=lambda instrument: instrument.measured()["blanker"].values[0] == 1.0
+        )
         assert contract.kept(subject) == ALL
 
 
@@ -201,6 +206,7 @@ class Fake:
         if Fake.held.get("by") and flaw != "two writers":
             raise Refused("no" if flaw == "tells not who" else f"{Fake.held['by']} holds it")
         Fake.held["by"] = "" if flaw == "two writers" else name
+        self.halts, self.turn = 0, threading.Lock()
         self.flaw, self.safely, self.stop, self.bias, self.frames, self.closed = flaw, True, threading.Event(), 0.0, 0, False
         here = Range(low=-1e-6, high=1e-6)
         image = {"field_of_view": Range(low=1e-9, high=1e-7), "speed": Range(low=1e-10, high=1e-6), "centre": here, "bias": Range(low=-2.0, high=2.0), "current": Range(low=0.0, high=1e-9)}
@@ -252,13 +258,20 @@ class Fake:
     def ready(self, seconds):
         if self.closed and self.flaw != "answers when closed":
             raise InstrumentFault("closed")
-        self.safely = self.flaw == "never ready"
-        self.stop.clear()
+        halts = self.halts
+        time.sleep(0.05)  # it takes its time
+        with self.turn:
+            if halts != self.halts and self.flaw != "ready undoes safe":
+                raise ZeroDivisionError if self.flaw == "ready fails oddly" else Refused("it was made safe meanwhile")
+            self.safely = self.flaw == "never ready"
+            self.stop.clear()
 
     def safe(self, seconds):
         if self.flaw not in ("does not stop", "misses deadlines"):
             self.stop.set()
-        self.safely = True
+        with self.turn:
+            self.halts += 1
+            self.safely = True
         if self.flaw == "safe only once" and Fake.held.setdefault("safe", "") == "yes":
             raise InstrumentFault("safe already")
         Fake.held["safe"] = "yes"
@@ -275,6 +288,7 @@ class Fake:
 FLAWS = {
     "a verb more": "describes_itself", "reads nothing back": "reads_its_controls_back", "reads NaN": "reads_its_controls_back", "reads old": "reads_its_controls_back",
     "unconfirmed": "describes_itself", "safe only once": "describes_itself|reads_its_controls_back", "works when safe": "passes_nothing_when_safe",
+    "ready undoes safe": "stays_safe_while_getting_ready", "ready fails oddly": "stays_safe_while_getting_ready.*ZeroDivisionError",
     "moves when refusing": "passes_nothing_when_safe", "a fault for a refusal": "passes_nothing_when_safe", "never ready": "passes_nothing_when_safe",
     "frozen": "reads_what_it_promised", "NaN": "reads_what_it_promised", "infinite": "reads_what_it_promised", "another shape": "reads_what_it_promised",
     "a verdict of 3": "reads_what_it_promised", "a reading less": "reads_what_it_promised", "takes longer": "reads_what_it_promised",
@@ -296,7 +310,7 @@ def shortly(monkeypatch):
 
 
 def test_a_driver_without_a_flaw_keeps_the_contract():
-    assert contract.kept(faked("")) == ALL
+    assert contract.kept(faked("")) == DARK
 
 
 @pytest.mark.parametrize("flaw", FLAWS)
@@ -306,3 +320,45 @@ def test_every_flaw_is_noticed_by_its_check(flaw, monkeypatch):
     with pytest.raises(ContractBroken, match=FLAWS[flaw]) as caught:
         contract.kept(faked(flaw))
     assert "\n" not in str(caught.value)
+
+
+class Beam(Fake):
+    """The same with an electron beam, which some leave on; ``flaw``: after what."""
+
+    on = False  # of the instrument, whoever drives it
+
+    def __init__(self, flaw, name):
+        super().__init__("", name)
+        self.leaves = flaw
+        blank = {"BlankBeam": Capability(effect=Effect.sets)}
+        self.descriptor = self.descriptor.model_copy(update={"capabilities": self.descriptor.capabilities | blank})
+
+    def execute(self, command, seconds):
+        Beam.on = isinstance(command, AcquireTopograph)
+        try:
+            readings = super().execute(command, seconds)
+        except InstrumentFault:
+            Beam.on = self.leaves == "a failure"
+            raise
+        Beam.on = self.leaves == command.verb
+        return readings
+
+    def ready(self, seconds):
+        super().ready(seconds)
+        Beam.on = self.leaves == "ready"
+
+    def safe(self, seconds):
+        super().safe(seconds)
+        Beam.on = False
+
+
+@pytest.mark.parametrize("flaw", ["", "ready", "BlankBeam", "AcquireTopograph", "a failure"])
+def test_a_beam_that_stays_on_is_noticed(flaw):
+    commands = (language.BlankBeam(False), TOPOGRAPH, BIAS)
+    subject = dataclasses.replace(faked(""), opened=functools.partial(Beam, flaw), commands=commands, blanked=lambda instrument: not instrument.on)
+    if not flaw:
+        assert contract.kept(subject) == ALL
+        return
+    with pytest.raises(ContractBroken, match="stands_blanked: the beam is on the sample after"):
+        contract.kept(subject)
+    assert contract.kept(dataclasses.replace(subject, blanked=None)) == DARK, "who cannot tell where the beam is leaves that check out"

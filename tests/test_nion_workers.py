@@ -12,6 +12,7 @@ import pytest
 from probegym import scenarios
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import AcquireImage, AcquireRonchigram, SetAberrations
+from probegym.hardware_bridge.instruments.descriptions import describe
 from probegym.hardware_bridge.instruments.drivers import Meant
 from probegym.hardware_bridge.instruments.nion import stack, twin, usim
 from probegym.hardware_bridge.instruments.wire import Link, RemoteInstrument
@@ -56,8 +57,13 @@ def test_the_twin_inside_nion_swift_gives_the_frames_of_the_twin():
     """Through the vendor's scan and camera, a process and a wire; controls move one by one, noise comes from the same counts."""
     world = scenarios.load("stem_tuning", "both").world
     names, scales = tuple(world["controls"]), np.array(list(world["controls"].values()))
-    alone, draw = StemTwin(world, 1), np.random.default_rng(0)
+    draw = np.random.default_rng(0)
+    world["ronchigram"] = world["ronchigram"] | {"beam_current": 70e-12}  # another than of the images
+    alone = StemTwin(world, 1)
     with twin.started(Meant(TWIN, world, judged=True)) as process:
+        for verb, told in describe(alone).descriptor.capabilities.items():
+            here = process.descriptor.capabilities[verb]
+            assert (here.dose_rate, here.current, here.spot) == pytest.approx((told.dose_rate, told.current, told.spot)), "charged as the twin's own"
         inside = RemoteInstrument(process.reached, "a test")
         judge = Link(process.reached, "judge", "a test")
         for key in (7, 8):
@@ -101,6 +107,33 @@ def test_usim_begins_where_the_scenario_does_and_tells_where_its_lenses_stand():
         assert after["strehl"][0] > told["strehl"][0]
         np.testing.assert_allclose(remote.measured()["aberrations"].values, -told["aberrations"][0, :7], atol=1e-18)
         remote.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_the_twin_is_scripted_in_nions_own_api_as_a_microscope_is(capfd):
+    pytest.importorskip("nion.instrumentation")
+    with twin.inside("both", key=3) as swift:
+        stem = swift.api.get_instrument_by_id(twin.INSTRUMENT, "~1.0")
+        camera, scan = (swift.api.get_hardware_source_by_id(name, "~1.0") for name in (twin.CAMERA, twin.SCAN))
+        before = swift.truth()["aberrations"][0, 0]
+        stem.set_control_output("C10", 20e-9, options={"confirm": True})
+        assert stem.get_control_output("C10") == 20e-9
+        assert swift.truth()["aberrations"][0, 0] == pytest.approx(before + 20e-9, abs=10e-9)  # its controls are not perfect
+        frames = [camera.record(asked, None, LONG) for asked in (None, {"exposure_ms": 50.0}, camera.get_frame_parameters())]
+        for (frame,) in frames:  # also with the settings that a camera begins with
+            assert frame.data.shape == (42, 42)
+            assert [(axis.units, axis.offset, axis.scale) for axis in frame.dimensional_calibrations] == [("rad", -0.04, pytest.approx(0.08 / 42))] * 2
+        (image,) = scan.record({"pixel_size": (64, 64), "fov_nm": 2.56, "pixel_time_us": 10.0}, [True, False, False, False], LONG)
+        assert image.data.shape == (64, 64) and image.dimensional_calibrations[0].scale == pytest.approx(0.04)
+        swift.begin(3)
+        assert swift.truth()["aberrations"][0, 0] == pytest.approx(before) and stem.get_control_output("C10") == 0.0
+        stem.set_control_output("C10", 20e-9, options={"confirm": True})
+        (again,) = camera.record({"exposure_ms": 500.0}, None, LONG)  # as at first
+        np.testing.assert_array_equal(again.data, frames[0][0].data)
+        camera.record({"exposure_ms": 50.0, "binning": 2}, None, 5.0)
+    assert "the twin's camera does not bin: set its binning to 1" in capfd.readouterr().err
+    with pytest.raises(ProbeGymError, match="nosuch"), twin.inside("nosuch"):
+        pass
 
 
 def test_a_twin_refuses_controls_that_it_cannot_move():

@@ -20,6 +20,7 @@ from probegym.hardware_bridge import capabilities, codec
 from probegym.hardware_bridge.capabilities import Capability, Effect, per_component
 from probegym.hardware_bridge.commands import Command, Readings
 from probegym.hardware_bridge.instruments import Instrument, InstrumentFault, Measured
+from probegym.hardware_bridge.instruments.wrong import malformed, outside
 from probegym.hardware_bridge.world import Refused
 
 FRAME = 256  # numbers from which two measurements cannot be alike by chance
@@ -28,6 +29,7 @@ SLACK_SECONDS = 2.0  # beyond a deadline, on a machine that does other things as
 FREED_SECONDS = 10.0  # until an instrument that was given up can be had again
 BEGUN_SECONDS = 0.3  # after which a long command is under way
 SHORT_SECONDS = 0.2  # a deadline that a long command cannot keep
+READY_SHARES, READY_TRIES = (0.0, 0.25, 0.5, 0.75), 3  # when safe() comes, in the time that ready() takes; how often it must have been undone
 
 
 class ContractBroken(ProbeGymError):
@@ -40,7 +42,8 @@ class Subject:
 
     opened: gives a new writer to the instrument, by the name of who asks. commands: at least one of each verb that reads or sets, carried out in
     this order; give irreversible ones only where they do no harm. long: one of them, or another, that takes more than three seconds; None leaves out
-    what needs it; prepared: what must be done before it. seconds: that each may take.
+    what needs it; prepared: what must be done before it. seconds: that each may take. blanked: of an instrument with ``BlankBeam``, whether its beam
+    is off the sample now, told by something that the driver does not decide, such as the blanker's own control; None leaves out what needs it.
     """
 
     opened: Callable[[str], Instrument]
@@ -48,6 +51,7 @@ class Subject:
     long: Command | None = None
     prepared: tuple[Command, ...] = ()
     seconds: float = 60.0
+    blanked: Callable[[Instrument], bool] | None = None
 
 
 def _needed(so: object, why: str) -> None:
@@ -55,25 +59,31 @@ def _needed(so: object, why: str) -> None:
         raise ContractBroken(why)
 
 
-@contextmanager
-def _held(subject: Subject, ready: bool = True) -> Iterator[Instrument]:
-    """The instrument from a safe state on, and back to it."""
+def _opened(subject: Subject) -> Instrument:
     end = time.monotonic() + FREED_SECONDS
     while True:
         try:
-            instrument = subject.opened("contract")
-            break
+            return subject.opened("contract")
         except Refused:  # the one before may not be noticed yet to have gone
             if time.monotonic() > end:
                 raise
             time.sleep(0.05)
+
+
+@contextmanager
+def _held(subject: Subject, ready: bool = True, prepare: bool = False, leave: bool = False) -> Iterator[Instrument]:
+    """The instrument from a safe state on, and back to it unless it is left as it is."""
+    instrument = _opened(subject)
     try:
         instrument.safe(instrument.descriptor.safe_seconds)
         if ready:
             instrument.ready(instrument.descriptor.safe_seconds)
+        for command in subject.prepared if prepare else ():
+            instrument.execute(command, subject.seconds)
         yield instrument
-        instrument.safe(instrument.descriptor.safe_seconds)
-        _needed(instrument.is_safe() is True, "the safe state is not read back after safe()")
+        if not leave:
+            instrument.safe(instrument.descriptor.safe_seconds)
+            _needed(instrument.is_safe() is True, "the safe state is not read back after safe()")
     finally:
         instrument.close()
 
@@ -153,7 +163,72 @@ def passes_nothing_when_safe(subject: Subject) -> None:
         _refuses(instrument, subject.commands[0], "in the safe state")
 
 
+def stays_safe_while_getting_ready(subject: Subject) -> None:
+    """A safe() that comes while ``ready`` is under way wins: afterwards the instrument is safe and refuses commands, whatever ``ready`` was about to do."""
+    with _held(subject, ready=False) as instrument:
+        began = time.monotonic()
+        instrument.ready(instrument.descriptor.safe_seconds)
+        takes = time.monotonic() - began
+        for share in READY_SHARES:
+            # The thread may begin so late that it rightly leaves a safe state, though hardly each time.
+            undone = all(not _safe_during_ready(instrument, share * takes) for _ in range(READY_TRIES))
+            _needed(not undone, "safe() during ready() was undone by it: the instrument is not safe afterwards")
+            _refuses(instrument, subject.commands[0], "after safe() during ready()")
+
+
+def _safe_during_ready(instrument: Instrument, seconds: float) -> bool:
+    """Whether the safe state stands after ``ready``, sent there ``seconds`` after its begin."""
+    instrument.safe(instrument.descriptor.safe_seconds)
+    begun, failed = threading.Event(), list[Exception]()
+
+    def getting_ready() -> None:
+        begun.set()
+        try:
+            instrument.ready(instrument.descriptor.safe_seconds)
+        except ProbeGymError:
+            pass  # it lost, and says so
+        except Exception as error:
+            failed.append(error)
+
+    worker = threading.Thread(target=getting_ready, daemon=True)
+    worker.start()
+    begun.wait()
+    time.sleep(seconds)
+    instrument.safe(instrument.descriptor.safe_seconds)
+    worker.join(instrument.descriptor.safe_seconds + SLACK_SECONDS)
+    _needed(not worker.is_alive(), "ready() went on after safe(), and beyond its deadline")
+    _needed(not failed, f"ready() during safe() ended in {_shown(list(failed))}, which is no ProbeGymError")
+    return instrument.is_safe() is True
+
+
 # ---- commands ----
+
+
+def stands_blanked(subject: Subject) -> None:
+    """The beam is off the sample after ``ready`` and between commands, whatever ``BlankBeam`` said last: an exposure is what lets it through."""
+    assert subject.blanked is not None
+    with _held(subject) as instrument:
+        _needed(subject.blanked(instrument), "the beam is on the sample after ready()")
+        for command in subject.commands:
+            instrument.execute(command, subject.seconds)
+            _needed(subject.blanked(instrument), f"the beam is on the sample after {command.verb}, where nobody is charged for it")
+    if subject.long is not None:
+        _needed(_dark_after_failure(subject, subject.long, subject.blanked), f"the beam is on the sample after {subject.long.verb} that was not done in time")
+
+
+def _dark_after_failure(subject: Subject, long: Command, blanked: Callable[[Instrument], bool]) -> bool:
+    """Whether the beam is off the sample after a command that failed, though nobody made the instrument safe."""
+    with _held(subject, prepare=True, leave=True) as instrument:
+        _tried(instrument, long, SHORT_SECONDS, [])  # given up then: a line may be of no more use after an answer that was late
+    end = time.monotonic() + SLACK_SECONDS
+    instrument = _opened(subject)
+    try:
+        while not (dark := blanked(instrument)) and time.monotonic() < end:
+            time.sleep(0.05)
+        instrument.safe(instrument.descriptor.safe_seconds)
+    finally:
+        instrument.close()
+    return bool(dark)
 
 
 def reads_what_it_promised(subject: Subject) -> None:
@@ -223,43 +298,13 @@ def refuses_what_is_outside(subject: Subject) -> None:
             _refuses(instrument, absent(), "which is not in the descriptor")
 
 
-def outside(command: Command, capability: Capability) -> Iterator[tuple[Command, str]]:
-    """Commands that a descriptor does not allow, made from one that it does: each argument beyond its limits."""
-    for name, allowed in capability.ranges.items():
-        value = np.asarray(getattr(command, name), float)
-        low, high = (per_component(n, value, name) for n in (allowed.low, allowed.high))
-        beyond = 0.1 * (high - low) + 0.1 * np.abs(high) + 1e-30
-        for number, why in ((high + beyond, "above"), (low - beyond, "below")):
-            changed = number if isinstance(getattr(command, name), np.ndarray) else float(number)
-            yield dataclasses.replace(command, **{name: changed}), f"with {name} {why} its range"
-    for name, (_, most) in capability.counts.items():
-        counts = getattr(command, name)
-        yield dataclasses.replace(command, **{name: (most + 1, *counts[1:]) if isinstance(counts, tuple) else most + 1}), f"with {name} above its range"
-    for name in capability.names:
-        known = getattr(command, name)
-        yield dataclasses.replace(command, **{name: "nothing of the kind" if isinstance(known, str) else (*known, "nothing of the kind")}), f"with an unknown {name}"
-
-
-def malformed(command: Command) -> Iterator[tuple[Command, str]]:
-    """Commands with what is no number, and of two lanes; some of them cannot even be written down."""
-    for name, (kind, unit) in codec.ARGUMENTS[command.verb].items():
-        value = getattr(command, name)
-        if unit and kind is float:
-            yield dataclasses.replace(command, **{name: math.nan}), f"with {name} no number"
-        elif unit:
-            yield dataclasses.replace(command, **{name: np.full_like(value, np.nan)}), f"with {name} no number"
-            yield dataclasses.replace(command, **{name: np.concatenate([value, value])}), f"with {name} of two lanes"
-
-
 # ---- time ----
 
 
 def stops_at_once(subject: Subject) -> None:
     """safe() during a long command ends it, within its own deadline, and is confirmed; the command says that it was ended."""
     assert subject.long is not None
-    with _held(subject) as instrument:
-        for command in subject.prepared:
-            instrument.execute(command, subject.seconds)
+    with _held(subject, prepare=True) as instrument:
         outcome: list[object] = []
         worker = threading.Thread(target=_tried, args=(instrument, subject.long, subject.seconds, outcome), daemon=True)
         worker.start()
@@ -277,9 +322,7 @@ def stops_at_once(subject: Subject) -> None:
 def keeps_deadlines(subject: Subject) -> None:
     """A command that takes longer than it was given ends in a fault, in time; the safe state works after it."""
     assert subject.long is not None
-    with _held(subject) as instrument:
-        for command in subject.prepared:
-            instrument.execute(command, subject.seconds)
+    with _held(subject, prepare=True) as instrument:
         outcome: list[object] = []
         began = time.monotonic()
         _tried(instrument, subject.long, SHORT_SECONDS, outcome)
@@ -334,18 +377,18 @@ def fails_when_closed(subject: Subject) -> None:
 
 
 CHECKS: tuple[Callable[[Subject], None], ...] = (
-    describes_itself, reads_its_controls_back, goes_safe, passes_nothing_when_safe, reads_what_it_promised, sets_what_it_was_told, refuses_what_is_outside,
-    has_one_writer, fails_when_closed, stops_at_once, keeps_deadlines,
+    describes_itself, reads_its_controls_back, goes_safe, passes_nothing_when_safe, stays_safe_while_getting_ready, reads_what_it_promised,
+    sets_what_it_was_told, refuses_what_is_outside, has_one_writer, fails_when_closed, stands_blanked, stops_at_once, keeps_deadlines,
 )  # fmt: skip
-LONG = (stops_at_once, keeps_deadlines)
-"""Checks that need a long command."""
+LONG, BEAM = (stops_at_once, keeps_deadlines), (stands_blanked,)
+"""Checks that need a long command, and those that must be told whether the beam is off the sample."""
 
 
 def kept(subject: Subject) -> list[str]:
     """Names of the checks that a driver passed, all that can be made; raises ContractBroken with the first that it does not."""
     passed = []
     for check in CHECKS:
-        if check in LONG and subject.long is None:
+        if (check in LONG and subject.long is None) or (check in BEAM and subject.blanked is None):
             continue
         try:
             check(subject)

@@ -15,8 +15,6 @@ from probegym.hardware_bridge.instruments.nion.calls import within
 
 POLL_SECONDS = 0.002
 ANSWER_SECONDS = 0.4  # for what needs no motion
-BLANKER = "C_Blank"
-BLANKED, OPEN = 1.0, 0.0
 
 
 class Controls:
@@ -24,7 +22,6 @@ class Controls:
 
     def __init__(self, stem: Any, wanted_safe: threading.Event):
         self.stem, self.wanted_safe = stem, wanted_safe
-        self._blanker = threading.Lock()
 
     def there(self, name: str) -> bool:
         """Whether there is such a control."""
@@ -51,7 +48,7 @@ class Controls:
         left = max(1, int(1e3 * (end - time.monotonic())))
         if within(end, f"setting {name}", lambda: self.stem.SetValAndConfirm(name, value, 1.0, left)) is not True:
             raise InstrumentFault(f"{name} was not set to {value:g}: there is no such control, or it did not confirm")
-        self._arrived(name, value, tolerance, end)
+        self.arrived(name, value, tolerance, end)
 
     def set_all(self, what: str, names: list[str], values: np.ndarray, tolerances: np.ndarray, end: float) -> None:
         """Set several, one after the other, as long as the safe state is not wanted."""
@@ -72,31 +69,8 @@ class Controls:
             for name, value in stood.items():
                 self.set(name, value, tolerance, max(end, time.monotonic() + ANSWER_SECONDS))
 
-    def blank(self, end: float) -> None:
-        """Keep the beam off the sample, and see the blanker read back so; also while somebody else is at it."""
-        held = self._blanker.acquire(timeout=max(0.0, min(ANSWER_SECONDS, end - time.monotonic())))
-        try:
-            self._set_blanker(BLANKED, end)
-        finally:
-            if held:
-                self._blanker.release()
-
-    def unblank(self, end: float) -> None:
-        """Let the beam through; never once the safe state is wanted, not even for a command that is late."""
-        with self._blanker:
-            self.going("opening the blanker")
-            self._set_blanker(OPEN, end)
-
-    def blanked(self) -> bool:
-        """Whether the blanker reads back closed now."""
-        return self.value(BLANKER, time.monotonic() + ANSWER_SECONDS) == BLANKED
-
-    def _set_blanker(self, value: float, end: float) -> None:
-        if within(end, "the blanker", lambda: self.stem.SetVal(BLANKER, value)) is not True:
-            raise InstrumentFault("the blanker was not set: the instrument has none, or refuses")
-        self._arrived(BLANKER, value, 0.0, end)
-
-    def _arrived(self, name: str, value: float, tolerance: float, end: float) -> None:
+    def arrived(self, name: str, value: float, tolerance: float, end: float) -> None:
+        """Wait until a control reads back within ``tolerance`` of a value; raises InstrumentFault where it does not."""
         while not abs((stands := self.value(name, max(end, time.monotonic() + ANSWER_SECONDS))) - value) <= tolerance:
             if time.monotonic() > end:
                 raise InstrumentFault(f"{name} was set to {value:g} and reads back {stands:g}")

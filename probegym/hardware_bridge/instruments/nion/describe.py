@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from probegym.hardware_bridge.capabilities import Capability, Descriptor, Effect, Range
-from probegym.hardware_bridge.instruments.descriptions.base import REGION, around, flux, span
+from probegym.hardware_bridge.instruments.descriptions.base import REGION, around, flux, span, spot
 from probegym.hardware_bridge.instruments.nion.setup import NionSetup
-from probegym.physics.optics import wavelength
 
 SAFE_STEPS = ("blank the beam", "stop the scan")
 """The API has no column valve; what protects the sample is the blanker."""
@@ -24,40 +21,50 @@ class Beam:
     semiangle: float
 
     @property
-    def focus(self) -> float:
-        """Radius of the smallest probe, m."""
-        return wavelength(self.energy) / self.semiangle
+    def spot(self) -> float:
+        """Least area that it covers, m^2, as ``descriptions.base.spot``."""
+        return spot(self.energy, self.semiangle)
 
-    def rate(self, defocus: float = 0.0) -> float:
-        """Electrons per square Angstrom and second under the probe."""
-        return flux(self.current, float(np.pi * max(self.focus, self.semiangle * abs(defocus)) ** 2))
+    def rate(self, area: float = 0.0) -> float:
+        """Electrons per square Angstrom and second, at most, when it covers at least an area in m^2."""
+        return flux(self.current, max(area, self.spot))
+
+
+def large(setup: NionSetup, beam: Beam) -> Beam:
+    """The beam that Ronchigrams are taken with."""
+    return Beam(setup.ronchigram_current or beam.current, beam.energy, setup.ronchigram_semiangle or beam.semiangle)
 
 
 def described(setup: NionSetup, beam: Beam, sides: tuple[int, int] | None) -> Descriptor:
-    """The descriptor. sides: rows and columns of the Ronchigram camera as it is binned; None where there is no camera."""
+    """The descriptor. sides: rows and columns of the Ronchigram camera as it is binned; None where there is no camera.
+
+    Until an exposure begins, and after it, the beam is on for up to ``lit_seconds``, wherever the probe stands: that is charged with every exposure.
+    """
     verbs = {"SetAberrations": _aberrations(setup), "BlankBeam": Capability(effect=Effect.sets, overhead=setup.control_seconds)}
-    exposure, spot = span(setup.exposures), beam.rate()
+    exposure, rate, wide = span(setup.exposures), beam.rate(), large(setup, beam)
+    idle = rate * setup.lit_seconds
+    reach = 2 * setup.excursion  # the excursion, and as much defocus before it; times the semiangle
     if setup.detectors:
         verbs["AcquireImage"] = Capability(
             effect=Effect.reads,
             ranges={"field_of_view": span(setup.views), "dwell_time": span(setup.dwells), "defocus": around(setup.excursion)},
-            counts={"shape": setup.sides}, names={"detector": tuple(setup.detectors)},
-            overhead=setup.seconds, line_overhead=setup.line_seconds, current=beam.current, spot=float(np.pi * beam.focus**2),
+            counts={"shape": setup.sides}, names={"detector": tuple(setup.detectors)}, overhead=setup.seconds, line_overhead=setup.line_seconds,
+            current=beam.current, spot=beam.spot, dose=idle + rate * setup.sides[1] * setup.line_seconds,
         )  # fmt: skip
         verbs["PlaceProbe"] = Capability(
             effect=Effect.changes, ranges={"position": around(setup.views[1] / 2), "dwell_time": span((0.0, setup.exposures[1]))},
-            overhead=setup.seconds, dose_rate=spot, reach=beam.focus,
+            overhead=setup.seconds, dose_rate=rate, dose=idle, reach=reach * beam.semiangle,
         )  # fmt: skip
     if sides:
         verbs["AcquireRonchigram"] = Capability(
             effect=Effect.reads, ranges={"exposure_time": exposure, "defocus": around(setup.excursion), "film_shift": around(setup.shift_range)},
-            counts={"shape": (min(16, *sides), min(sides))}, overhead=setup.seconds, dose_rate=spot,
-            reach=2 * setup.excursion * beam.semiangle,  # the excursion, and as much defocus before it
+            counts={"shape": (min(16, *sides), min(sides))}, overhead=setup.seconds, dose_rate=wide.rate(), dose=wide.rate() * setup.lit_seconds,
+            reach=reach * wide.semiangle,
         )  # fmt: skip
     if setup.spectrometer:
         verbs["AcquireSpectrum"] = Capability(
             effect=Effect.reads, ranges={"position": span((0.0, setup.views[1])), "exposure_time": exposure}, names={"detector": ("eels",)},
-            may_repeat=("axis",), overhead=setup.seconds, dose_rate=spot, reach=setup.views[1],
+            may_repeat=("axis",), overhead=setup.seconds, dose_rate=rate, dose=idle, reach=setup.views[1],
         )  # fmt: skip
     if setup.shift_range:
         near = setup.tolerance * setup.shift_range

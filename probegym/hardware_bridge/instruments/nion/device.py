@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from nion.data import Calibration, DataAndMetadata
 from nion.device_kit import CameraDevice, ScanDevice
-from nion.instrumentation import scan_base
+from nion.instrumentation import camera_base, scan_base
 from nion.usim_device import InstrumentDevice
 from nion.usim_device.ScanDevice import ScanBoxSimulator
 from nion.utils import Registry
@@ -198,7 +198,9 @@ class _Ronchigram:
         return [Calibration.Calibration(-self.half_angle, scale, "rad")] * 2
 
     def get_frame_data(self, readout_area: Any, binning_shape: Any, exposure_s: float, scan_context: Any, probe_position: Any) -> Any:
-        """One frame; black while the beam is blanked."""
+        """One frame; black while the beam is blanked. Raises ProbeGymError where its pixels are to be binned."""
+        if tuple(binning_shape) != (1, 1):
+            raise ProbeGymError("the twin's camera does not bin: set its binning to 1")
         if self.values.is_blanked:
             frame = np.zeros((self.side, self.side), np.float32)
         else:
@@ -260,7 +262,11 @@ class TwinInside:
         """Register its devices; returns what takes them away."""
         simulator = _Ronchigram(self.device, self.values, self.side, self.half_angle)
         camera = _Camera(CAMERA, "ronchigram", "ProbeGym Ronchigram camera", simulator, self.instrument)
-        module = CameraDevice.CameraModule(INSTRUMENT, camera, CameraDevice.CameraSettings(CAMERA))
+        settings = CameraDevice.CameraSettings(CAMERA)
+        for index in range(len(settings.modes)):
+            settings.set_frame_parameters(index, camera_base.CameraFrameParameters(settings.get_frame_parameters(index).as_dict() | {"binning": 1}))
+        self.values.ronchigram_camera = camera  # whose pixels the instrument's controls tell in rad
+        module = CameraDevice.CameraModule(INSTRUMENT, camera, settings)
         listed = [(self.instrument, {"instrument_controller", "stem_controller"}), (module, {"camera_module"}), (self.scan, {"scan_module"})]
         for component, kinds in listed:
             Registry.register_component(component, kinds)

@@ -38,10 +38,14 @@ class NionSetup(BaseModel):
     beam_current: PositiveFloat | None = None  # A; these three where the instrument's own controls do not tell
     energy: PositiveFloat | None = None  # eV
     semiangle: PositiveFloat | None = None  # rad
+    ronchigram_current: PositiveFloat | None = None  # A; these two where Ronchigrams have a larger aperture than the controls tell of
+    ronchigram_semiangle: PositiveFloat | None = None  # rad
     tolerance: PositiveFloat = 1e-3  # between set and read back, of a control's range
     seconds: PositiveFloat = 3.0  # the most that a frame takes beyond its exposure
     control_seconds: PositiveFloat = 2.0  # the most that a control takes to arrive
     line_seconds: NonNegativeFloat = 1e-4  # fly-back of a line
+    blank_seconds: NonNegativeFloat = 0.05  # until the blanker has opened, as the vendor's own acquisitions wait for it
+    lit_seconds: PositiveFloat = 1.0  # the most that the beam is on beyond an exposure, charged as if it stood still; the blanker closes then
 
     @model_validator(mode="after")
     def _known(self) -> NionSetup:
@@ -66,6 +70,7 @@ USIM = NionSetup(
     name="Nion usim", instrument="usim_stem_controller", scan="usim_scan_device", ronchigram="usim_ronchigram_camera",
     spectrometer="usim_eels_camera", controls={"C10": 1.2e-6, "C12a": 1.2e-6, "C12b": 1.2e-6, "C21a": 12e-6, "C21b": 12e-6, "C23a": 12e-6, "C23b": 12e-6},
     detectors={"haadf": "HAADF"}, binning=USIM_BINNING, counts_per_electron=USIM_COUNTS * USIM_BINNING**2,  # its binned pixels count binning^2 too many
-    views=(1e-9, 1e-6), stage_range=500e-9, shift_range=500e-9, seconds=10.0,  # it draws its 10 000 particles anew after each move of the stage
+    views=(1e-9, 1e-6), stage_range=500e-9, shift_range=500e-9, seconds=10.0, lit_seconds=10.0,  # it draws 10 000 particles anew after each move of the stage
+    blank_seconds=0.0, ronchigram_semiangle=0.1007,  # no aperture: all of its camera is lit
 )  # fmt: skip
 """The vendor's simulator; its stage is 1 um wide."""

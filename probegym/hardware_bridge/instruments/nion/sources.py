@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,30 +15,45 @@ from probegym.hardware_bridge.world import Refused
 
 POLL_SECONDS = 0.002
 STOP_SECONDS = 0.5
+SAME = 1e-3  # of what was asked: clocks of scans and cameras have their ticks
 
 
-def recorded(source: Any, parameters: Any, what: str, wanted_safe: threading.Event, end: float) -> Any:
-    """One frame, the vendor's data with its metadata. wanted_safe: ends it when set. Raises InstrumentFault where none comes, or not by ``end``.
+def free(source: Any, what: str, wanted_safe: threading.Event, end: float) -> None:
+    """Wait until a source can record: a frame before that cannot be broken off is waited for.
 
-    A recorded frame begins after it was asked for, as one of a live view need not; and a camera whose live thread died still gives it.
-    Beside a live view its data can be those of the view, so that raises Refused. A frame before it that cannot be broken off is waited for.
+    Raises Refused beside a live view, whose data a recorded frame can have.
     """
     if source.is_playing:
         raise Refused(f"{what}: {source.hardware_source_id} shows a live view, stop that first")
     _wait(lambda: not source.is_recording, what, wanted_safe, end)
+
+
+def recorded(source: Any, parameters: Any, what: str, wanted_safe: threading.Event, end: float) -> Any:
+    """One frame of a source that is ``free``, the vendor's data with its metadata. wanted_safe: ends the wait when set. Raises InstrumentFault where none comes by ``end``.
+
+    A recorded frame begins after it was asked for, as one of a live view need not; and a camera whose live thread died still gives it.
+    """
     task = within(end, what, lambda: source.start_recording(frame_parameters=parameters))
-    try:
-        _wait(lambda: task.is_finished and not source.is_recording, what, wanted_safe, end)
-    except InstrumentFault:
-        with suppress(InstrumentFault):  # a camera may end its exposure first, or the vendor its drawing; the next frame waits for it
-            stop(source, time.monotonic() + STOP_SECONDS)
-        raise
+    _wait(lambda: task.is_finished and not source.is_recording, what, wanted_safe, end)
     if task.is_error:
         raise InstrumentFault(f"{what}: {source.hardware_source_id} failed while it acquired; see what it printed")
     frames = [frame for frame in within(end, what, lambda: task.grab_xdatas(timeout=max(0.0, end - time.monotonic()))) if frame is not None]
     if not frames:
         raise InstrumentFault(f"{what}: {source.hardware_source_id} gave no frame, somebody stopped it")
     return frames[-1]
+
+
+def used(frame: Any, what: str, asked: Mapping[str, float]) -> None:
+    """Raise InstrumentFault unless a frame's metadata tell that it was taken as asked. asked: numbers by their path, such as ``scan.rotation``.
+
+    One that is not told is not as asked.
+    """
+    for path, wanted in asked.items():
+        told: Any = frame.metadata
+        for key in path.split("."):
+            told = told.get(key) if isinstance(told, Mapping) else None
+        if not isinstance(told, int | float) or not abs(told - wanted) <= SAME * abs(wanted):
+            raise InstrumentFault(f"{what}: the frame tells {path} {'not' if told is None else told}, asked was {wanted:g}")
 
 
 def _wait(until: Callable[[], bool], what: str, wanted_safe: threading.Event, end: float) -> None:
