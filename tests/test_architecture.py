@@ -20,10 +20,11 @@ BUILDERS = ("probegym/physics/specimens.py", "probegym/physics/from_file.py")
 
 MAY_IMPORT = {
     "probegym/errors.py": (),
+    "probegym/tables.py": ("probegym.errors",),
     "probegym/physics/": ("probegym.physics", "probegym.errors"),
     "probegym/surrogates/": ("probegym.surrogates", "probegym.errors"),
     "probegym/rewards/": ("probegym.rewards", "probegym.physics", "probegym.errors"),
-    "probegym/scenarios/": ("probegym.scenarios", "probegym.physics.randomness", "probegym.errors"),
+    "probegym/scenarios/": ("probegym.scenarios", "probegym.physics.randomness", "probegym.tables", "probegym.errors"),
     "probegym/hardware_bridge/commands/": ("probegym.hardware_bridge.commands",),
     "probegym/hardware_bridge/codec.py": ("probegym.hardware_bridge.commands", "probegym.errors"),
     "probegym/hardware_bridge/clock.py": (),

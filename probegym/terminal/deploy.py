@@ -199,7 +199,7 @@ def _played(run: Deployment, console: Console, asks: bool) -> int:
             told = {True: "success", False: "no success", None: "success not known"}[end["success"]]
             costs, name = end["costs"], f"seed {end['seed']}" if known else f"episode {episodes}"
             say(f"{name}: {told}, {end['steps']} steps, {costs['measurements']:g} measurements, {costs['time']:.4g} s, "
-                f"{costs['dose']:.4g} electrons/A^2, damage {costs['damage']:g}")  # fmt: skip
+                f"at most {costs['dose']:.4g} electrons/A^2, damage {costs['damage']:g}")  # fmt: skip
         if "stopped" in news:
             say(f"stopped: {news['stopped']}", style="red")
             if "spent" in news["stopped"] or "irreversible" in news["stopped"]:

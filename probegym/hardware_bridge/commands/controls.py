@@ -12,7 +12,7 @@ from probegym.hardware_bridge.commands.base import Command, Unit
 
 @dataclass(frozen=True, eq=False)
 class BlankBeam(Command):
-    """Keep the electron beam off the sample, or let it through again."""
+    """Keep the electron beam off the sample, or let exposures have it again."""
 
     blanked: bool
 

@@ -67,7 +67,8 @@ class AcquireTopograph(Command):
     """Scan a constant-current STM image. shape: (rows, columns); field_of_view: width in m; speed: m/s along a line.
 
     centre: (lanes, 2) m, x and y on the surface. bias: V at the sample; current: set point in A. Readings: ``height``
-    (lanes, rows, columns) in m, slow axis first; ``verdict`` (lanes,), P(good) of the classifier that judges the tip.
+    (lanes, rows, columns) in m, slow axis first; ``verdict`` (lanes,), P(good) of the classifier that judges the tip,
+    0.5 where there is none.
     """
 
     units: ClassVar = {"height": "m"}

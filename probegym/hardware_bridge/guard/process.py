@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import select
 import socket
@@ -187,6 +188,8 @@ class Guard:
         except ProbeGymError:
             pass
         self.pulse.close()
+        with contextlib.suppress(ProbeGymError):
+            self.instrument.close()  # what it had found before it was armed is given back
         self.recorder.close()
         for client in self.clients:
             client.channel.close()

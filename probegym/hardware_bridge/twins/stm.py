@@ -28,7 +28,7 @@ LIMITS = {
     "surface.meander": (0.0, 10e-9), "surface.meander_period": (1e-9, 1e-3), "surface.adatom_height": (0.0, 1e-9),
     "surface.cluster_height": (0.0, 10e-9), "surface.cluster_radius": (0.0, 10e-9), "surface.adsorbate_depth": (0.0, 1e-9),
     "surface.island_radius": (0.0, 10e-9), "surface.reconstruction": (0.0, 1e-9),
-    "efficacy": (0.0, 10.0), "tip_change.rate": (0.0, 10.0), "error_rate": (1e-6, 0.499), "current_noise": (0.0, 1.0),
+    "efficacy": (0.0, 10.0), "tip_change.rate": (0.0, 10.0), "error_rate": (1e-6, 0.5), "current_noise": (0.0, 1.0),
     "height_noise": (0.0, 1e-9), "line_noise": (0.0, 1e-9), "feedback_bandwidth": (1.0, 1e5), "drift": (0.0, 0.5e-9),
 } | {f"surface.{name}": (0.0, 1 / side**2) for name, side in CELLS.items()}  # fmt: skip
 """What a draw may be; an episode whose draw lies outside is refused."""
@@ -114,9 +114,9 @@ class StmConfig(BaseModel):
                 raise ValueError(f"unknown surface field {name!r}; use one of {', '.join(FIELDS)}")
             if name in CELLS and max(value.choice or value.uniform or value.log_uniform or (0.0,)) * CELLS[name] ** 2 > 1:
                 raise ValueError(f"surface.{name} is above {1 / CELLS[name] ** 2:.3g} per m^2, one in each cell")
-        rates = self.error_rate.choice or self.error_rate.uniform or self.error_rate.log_uniform or (0.5,)
-        if not 0 < min(rates) <= max(rates) < 0.5:
-            raise ValueError("error_rate must lie between 0 and 0.5, as choice, uniform or log_uniform")
+        rates = self.error_rate.choice or self.error_rate.uniform or self.error_rate.log_uniform or (1.0,)
+        if not 0 < min(rates) <= max(rates) <= 0.5:
+            raise ValueError("error_rate must lie between 0 and 0.5 (no classifier), as choice, uniform or log_uniform")
         for name in ("step_height", "terrace_width", "meander_period"):
             if name not in self.surface:
                 raise ValueError(f"surface needs {name}")
