@@ -1,7 +1,7 @@
-"""Figures of the Nanonis wire: commands a second on loopback, by our own frames and by the vendor's client; and which methods of the
-vendor's client cannot read an answer that is what their own types say, or send another command than their name.
+"""Figures of the Nanonis wire: commands a second on loopback, by our own frames and by the vendor's client; how the finder of adatoms does on images with
+what may be taken for one; and which methods of the vendor's client cannot read an answer that is what their own types say, or send another command than their name.
 
-Needs the package nanonis_spm for all but the first figure. ``python benchmarks/nanonis_wire.py``
+Needs the package nanonis_spm for what is about the vendor's client. ``python benchmarks/nanonis_wire.py``
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ import time
 from types import ModuleType
 from typing import Any
 
+import nanonis_frames
+import numpy as np
 from report import json_line, table
 
 from probegym import scenarios
-from probegym.hardware_bridge.instruments.nanonis import commands, protocol, server
+from probegym.hardware_bridge.instruments import InstrumentFault
+from probegym.hardware_bridge.instruments.nanonis import commands, finder, protocol, server
 
 TWIN = "probegym.hardware_bridge.twins.adatoms:AdatomTwin"
-ROUNDS = 3000
+ROUNDS, IMAGES = 3000, 60
 PATIENCE = 5.0  # s for an answer
 
 
@@ -47,6 +50,28 @@ def vendor_rate(vendor: ModuleType, port: int) -> float:
         for _ in range(ROUNDS):
             nanonis.Bias_Get()
         return ROUNDS / (time.perf_counter() - begun)
+
+
+# ---- the finder ----
+
+
+def finds(kind: str) -> tuple[Any, ...]:
+    """(kind, images refused, adatoms missed, false ones an image that was not refused, pm in the median, pm of the worst in a hundred)."""
+    refused = missed = false = total = 0
+    off: list[float] = []
+    for seed in range(IMAGES):
+        image, lone, close = nanonis_frames.frame(kind, seed)
+        found = finder.places(image, nanonis_frames.LEAST, nanonis_frames.WIDTH)
+        try:
+            finder.Names(nanonis_frames.VIEW).named(found, len(lone) + len(close))
+        except InstrumentFault:
+            refused += 1
+            continue
+        lacking, wrong, far = nanonis_frames.judged(found, lone, close)
+        missed, false, total = missed + lacking, false + wrong, total + len(lone)
+        off += list(1e12 * far)
+    told = (f"{np.median(off):.1f}", f"{np.quantile(off, 0.99):.0f}") if off else ("-", "-")
+    return kind, f"{refused / IMAGES:.0%}", f"{missed / total:.0%}", f"{false / (IMAGES - refused):.2f}", *told
 
 
 # ---- the vendor's client against answers that are what its own types say ----
@@ -206,6 +231,8 @@ def main() -> None:
         if vendor:
             figures["Bias.Get by the vendor's client"] = round(vendor_rate(vendor, process.ports[0]))
     table("Commands a second on loopback", ("command", "1/s"), list(figures.items()))
+    found = [finds(kind) for kind in nanonis_frames.KINDS]
+    table(f"The finder of adatoms on {IMAGES} images of each kind", ("image", "refused", "missed", "false an image", "off, pm", "99 %, pm"), found)
     if not vendor:
         print("\nnanonis_spm is not installed: nothing to say about the vendor's client")
         return
@@ -214,7 +241,7 @@ def main() -> None:
     table(f"Of {methods} methods of the vendor's client these {len(wrong)} fail against answers that are what their own types say, or send what their document does not", ("method", "what happens"), wrong)
     others = misnamed(vendor)
     table("And these send another command than their name says", ("method", "command"), others)
-    json_line("nanonis", rates=figures, methods=methods, failing=[name for name, _ in wrong], misnamed=dict(others))
+    json_line("nanonis", rates=figures, finder=found, methods=methods, failing=[name for name, _ in wrong], misnamed=dict(others))
 
 
 if __name__ == "__main__":

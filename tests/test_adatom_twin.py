@@ -276,6 +276,13 @@ def test_a_treatment_re_forms_the_apex_by_chance_and_takes_what_is_under_it(trea
         assert np.array_equal(after["gone"][:, 0], changed & taken) and np.array_equal(read.damage, after["gone"].sum(1))
 
 
+def test_a_dip_onto_an_adatom_takes_it_whatever_becomes_of_the_apex():
+    for treatment, taken in ((lambda at: DipTip(at, np.full(50, 0.2e-9), 0.1, 0.1), 1.0), (lambda at: PulseBias(at, np.full(50, 0.1), 0.1), 0.0)):
+        world = twin(50, seed=4)
+        world.execute(treatment(world.truth()["position"][:, 0] + np.array([0.1e-9, 0.0])), np.ones(50, bool))
+        assert world.truth()["gone"][:, 0].mean() == taken
+
+
 def test_a_pulse_of_a_volt_hardly_matters():
     world = twin(300, seed=4)
     world.execute(PulseBias(np.zeros((300, 2)), np.full(300, 0.5), 0.1), np.ones(300, bool))

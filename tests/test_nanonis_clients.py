@@ -1,7 +1,10 @@
-"""A twin that is served as a Nanonis controller: connections, faults on the wire, its process, and the clients that others wrote."""
+"""A twin that is served as a Nanonis controller: faults on the wire, its process, and the clients that others wrote."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import re
 import socket
 import struct
 
@@ -11,20 +14,23 @@ import pytest
 from probegym import scenarios
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.codec import Malformed
-from probegym.hardware_bridge.commands import AcquireTopograph
+from probegym.hardware_bridge.commands import AcquireTopograph, DipTip, PulseBias
 from probegym.hardware_bridge.instruments import wire
 from probegym.hardware_bridge.instruments.drivers import Meant
 from probegym.hardware_bridge.instruments.nanonis import commands, driver, faults, server
 from probegym.hardware_bridge.instruments.nanonis.faults import WireFaults
 from probegym.hardware_bridge.instruments.nanonis.protocol import ControllerError
-from probegym.hardware_bridge.instruments.nanonis.server import Server
-from probegym.hardware_bridge.instruments.twin import build
+from probegym.hardware_bridge.instruments.nanonis.sample import Sample
+from probegym.hardware_bridge.instruments.nanonis.twin import settings_of
+from probegym.hardware_bridge.instruments.twin import ON, build
+from tests.helpers import ROOT
 from tests.nanonis_helpers import (
     ADATOMS,
     CHANNEL,
     IMAGING,
     KEY,
     PATIENCE,
+    STM,
     WORLDS,
     Client,
     at_work,
@@ -35,57 +41,9 @@ from tests.nanonis_helpers import (
     scanned,
     table,
 )
+from tests.nanonis_room import rooms
 
 __all__ = ["bench"]  # a fixture
-
-# ---- connections ----
-
-
-def test_four_ports_take_one_client_each_on_loopback_and_say_who_holds_them(bench):
-    one = bench(ports=4)
-    clients = [one.connect(port) for port in range(4)]
-    clients[0]("Bias.Set", bias=0.25)
-    assert all(client("Bias.Get")["bias"] == 0.25 for client in clients)
-    assert {listener.getsockname()[0] for listener in one.server.listeners.values()} == {"127.0.0.1"}
-    late = one.connect(2)
-    with pytest.raises(ConnectionError):
-        late("Bias.Get")
-    held, own = clients[2].socket.getsockname()[1], late.socket.getsockname()[1]
-    assert f"{one.server.ports[2]} 127.0.0.1:{own} was turned away: 127.0.0.1:{held} holds this port" in one.lines
-    assert clients[2]("Bias.Get")["bias"] == 0.25
-    clients[2].socket.close()
-    eventually(lambda: any("is gone" in line for line in one.lines))
-    eventually(lambda: one.server.ports[2] not in one.server.held)
-    assert one.connect(2)("Bias.Get")["bias"] == 0.25
-    with pytest.raises(ProbeGymError, match="cannot be used"):
-        Server(one.server.controller, (one.server.ports[0],))
-    with pytest.raises(ProbeGymError, match="1 to 4 ports"):
-        Server(one.server.controller, (0,) * 5)
-
-
-@pytest.mark.parametrize(
-    "raw",
-    [b"GET / HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n", commands.request("Bias.Get")[:32] + bytes.fromhex("7fffffff 0001 0000"),
-     commands.request("Bias.Set", bias=1.0)[:35] + b"\x08" + commands.request("Bias.Set", bias=1.0)[36:] + bytes(4)],
-)  # fmt: skip
-def test_what_is_no_request_closes_its_connection_and_no_other(bench, raw):
-    one = bench(ports=2)
-    client, other = one.connect(), one.connect(1)
-    client.socket.sendall(raw)
-    with pytest.raises(ConnectionError):
-        client.exactly(1)
-    assert other("Bias.Get")["bias"] == 1.0
-    eventually(lambda: one.server.ports[0] not in one.server.held)
-    assert one.connect()("Bias.Get")["bias"] == 1.0
-
-
-def test_a_request_may_ask_for_no_answer_and_come_in_pieces(bench):
-    client = bench().connect()
-    raw = commands.request("Bias.Set", reply=False, bias=0.25) + commands.request("Bias.Get")
-    for at in range(len(raw)):
-        client.socket.sendall(raw[at : at + 1])
-    assert client.answer("Bias.Get")["bias"] == 0.25
-
 
 # ---- faults ----
 
@@ -236,6 +194,18 @@ def test_the_vendors_client_cannot_read_the_version(vendors):
     assert one.connect(1)("Util.VersionGet")["product"] == "ProbeGym twin"
 
 
+def test_what_the_vendors_client_cannot_do_stands_on_the_page(monkeypatch):
+    vendor = pytest.importorskip("nanonis_spm")
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    wire_benchmark = importlib.import_module("nanonis_wire")
+    page = (ROOT / "docs" / "connect.md").read_text(encoding="utf-8").partition("### The vendor's client")[2].partition("\n## ")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", page, re.M))
+    methods, wrong = wire_benchmark.failures(vendor)
+    others = {name: f"`{command}`" for name, command in wire_benchmark.misnamed(vendor)}
+    assert f"Of {methods} methods" in page and set(rows) == {name for name, _ in wrong} | set(others)
+    assert {name: rows[name] for name in others} == others
+
+
 def test_a_second_client_reads_the_same(bench):
     pytest.importorskip("nanonisTCP")
     from nanonisTCP import nanonisTCP
@@ -273,6 +243,25 @@ def test_another_episode_ends_what_moves(bench):
     one.server.controller.begin(KEY + 1)
     assert client("Scan.StatusGet")["running"] == 0 and client("ZCtrl.StatusGet")["status"] == commands.Z_ON
     np.testing.assert_array_equal(one.server.controller.truth()["position"], build(ADATOMS, table(), KEY + 1).truth()["position"])
+
+
+def test_what_tip_conditioning_asks_for_arrives_as_in_process():
+    """Every treatment of its list, at the edge of its square, and an image after each: the twin behind the wire is in the state of one without, bit by bit."""
+    told, how = scenarios.load("tip_conditioning", "id"), scenarios.load("tip_conditioning", "id").task["image"]
+    alone, edge, rest = build(STM, told.world, KEY), np.array([[112.5e-9, -112.5e-9]]), settings_of(Sample(build(STM, told.world, KEY)), 0.0)["reach"]
+    assert rest >= np.abs(edge).max() + how["field_of_view"]
+    asked = [PulseBias(edge, np.array([sign * bias]), 0.2) for bias in told.task["pulses"]["bias"] for sign in (1.0, -1.0)]
+    asked += [DipTip(edge + 2e-9, np.array([depth]), 0.02, 0.2) for depth in told.task["dips"]["depth"]]
+    look = AcquireTopograph((how["pixels"],) * 2, how["field_of_view"], how["speed"], edge, how["bias"], how["current"])
+    with contextlib.contextmanager(rooms)() as room:
+        r = room(STM, "id")
+        for treatment in asked:
+            alone.execute(treatment, ON)
+            r.stm.execute(treatment, PATIENCE)
+            height, got = alone.execute(look, ON).values["height"][0], r.stm.execute(look, PATIENCE).values["height"][0]
+            np.testing.assert_allclose(got - np.median(got), height - np.median(height), rtol=0, atol=1e-15)
+            kept, wanted = r.world.snapshot(0).arrays, alone.snapshot(0).arrays
+            assert all(np.array_equal(kept[name], wanted[name]) for name in wanted), treatment
 
 
 @pytest.mark.parametrize("twin", WORLDS)

@@ -23,7 +23,7 @@ from probegym.hardware_bridge.commands import (
     Withdraw,
 )
 from probegym.hardware_bridge.instruments import InstrumentFault
-from probegym.hardware_bridge.instruments.nanonis import driver, safety
+from probegym.hardware_bridge.instruments.nanonis import commands, driver, safety
 from probegym.hardware_bridge.instruments.nanonis.controller import Controller
 from probegym.hardware_bridge.world import Refused
 from tests.nanonis_room import HERE, LOOK, STM, TOPOGRAPH, drag, rooms
@@ -94,13 +94,13 @@ def test_a_drag_may_be_short(room, length):
     assert trace.shape == (512,) and np.abs(trace / 50e-9 - 1).max() < 0.2
 
 
-def test_an_image_is_that_of_the_twin_and_nobody_judges_it(room):
+def test_an_image_is_that_of_the_twin_and_its_verdict_is_even_odds(room):
     r = room(STM, "train")
     before = r.world.snapshot(0)
     told = r.stm.execute(TOPOGRAPH, 60.0).values
     r.world.restore(before, 0)
     own = r.world.execute(TOPOGRAPH, np.ones(1, bool)).values["height"]
-    assert np.isnan(told["verdict"]).all() and told["height"].shape == (1, 32, 64)
+    assert told["verdict"] == [0.5] and told["height"].shape == (1, 32, 64)
     assert np.abs((told["height"] - told["height"].mean()) - (own - own.mean())).max() < 1e-14
 
 
@@ -111,6 +111,8 @@ def test_pulses_and_dips_treat_the_tip(room):
     assert r.world.state["treatments"][0] == 2 and r.controller.on and r.controller.safe_tip["on"]
     dips = [name for name, _ in r.sent("SafeTip.OnOffSet", "TipShaper.Start", "ZCtrl.OnOffSet", "Bias.Pulse")]
     assert dips == ["ZCtrl.OnOffSet", "Bias.Pulse", "SafeTip.OnOffSet", "TipShaper.Start", "SafeTip.OnOffSet", "ZCtrl.OnOffSet"]
+    pulse = r.sent("Bias.Pulse")[0][1]
+    assert (pulse["hold"], pulse["mode"]) == ("1", "2")  # a feedback that is on would follow the pulse, and a relative bias is another one
     assert r.sent("TipShaper.PropsSet")[0][1]["restore"] == "2"  # a shaper that switched the feedback on by itself could undo the safe state
 
 
@@ -189,14 +191,14 @@ class Unprotected(Controller):
         super()._safetip_onoffset(2)
 
 
-class Unlimited(Controller):
-    """The limits of Z cannot be switched on."""
+class Recovering(Controller):
+    """SafeTip recovers by itself, whatever is said."""
 
-    def _zctrl_limitsenabledset(self, on):
-        super()._zctrl_limitsenabledset(0)
+    def _safetip_propsset(self, recover, pause, threshold):
+        super()._safetip_propsset(1, pause, threshold)
 
 
-@pytest.mark.parametrize(("kind", "what"), [(Unprotected, "SafeTip.OnOff"), (Unlimited, "ZCtrl.LimitsEnabled")])
+@pytest.mark.parametrize(("kind", "what"), [(Unprotected, "SafeTip.OnOff"), (Recovering, "SafeTip.Props, recover")])
 def test_nothing_passes_without_the_controllers_own_protection(room, kind, what):
     with pytest.raises(Refused, match=what):
         room(kind=kind)
@@ -205,7 +207,12 @@ def test_nothing_passes_without_the_controllers_own_protection(room, kind, what)
 def test_a_protection_that_is_taken_away_later_is_noticed(room):
     r = room()
     r.stm.execute(MoveTip(HERE, 50e-9), 60.0)
-    for spoil in (lambda: r.controller.safe_tip.update(on=0), lambda: r.controller.safe_tip.update(on=1, recover=1), lambda: setattr(r.controller, "limited", 0)):
+    whole = dict(r.controller.safe_tip)
+    spoilt = (
+        lambda: r.controller.safe_tip.update(on=0), lambda: r.controller.safe_tip.update(whole | {"recover": 1}), lambda: r.controller.safe_tip.update(whole | {"threshold": 1.0}),
+        lambda: (r.controller.safe_tip.update(whole), setattr(r.controller, "limited", 1)), lambda: setattr(r.controller, "limits", (2e-7, -1e-7)),
+    )  # fmt: skip
+    for spoil in spoilt:
         spoil()
         with pytest.raises(Refused, match="not protected"):
             r.stm.execute(LOOK, 60.0)
@@ -215,15 +222,38 @@ def test_a_protection_that_is_taken_away_later_is_noticed(room):
 
 
 class Nameless(Controller):
-    """Has another name for the height."""
+    """Has other names for height and current."""
 
     def _signals_namesget(self):
-        return {"names": tuple(name.replace("Z (m)", "Height (m)") for name in super()._signals_namesget()["names"])}
+        return {"names": tuple(name.replace("Z (m)", "Height (m)").replace("Current", "Tunnel current") for name in super()._signals_namesget()["names"])}
 
 
-def test_a_controller_without_the_signals_is_refused(room):
-    with pytest.raises(ProbeGymError, match=re.escape("no signal 'Z (m)'")):
-        room(kind=Nameless)
+class Bare(Controller):
+    """Modules that are not open answer nothing."""
+
+    def answer(self, name, body, *more):
+        if name.split(".")[0] in ("TipShaper", "AutoApproach") or name == "TipRec.BufferSizeGet":
+            return commands.refusal(name, "module is not running")
+        return super().answer(name, body, *more)
+
+
+class Forgetful(Controller):
+    """The tip recorder keeps heights alone."""
+
+    def _tiprec_dataget(self):
+        return {"channels": [14], "data": np.zeros((1, 0))}
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        (Nameless, "no signal 'Current (A)', 'Z (m)'"), (Bare, "refuses to tell TipRec.BufferSize (for drag), TipShaper.Props (for dip), AutoApproach.OnOff (for approach)"),
+        (Forgetful, "does not record Current (A), X (m), Y (m), which drags need"),
+    ],
+)  # fmt: skip
+def test_what_a_controller_lacks_is_said_before_anything_is_armed(room, kind, why):
+    with pytest.raises(ProbeGymError, match=re.escape(why)):
+        room(kind=kind)
 
 
 class Stuck(Controller):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 
 import numpy as np
@@ -10,9 +11,15 @@ import pytest
 from probegym import scenarios
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import LocateAdatoms
+from probegym.hardware_bridge.instruments import InstrumentFault
 from probegym.hardware_bridge.instruments.nanonis import finder, settings
 from probegym.hardware_bridge.instruments.nanonis.images import Frame
 from probegym.hardware_bridge.twins.adatoms import AdatomTwin
+from tests.helpers import ROOT
+
+_frames = importlib.util.spec_from_file_location("nanonis_frames", ROOT / "benchmarks" / "nanonis_frames.py")
+nanonis_frames = importlib.util.module_from_spec(_frames)
+_frames.loader.exec_module(nanonis_frames)
 
 
 def frames(scenario: str, lanes: int):
@@ -48,6 +55,77 @@ def test_the_finder_minds_no_tilt_and_no_jumps_and_finds_nothing_on_a_terrace():
         found = finder.places(Frame(frame.height + plane, frame.x, frame.y), 40e-12, 0.25e-9)
         assert len(found) == 1 and np.hypot(*(found - atoms).T).max() < 20e-12
         assert not len(finder.places(Frame(plane + 5e-12 * rng.standard_normal(frame.height.shape), frame.x, frame.y), 40e-12, 0.25e-9))
+
+
+BOUNDS = {"clean": (0.0, 0.0), "pair": (0.0, 0.0), "debris": (0.25, 0.2), "steps": (0.35, 0.0), "moire": (0.08, 0.0), "herringbone": (0.05, 0.0)}
+"""Kind of image -> the share of adatoms that may be missed, and how many may be found an image that are none."""
+
+
+@pytest.mark.parametrize("kind", BOUNDS)
+def test_what_is_no_adatom_is_left_out_rather_than_taken_for_one(kind):
+    missed = false = total = 0
+    off = []
+    for seed in range(30):
+        image, lone, close = nanonis_frames.frame(kind, seed)
+        one = nanonis_frames.judged(finder.places(image, nanonis_frames.LEAST, nanonis_frames.WIDTH), lone, close)
+        missed, false, total = missed + one[0], false + one[1], total + len(lone)
+        off += list(one[2])
+    most = BOUNDS[kind]
+    assert missed <= most[0] * total and false <= most[1] * 30 and np.median(off) < 12e-12, (missed, false, total)
+
+
+def test_a_double_tip_is_seen_where_it_shows_more_than_there_can_be():
+    told = []
+    for seed in range(30):
+        image, lone, _ = nanonis_frames.frame("double", seed)
+        found = finder.places(image, nanonis_frames.LEAST, nanonis_frames.WIDTH)
+        try:
+            finder.Names(3e-9).named(found, len(lone))
+        except InstrumentFault as error:
+            told.append(str(error))
+    assert len(told) >= 24 and all("the tip is double" in text and " nm apart" in text for text in told)
+
+
+def test_the_vector_of_a_double_tip_is_that_of_all_pairs():
+    rng, way = np.random.default_rng(1), np.array([0.7e-9, -0.3e-9])
+    atoms = nanonis_frames.spread(rng, 4, 1.6e-9, 4e-9)
+    both = np.concatenate([atoms, atoms + way])
+    for found in (both, both[:7]):  # also where one is beyond the edge
+        ghost = finder.doubled(found + 5e-12 * rng.standard_normal(found.shape))
+        assert min(np.hypot(*(ghost - way)), np.hypot(*(ghost + way))) < 0.1e-9
+    for found in (atoms, both[:6], np.concatenate([atoms, atoms[:1] + way]), both[[0, 4]], atoms[:0]):
+        assert finder.doubled(found) is None
+
+
+def test_more_adatoms_than_expected_are_refused_and_not_the_highest_taken():
+    names, atoms = finder.Names(3e-9), np.array([[0.0, 0.0], [2e-9, 0.3e-9], [-1e-9, 3e-9]])
+    with pytest.raises(InstrumentFault, match="the image shows 3 adatoms where 2 are expected: clear the view"):
+        names.named(atoms, 2)
+    assert names.named(atoms, 3)[1].all()
+
+
+def test_only_who_was_near_a_drag_can_have_moved():
+    a, b, far = np.array([0.0, 0.0]), np.array([2e-9, 0.0]), np.array([1.2e-9, 1.5e-9])
+    names = finder.Names(jump=3e-9)
+    names.named(np.array([a, b]), 2)
+    names.dragged(a + [0.0, 0.4e-9], far)  # the first is near its beginning, the second 1.3 nm away
+    position, seen = names.named(np.array([far, b + 0.1e-9]), 2)
+    assert seen.all() and np.array_equal(position[0], far)
+    position, seen = names.named(np.array([far + 0.1e-9, b + [0.0, 1e-9]]), 2)  # nothing was dragged, yet the second is elsewhere: it is another one
+    assert seen.tolist() == [True, False] and np.array_equal(position[0], far + 0.1e-9)
+    names.dragged(b, b + [0.0, 2e-9])
+    assert names.named(np.array([far]), 2)[1].tolist() == [True, False]
+    position, seen = names.named(np.array([b + [0.0, 2e-9], far]), 2)  # it was missed: the drag before the last image still counts
+    assert seen.all() and np.array_equal(position[1], b + [0.0, 2e-9])
+    assert names.named(np.array([far + [0.0, 0.9e-9], b + [0.0, 2e-9]]), 2)[1].tolist() == [False, True]  # what it was dragged by before it was seen is over
+    names.named(np.array([far, b + [0.0, 2e-9]]), 2)
+    names.dragged(far - [3e-9, 0.9e-9], far + [3e-9, -0.9e-9])  # passes by
+    position, seen = names.named(np.array([far + [1e-9, 0.0], b + [0.0, 2e-9]]), 2)
+    assert seen.all() and np.array_equal(position[0], far + [1e-9, 0.0])
+    names.named(np.array([far + [1e-9, 0.0], b + [0.0, 2e-9]]), 2)
+    names.dragged(far + [1e-9, 0.0], far + [1e-9, 0.0])  # a pulse in one place
+    far = far + [1e-9, 0.0]
+    assert names.named(np.array([far + [0.0, 0.9e-9], b + [0.0, 2e-9]]), 2)[1].all()
 
 
 def test_an_adatom_keeps_its_number():
@@ -106,5 +184,5 @@ def test_files_that_are_no_settings_are_refused(tmp_path, text):
     file.write_text(text)
     with pytest.raises(ProbeGymError, match=r"stm.yaml"):
         settings.settings_file(file)
-    with pytest.raises(ProbeGymError, match="cannot be read"):
+    with pytest.raises(ProbeGymError, match="cannot read settings"):
         settings.settings_file(tmp_path / "none")

@@ -108,11 +108,17 @@ def test_every_command_comes_back_as_it_was_sent(name, data):
     asked, told = drawn(data, call.takes), drawn(data, call.gives)
     raw, answer = commands.request(name, **asked), commands.response(name, **told)
     assert protocol.unpack_request(raw[:HEADER]) == (name, len(raw) - HEADER, True)
-    assert same(commands.arguments(name, raw[HEADER:]), asked)
+    got = commands.arguments(name, raw[HEADER:])
+    assert commands.request(name, **got) == raw and same(got, asked | {field.name: got[field.name] for field in call.takes if field.kind == "f"})
     assert protocol.unpack_response(answer[:HEADER], name) == len(answer) - HEADER
     assert same(commands.returns(name, answer[HEADER:]), told)
     with pytest.raises(ControllerError, match="busy"):
         commands.returns(name, commands.refusal(name, "busy")[HEADER:])
+
+
+@pytest.mark.parametrize("number", [5e-9, 1.2e-9, 0.1, -2.5, 25e-12, 1e-11, 0.0])
+def test_a_number_of_four_bytes_arrives_as_the_decimal_that_was_meant(number):
+    assert commands.arguments("Bias.Set", commands.request("Bias.Set", bias=number)[HEADER:]) == {"bias": number}
 
 
 # ---- what is no frame ----

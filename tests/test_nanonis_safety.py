@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 
@@ -10,7 +11,7 @@ import pytest
 
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import MoveTip, PulseBias
-from probegym.hardware_bridge.instruments import InstrumentFault
+from probegym.hardware_bridge.instruments import InstrumentFault, Unreached
 from probegym.hardware_bridge.instruments.nanonis import commands, driver, faults, images, protocol
 from probegym.hardware_bridge.instruments.nanonis.controller import Controller
 from probegym.hardware_bridge.world import Refused
@@ -50,6 +51,40 @@ def test_what_a_command_undoes_of_the_safe_state_is_done_again(room):
     r.stm.safe(3.0)
     thread.join(20.0)
     assert isinstance(outcome[0], InstrumentFault) and r.controller.bias == 0 and r.stm.is_safe()
+
+
+class Slow(Controller):
+    """A bias that was asked for before the safe state is set at its very end."""
+
+    slow = False
+
+    def answer(self, name, body, *more):
+        late = self.slow and name == "Bias.Set" and any(body)
+        if late:
+            self.entered.set()
+            self.last.wait(5.0)
+        told = super().answer(name, body, *more)
+        if late:
+            self.slow = False
+            self.done.set()
+        elif self.slow and name == "SafeTip.OnOffSet":
+            self.last.set()
+            self.done.wait(5.0)
+            time.sleep(0.05)  # until the driver has the answer to it
+        return told
+
+
+def test_what_was_sent_before_the_safe_state_and_comes_during_it_is_undone(room):
+    r = room(kind=Slow)
+    r.controller.entered, r.controller.last, r.controller.done = (threading.Event() for _ in range(3))
+    r.controller.slow = True
+    thread = threading.Thread(target=tried, args=(r.stm, MoveTip(HERE, 1e-6), outcome := []), daemon=True)
+    thread.start()
+    assert r.controller.entered.wait(10.0)
+    r.stm.safe(5.0)
+    assert r.controller.done.is_set() and r.controller.bias == 0 and r.stm.is_safe()
+    thread.join(20.0)
+    assert isinstance(outcome[0], InstrumentFault) and r.stm.is_safe()
 
 
 def test_the_tip_goes_first_and_the_bias_last(room):
@@ -132,9 +167,31 @@ def test_a_guardian_connects_afresh(room):
     guardian.close()
 
 
+def test_where_nothing_listens_any_more_a_guardian_can_give_up(room):
+    r = room()
+    guardian = driver.safety(r.told, "guardian")
+    r.on = False
+    end = time.monotonic() + 20.0
+    while time.monotonic() < end and not guardian.line.closed:
+        with contextlib.suppress(InstrumentFault):
+            guardian.safe(0.3)
+    while time.monotonic() < end:
+        try:
+            guardian.safe(0.3)
+        except InstrumentFault as error:
+            if "nothing listens on" in str(error):
+                assert isinstance(error, Unreached)
+                break
+    else:
+        raise AssertionError("it did not end")
+    for opened in (driver.writer, driver.safety):
+        with pytest.raises(Unreached, match="nothing listens on"):
+            opened(r.told, "another")
+
+
 def test_a_port_serves_one(room):
     r = room()
-    with pytest.raises(Refused, match=f"another client holds port {r.told['ports'][1]}"):
+    with pytest.raises(Refused, match=rf"another client holds port {r.told['ports'][1]} of 127\.0\.0\.1 .*is held by 127\.0\.0\.1:\d+"):  # which ours tells
         driver.writer(r.told, "another")
     r.stm.close()
     end = time.monotonic() + 10.0
@@ -154,8 +211,8 @@ def test_a_port_serves_one(room):
 @pytest.mark.parametrize("kind", faults.KINDS)
 def test_a_fault_of_the_wire_never_becomes_a_reading(room, kind, what, monkeypatch):
     monkeypatch.setattr(faults, "LATE_SECONDS", 1.5)
-    if kind in ("late", "silent"):
-        monkeypatch.setattr(images, "GRAB_SECONDS", 1.0)
+    if kind in ("late", "silent", "trickle"):
+        monkeypatch.setattr(images, "GRAB_SECONDS", 1.0 if kind != "trickle" else 15.0)  # a loaded machine trickles slowly
     r = room(plan=[{"kind": kind, "what": what, "at": 1}])
     began, at = time.monotonic(), r.atom()
     try:
@@ -249,12 +306,19 @@ def test_a_scan_of_somebody_else_is_not_stopped(room):
     assert r.controller._scanning()
 
 
+class Sensitive(Controller):
+    """SafeTip acts at less than it says."""
+
+    def _safetip_propsset(self, recover, pause, threshold):
+        super()._safetip_propsset(recover, pause, threshold)
+        self.told, self.safe_tip["threshold"] = threshold, 51e-9
+
+    def _safetip_propsget(self):
+        return super()._safetip_propsget() | {"threshold": getattr(self, "told", 1e-9)}
+
+
 def test_a_safe_tip_event_ends_a_drag(room):
-    r = room()
+    r = room(kind=Sensitive)
     at = r.stm.execute(LOOK, 60.0).values["position"][0, 0]
-    whole = r.stm.settings
-    r.stm.settings = whole.model_copy(update={"safe_tip": whole.safe_tip.model_copy(update={"threshold": 51e-9})})
-    r.stm.safe(5.0)
-    r.stm.ready(5.0)
     with pytest.raises(InstrumentFault, match="SafeTip has taken the tip away"):
         r.stm.execute(drag(at, at + 1e-9), 60.0)

@@ -265,17 +265,17 @@ def test_approach_after_the_motor(bench):
 @pytest.mark.parametrize("twin", WORLDS)
 def test_pulses_and_dips_are_the_twins_own(bench, twin):
     one, alone = bench(twin), build(twin, table(twin), KEY)
-    client, place, width = at_work(one.connect()), np.array([[5e-9, 5e-9]]), float(np.float32(0.1))
+    client, place = at_work(one.connect()), np.array([[5e-9, 5e-9]])
     client("FolMe.XYPosSet", x=5e-9, y=5e-9, wait=1)
     client("Bias.Pulse", wait=1, width=0.1, bias=-4.0, hold=1, mode=2)
     client("Bias.Pulse", wait=1, width=0.1, bias=3.5, hold=1, mode=1)
-    shape = {"switch_off_delay": 0.0, "lift_time": 0.125, "bias_lift": 0.0, "settling": 0.0, "height": 5e-9, "height_time": 0.0, "end": 0.0, "restore": 1}
-    client("TipShaper.PropsSet", change_bias=1, bias=0.25, lift=-(2.0**-29), **shape)
+    shape = {"switch_off_delay": 0.0, "lift_time": 0.125, "bias_lift": 0.0, "settling": 0.0, "height": 8e-9, "height_time": 0.0, "end": 0.0, "restore": 1}
+    client("TipShaper.PropsSet", change_bias=1, bias=0.25, lift=-5e-9, **shape)
     assert client("TipShaper.PropsGet")["change_bias"] == 1
     client("TipShaper.Start", wait=1, timeout=-1)
     for bias in (-4.0, 4.0):
-        alone.execute(PulseBias(place, np.array([bias]), width), ON)
-    alone.execute(DipTip(place, np.array([2.0**-29]), 0.25, 0.125), ON)
+        alone.execute(PulseBias(place, np.array([bias]), 0.1), ON)
+    alone.execute(DipTip(place, np.array([5e-9]), 0.25, 0.125), ON)  # the deepest that there is
     kept, wanted = one.world.snapshot(0).arrays, alone.snapshot(0).arrays
     assert all(np.array_equal(kept[name], wanted[name]) for name in wanted)
     assert client("ZCtrl.OnOffGet")["on"] == 1

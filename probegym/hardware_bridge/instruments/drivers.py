@@ -110,7 +110,7 @@ def write(path: Path, reached: Json) -> None:
 
 
 def from_file(path: Path) -> Json:
-    """How an instrument is reached, from a file; raises ProbeGymError."""
+    """How an instrument is reached, from a file; the path of its ``settings`` counts from the folder of that file. Raises ProbeGymError."""
     try:
         with path.open("rb") as file:
             content = codec.loads(file.read(LONGEST_FILE))
@@ -120,12 +120,16 @@ def from_file(path: Path) -> Json:
         raise ProbeGymError(f"{path} is no JSON ({error}): give the file that was written when it was started, or that describes your instrument") from error
     if not isinstance(content, dict):
         raise ProbeGymError(f"{path} must hold an object: give the file that was written when it was started, or that describes your instrument")
-    return content
+    told = content.get("settings")
+    return content | {"settings": str(path.absolute().parent / told)} if isinstance(told, str) else content
 
 
 def only(reached: Json, *roles: str) -> Json:
-    """How it is reached by these roles alone: nobody is handed another's secret."""
+    """How it is reached by these roles alone: nobody is handed another's secret. Raises ProbeGymError for an observer where a driver has none."""
     secrets = reached.get("secrets")
+    if "observer" in roles and reached.get("driver") != "served":
+        told = f"a shadow looks on at what somebody else acquires, and the driver {codec.shown(reached.get('driver'))} lets nobody look on: its wire answers only who asks"
+        raise ProbeGymError(f"{told}; use --mode supervised, in which an operator agrees to every action")
     return reached | {"secrets": {role: secret for role, secret in secrets.items() if role in roles}} if isinstance(secrets, dict) else reached
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 
@@ -54,14 +54,19 @@ KINDS = WIRE | SENSOR | ACTUATOR | SAFE
 LATE_SECONDS = 30.0
 
 
+def planned(plan: list[Json], kinds: Collection[str]) -> list[Json]:
+    """The plan; raises ProbeGymError for what is none, and for kinds that there are not."""
+    for fault in plan:
+        if not isinstance(fault, dict) or fault.get("kind") not in kinds or not set(fault) <= {"kind", "at", "what"}:
+            raise ProbeGymError(f"no such fault: {fault}; use a kind of {', '.join(kinds)}")
+    return plan
+
+
 class Faults:
     """A plan of faults; raises ProbeGymError for kinds that there are not."""
 
     def __init__(self, plan: list[Json]):
-        for fault in plan:
-            if not isinstance(fault, dict) or fault.get("kind") not in KINDS or not set(fault) <= {"kind", "at", "what"}:
-                raise ProbeGymError(f"no such fault: {fault}; use a kind of {', '.join(KINDS)}")
-        self.plan, self.counts = plan, dict[str, int]()
+        self.plan, self.counts = planned(plan, KINDS), dict[str, int]()
         self.answering = threading.local()  # its ``now``: the fault of the question that this thread answers
         self.frame: Arrays = {}
 

@@ -371,7 +371,8 @@ class AdatomTwin(LaneTwin):
         chance = np.interp(strength, (0.0, *kind.strength), (0.0, *kind.chance))
         reformed = where & (randomness.uniform(s["key"], s["count"], "treatment", 1)[:, 0] < chance)
         away = np.hypot(*np.moveaxis(self._positions(self._origin()) - command.position[:, None], -1, 0))
-        taken = reformed[:, None] & (away < SPOILT) & (s["status"] != adatoms.GONE)
+        touched = where & isinstance(command, DipTip)
+        taken = ((reformed[:, None] & (away < SPOILT)) | (touched[:, None] & (away < self._surface("spacing")[:, None]))) & (s["status"] != adatoms.GONE)
         s["status"][taken] = adatoms.GONE
         s["time"] += where * (command.duration + c.approach_time)
         self._change_tip(reformed, c.tip)

@@ -15,7 +15,7 @@ from typing import Any
 
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.codec import Malformed
-from probegym.hardware_bridge.instruments import InstrumentFault
+from probegym.hardware_bridge.instruments import InstrumentFault, Unreached
 from probegym.hardware_bridge.instruments.nanonis import commands, protocol
 from probegym.hardware_bridge.instruments.nanonis.protocol import HEADER, Values
 from probegym.hardware_bridge.world import Refused
@@ -29,14 +29,14 @@ class Stopped(InstrumentFault):
 
 
 class Connection:
-    """Commands one after the other; several threads may ask. Raises InstrumentFault where nothing listens."""
+    """Commands one after the other; several threads may ask. Raises Unreached where nothing listens."""
 
     def __init__(self, host: str, port: int, seconds: float = CONNECT_SECONDS):
         self.where, self._lock, self._last = f"port {port} of {host}", threading.Lock(), ""
         try:
             self._socket: socket.socket | None = socket.create_connection((host, port), timeout=seconds)
         except (OSError, OverflowError) as error:
-            raise InstrumentFault(f"nothing listens on {self.where} ({error}): switch the controller's TCP interface on, or open the tunnel to it") from error
+            raise Unreached(f"nothing listens on {self.where} ({error}): switch the controller's TCP interface on, or open the tunnel to it") from error
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -171,11 +171,14 @@ def returns(name: str, body: bytes) -> Values:
 
 
 def arguments(name: str, body: bytes) -> Values:
-    """The arguments in a request's body; raises Malformed when they are not exactly those of the command."""
+    """The arguments in a request's body; raises Malformed when they are not exactly those of the command.
+
+    A number of four bytes is the shortest decimal that they can mean: 5 nm would else arrive as 5.0000000042 nm, beyond a limit of 5 nm.
+    """
     values, rest = protocol.decode(_call(name).takes, body)
     if rest:
         raise Malformed(f"{name} was sent {len(rest)} bytes too many")
-    return values
+    return values | {field.name: float(str(np.float32(values[field.name]))) for field in _call(name).takes if field.kind == "f"}
 
 
 def response(name: str, /, **values: Any) -> bytes:

@@ -1,12 +1,14 @@
 """A simulated Nanonis SPM controller: what the vendor's one answers to each command, with a twin under its tip.
 
 What happens to tip and sample happens in the twin: images, bias pulses, the tip shaper, and moves of the tip with the feedback at a
-conductance that drags. Where the real controller refuses, this one does; what it does not simulate it refuses, too.
+conductance that drags. Where the real controller refuses, this one does; what it does not simulate it refuses, too. What a pulse or a dip does to the tip
+is a matter of chances that the twin has for its bias or depth: neither its duration nor the gap has a share in them.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,9 +18,9 @@ from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.codec import Malformed
 from probegym.hardware_bridge.commands import DipTip, Lanes, PulseBias
 from probegym.hardware_bridge.instruments.nanonis import commands as names
-from probegym.hardware_bridge.instruments.nanonis.feedback import HIGHEST_BIAS, SLEW, Z_RANGE
+from probegym.hardware_bridge.instruments.nanonis.feedback import HIGHEST_BIAS, PULSE, SLEW, Z_RANGE
 from probegym.hardware_bridge.instruments.nanonis.protocol import Values
-from probegym.hardware_bridge.instruments.nanonis.sample import ON, Sample
+from probegym.hardware_bridge.instruments.nanonis.sample import ON, Sample, conductance
 from probegym.hardware_bridge.instruments.nanonis.scanning import CHANNELS, Scanning
 from probegym.hardware_bridge.world import World
 
@@ -37,10 +39,10 @@ class Controller(Scanning):
     def __init__(self, world: World, pace: float = 0.0):
         super().__init__(Sample(world), pace)
         self.shaper: Values = dict(SHAPER)
-        self.pulsing = {"hold": names.PULSE_HOLD, "mode": names.PULSE_ABSOLUTE}
 
-    def answer(self, name: str, body: bytes) -> bytes:
-        """The whole answer to a command; raises Malformed when the body is not one of that command."""
+    def answer(self, name: str, body: bytes, there: Callable[[], bool] = lambda: True) -> bytes:
+        """The whole answer to a command; raises Malformed when the body is not one of that command. there: whether it is still waited for."""
+        self.asking.there = there
         if name not in names.COMMANDS:
             return names.refusal(name, "Invalid command, or not simulated")
         arguments = names.arguments(name, body)
@@ -57,6 +59,12 @@ class Controller(Scanning):
             raise
         except ProbeGymError as error:
             return names.refusal(name, str(error))
+
+    def leave(self) -> None:
+        """Refuse from now on what keeps the tip at the surface, so that those who work with it make it safe."""
+        with self.changed:
+            self.leaving = True
+            self.changed.notify_all()
 
     def close(self) -> None:
         """Let commands that wait return."""
@@ -98,21 +106,28 @@ class Controller(Scanning):
 
     def _bias_pulse(self, wait: int, width: float, bias: float, hold: int, mode: int) -> None:
         now = time.monotonic()
-        self._free("a bias pulse", now)
+        self._free(PULSE, now)
         if not {hold, mode} <= {0, 1, 2} or not 0 < width <= LONGEST_TREATMENT:
             raise ProbeGymError(f"a pulse has a width up to {LONGEST_TREATMENT:g} s, and 0, 1 or 2 for hold and mode")
-        self.pulsing = {"hold": hold or self.pulsing["hold"], "mode": mode or self.pulsing["mode"]}
-        volts = bias + (self.bias if self.pulsing["mode"] == names.PULSE_RELATIVE else 0.0)
+        pulsing = {"hold": hold or self.pulsing["hold"], "mode": mode or self.pulsing["mode"]}
+        volts = bias + (self.bias if pulsing["mode"] == names.PULSE_RELATIVE else 0.0)
         if not abs(volts) <= HIGHEST_BIAS:
             raise ProbeGymError("Bias value out of range")
+        follows = self.on and pulsing["hold"] == names.PULSE_NO_HOLD
+        if follows:
+            self._tunnels(volts, self.setpoint)
         self._stop_move(now)
         if self._near(now):
             if not self.sample.has(PulseBias):
                 raise ProbeGymError("bias pulses are not simulated for this sample")
+            most = abs(volts) * self._siemens(now)  # the bias jumps, the tip does not yet
+            if follows:  # at the end it is the other way round: nearer after less bias, when the bias is back
+                most = max(most, abs(self.bias / volts) * self.setpoint)
             self.sample.pulse(self._there(now), volts, width)
-            if self.safe_tip["on"] and abs(volts) * self._siemens(now) > self.safe_tip["threshold"]:
+            if self._too_much(most):
                 self._trip(now)
-        self._occupy("a bias pulse", width, now, wait)
+        self.pulse, self.pulsing = volts, pulsing
+        self._occupy(PULSE, width, now, wait)
 
     def _tipshaper_propsset(self, **arguments: Any) -> None:
         for name in ("change_bias", "restore"):
@@ -132,18 +147,23 @@ class Controller(Scanning):
         now, shaper = time.monotonic(), self.shaper
         self._free("the tip shaper", now)
         self._stop_move(now)
-        low, high = self._bounds()
-        end = self._z(now) + shaper["lift"] + shaper["height"]
-        if not (low <= self._z(now) + shaper["lift"] and low <= end <= high):
+        low, high = self._range()
+        deepest = self._z(now) + shaper["lift"]
+        end = deepest + shaper["height"]
+        if not (low <= deepest and low <= end <= high):
             raise ProbeGymError("the tip shaper would leave the range of Z")
         if self._near(now) and shaper["lift"] < 0:
             if not self.sample.has(DipTip):
                 raise ProbeGymError("the tip shaper is not simulated for this sample")
             bias = shaper["bias"] if shaper["change_bias"] else self.bias
+            if self._too_much(max(abs(bias), abs(shaper["bias_lift"])) * conductance(deepest + float(self.coarse[2]))):
+                self._trip(now)  # before it is in: SafeTip takes no contact for an intended one
+                self._occupy("the tip shaper", shaper["switch_off_delay"] + shaper["lift_time"], now, wait, timeout)
+                return
             self.sample.dip(self._there(now), -shaper["lift"], bias, shaper["lift_time"] + shaper["settling"] + shaper["height_time"])
         if not (self.on and shaper["restore"]):
             self._off(now)
-            self._to(max(end, 0.0), SLEW, now)
+            self._to(max(end, self._bounds()[0]), SLEW, now)
         times = (shaper[name] for name in ("switch_off_delay", "lift_time", "height_time", "end"))
         self._occupy("the tip shaper", sum(times) + 2 * shaper["settling"], now, wait, timeout)
 
@@ -163,7 +183,7 @@ class Controller(Scanning):
         if not 0 <= index < len(SIGNALS):
             raise ProbeGymError(f"signals have the indices 0 to {len(SIGNALS) - 1}")
         x, y = map(float, self._place(now))
-        return {0: self._read_current(now), 12: x, 13: y, 14: self._z(now), 15: self.bias}.get(index, 0.0)
+        return {0: self._read_current(now), 12: x, 13: y, 14: self._z(now), 15: self._volts(now)}.get(index, 0.0)
 
     def _signals_namesget(self) -> Values:
         return {"names": SIGNALS}

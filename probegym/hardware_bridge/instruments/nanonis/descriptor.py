@@ -9,14 +9,24 @@ import numpy as np
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.capabilities import Capability, Descriptor, Effect, Range
 from probegym.hardware_bridge.instruments.nanonis.client import Connection
+from probegym.hardware_bridge.instruments.nanonis.protocol import ControllerError
 from probegym.hardware_bridge.instruments.nanonis.settings import Settings
 
 SIGNALS = ("Current (A)", "X (m)", "Y (m)", "Z (m)")
-SAFE = ("withdraw the tip, which switches the feedback off", "stop scan, moves and approach", "bias to zero")
+RECORDED = SIGNALS[:3]  # that a drag needs of the tip recorder
+SAFE = ("withdraw the tip, which switches the feedback off", "stop scan, moves, approach and motor", "bias to zero")
 ROUNDING = 1e-6  # the controller counts most numbers in four bytes
 SETTLE_SECONDS = 5.0  # that a change of bias and set point may take
-SAFE_SECONDS = 0.4  # that the commands to the safe state, or out of it, may take beside the way of the tip
+SAFE_SECONDS = 0.8  # that the commands to the safe state, or out of it, may take beside the way of the tip
 RAMP_SECONDS, RETRACT = 0.1, 2e-9  # of a dip: s down and s up; m above where it began
+
+
+MODULES = {
+    "SafeTip.OnOffGet": "", "SafeTip.PropsGet": "", "ZCtrl.LimitsGet": "", "ZCtrl.LimitsEnabledGet": "", "ZCtrl.WithdrawRateGet": "", "ZCtrl.TipLiftGet": "",
+    "ZCtrl.SwitchOffDelayGet": "", "ZCtrl.SetpntGet": "", "ZCtrl.GainGet": "", "ZCtrl.StatusGet": "", "ZCtrl.ZPosGet": "", "FolMe.SpeedGet": "", "Scan.FrameGet": "",
+    "Scan.BufferGet": "", "Scan.SpeedGet": "", "Scan.StatusGet": "", "TipRec.BufferSizeGet": "drag", "TipShaper.PropsGet": "dip", "AutoApproach.OnOffGet": "approach",
+}  # fmt: skip
+"""What is asked of a controller before anything else -> the section of the settings that needs it, empty for all."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +39,34 @@ class Facts:
     signals: dict[str, int]
 
 
-def facts(line: Connection) -> Facts:
-    """Ask a controller; raises InstrumentFault, and ProbeGymError where it has not what is needed."""
+def facts(line: Connection, s: Settings) -> Facts:
+    """Ask a controller; raises InstrumentFault, and ProbeGymError with all that it has not and the settings need."""
     told = line.ask("Util.VersionGet")
     span = line.ask("Piezo.RangeGet")
     names = {name.strip(): index for index, name in reversed(list(enumerate(line.ask("Signals.NamesGet")["names"])))}
-    if lacking := [name for name in SIGNALS if name not in names]:
-        raise ProbeGymError(f"the controller has no signal {lacking[0]!r}: name its channels {', '.join(SIGNALS)}")
+    if lacking := [repr(name) for name in SIGNALS if name not in names]:
+        raise ProbeGymError(f"the controller has no signal {', '.join(lacking)}: name its channels {', '.join(SIGNALS)}")
+    if s.approach:
+        _answers(line, "AutoApproach.Open")
+    if lacking := [f"{name[:-3]}{section and f' (for {section})'}" for name, section in MODULES.items() if _wanted(s, section) and not _answers(line, name)]:
+        raise ProbeGymError(f"the controller refuses to tell {', '.join(lacking)}: open these modules, or leave the section out of the settings")
+    if s.drag and (lacking := [name for name in RECORDED if names[name] not in line.ask("TipRec.DataGet")["channels"]]):
+        raise ProbeGymError(f"the tip recorder does not record {', '.join(lacking)}, which drags need: add it at the controller")
     if not min(span.values()) > 0:
         raise ProbeGymError(f"the controller says that its piezo reaches {span['x']:g}, {span['y']:g} and {span['z']:g} m: check its calibration")
     return Facts(f"{told['product']} {told['version']}"[:60], np.array([span["x"], span["y"]]) / 2, span["z"], {name: names[name] for name in SIGNALS})
+
+
+def _wanted(s: Settings, section: str) -> bool:
+    return not section or getattr(s, section) is not None
+
+
+def _answers(line: Connection, name: str) -> bool:
+    try:
+        line.ask(name)
+    except ControllerError:
+        return False
+    return True
 
 
 def _span(limits: tuple[float, float], tolerance: float | None = None) -> Range:
@@ -59,7 +87,7 @@ def descriptor(s: Settings, of: Facts) -> Descriptor:
     looks = Capability(effect=Effect.reads, ranges=image, overhead=ready, line_overhead=s.scan.line_overhead)
     bias = _around(max(s.scan.bias, abs(s.rest.bias)), ROUNDING * s.scan.bias)
     verbs = {
-        "AcquireTopograph": looks.model_copy(update={"counts": {"shape": (1, s.scan.pixels)}, "readings": {"verdict": (0, 1)}, "may_lack": ("verdict",)}),
+        "AcquireTopograph": looks.model_copy(update={"counts": {"shape": (1, s.scan.pixels)}, "readings": {"verdict": (0, 1)}}),
         "SetBias": Capability(effect=Effect.sets, ranges={"bias": bias}, reads_back={"bias": "bias"}, overhead=ready),
         "MoveTip": Capability(
             effect=Effect.sets, ranges={"position": here.model_copy(update={"tolerance": s.place}), "speed": _span((1e-12, s.travel))}, reads_back={"position": "tip"},

@@ -1,7 +1,9 @@
 """An STM behind a Nanonis controller as an instrument: our commands in the controller's own, over one connection to write and others to go safe.
 
 Told are ``host``, ``ports`` (three: the guard writes on the first and goes safe on the second, its guardian has the third; a port serves one
-client) and ``settings``, or the path of a file with them, see settings.py. The controller has no authentication: reach another machine through an SSH tunnel.
+client) and ``settings``, or the path of a file with them, see settings.py. The controller has no authentication: reach another machine through an SSH
+tunnel. Nor has it one writer: the operator at its screen, and whoever has the fourth port, can set anything at any time. What they change of the
+protection, the bias, the set point or the gains is noticed before the next command, which is refused until the instrument is armed anew.
 
 After ``ready`` the tip is still withdrawn. The first command that needs the surface brings it down by the feedback alone, within the range of Z,
 and leaves it there; the motor is used by ``Approach`` only, which an operator must agree to. No part of this has run on real hardware.
@@ -12,8 +14,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,13 @@ from probegym.hardware_bridge.capabilities import one_lane
 from probegym.hardware_bridge.codec import Json
 from probegym.hardware_bridge.commands import Command, Readings
 from probegym.hardware_bridge.instruments import InstrumentFault, Measured
-from probegym.hardware_bridge.instruments.nanonis import commands, descriptor
+from probegym.hardware_bridge.instruments.nanonis import descriptor
 from probegym.hardware_bridge.instruments.nanonis.client import ANSWER_SECONDS, Stopped
 from probegym.hardware_bridge.instruments.nanonis.images import Scanner
+from probegym.hardware_bridge.instruments.nanonis.protection import Protection
 from probegym.hardware_bridge.instruments.nanonis.protocol import ControllerError
 from probegym.hardware_bridge.instruments.nanonis.safety import Safety, opened
-from probegym.hardware_bridge.instruments.nanonis.settings import settings, settings_file
+from probegym.hardware_bridge.instruments.nanonis.settings import read_settings
 from probegym.hardware_bridge.instruments.nanonis.tip import Tip
 from probegym.hardware_bridge.instruments.nanonis.treatments import Treatments
 from probegym.hardware_bridge.instruments.nanonis.turn import Turn
@@ -42,31 +44,32 @@ Values = dict[str, np.ndarray]
 
 
 class Nanonis:
-    """The Instrument protocol. Raises InstrumentFault where no controller answers, Refused where another client has a port."""
+    """The Instrument protocol. Raises Unreached where nothing listens, Refused where another client has a port, ProbeGymError where something lacks."""
 
     def __init__(self, host: str, ports: tuple[int, int], table: object):
-        self.settings = s = settings_file(Path(table)) if isinstance(table, str) else settings(table)
-        self.safety = Safety(host, ports[1])
+        self.settings = s = read_settings(table)
+        self.safety = Safety(host, ports[1], s.clearance)
         try:
             self.line = opened(host, ports[0])
         except ProbeGymError:
             self.safety.close()
             raise
         try:
-            facts = descriptor.facts(self.line)
+            facts = descriptor.facts(self.line, s)
             self.descriptor = descriptor.descriptor(s, facts)
+            self.protection = Protection(s, self.line)
         except ProbeGymError:
-            self.close()
+            self._hang_up()
             raise
-        self.tip = Tip(s, facts)
+        self.tip = Tip(s, facts, self.safety)
         treatments = Treatments(s, facts, self.tip, Scanner(s, facts, self.tip))
         self.doing: dict[type[Command], Callable[[Turn, Any], Values]] = {
             language.AcquireTopograph: treatments.topograph, language.LocateAdatoms: treatments.locate, language.DragTip: treatments.drag,
             language.PulseBias: treatments.pulse, language.DipTip: treatments.dip, language.SetBias: treatments.bias, language.MoveTip: treatments.move,
             language.SetTunnelling: treatments.tunnelling, language.Approach: treatments.approach, language.Withdraw: treatments.withdraw,
         }  # fmt: skip
-        self.z_limits = facts.z / 2
-        self.halted, self.working, self.halts = threading.Event(), threading.Lock(), 0
+        self.working, self.gate, self.leaving = threading.Lock(), threading.Lock(), 0
+        self.halted, self.interrupted = threading.Event(), threading.Event()
         self.halted.set()
 
     def execute(self, command: Command, seconds: float) -> Readings:
@@ -76,8 +79,13 @@ class Nanonis:
         if self.halted.is_set():
             raise Refused(f"the instrument is in its safe state ({', '.join(self.descriptor.safe)}): arm it first")
         with self._turn(command.verb, seconds, self.halted) as turn:
-            self._protected(turn)
+            self.protection.check(turn, command)
+            if changed := self.protection.changed(turn):
+                if self.tip.landed:
+                    self.tip.stays(turn)
+                raise Refused(f"somebody else is at work at this controller, nothing passes: {changed}; arm anew")
             values = self.doing[type(command)](turn, command)
+            self.protection.leave(turn)
         took = time.monotonic() - turn.began
         costs = (took, 0.0, DAMAGE.get(command.verb, 0.0), MEASUREMENTS.get(command.verb, 0.0))
         return Readings({name: value[None] for name, value in values.items()}, *(np.array([cost], float) for cost in costs))
@@ -97,42 +105,67 @@ class Nanonis:
         return {name: Measured(np.array(value, float), time.monotonic() - began) for name, value in values.items()}
 
     def ready(self, seconds: float) -> None:
-        """Set what protects the tip, read it back, and let commands through; raises Refused where something does not stand as it must. Nothing moves."""
-        halts = self.halts
-        with self._turn("getting ready", seconds) as turn:
-            self._protect(turn)
-        if self.halts != halts:
-            raise Refused("the instrument was sent to its safe state while it got ready")
-        self.tip.landed = False
-        self.halted.clear()
+        """Set what protects the tip, read it back, and let commands through; raises Refused where something does not stand as it must. Nothing moves.
+
+        A ``safe`` that is under way, or comes before the end, wins.
+        """
+        with self._turn("getting ready", seconds, self.interrupted) as turn:
+            with self.gate:
+                self._stays()
+                self.interrupted.clear()
+            self.protection.take(turn)
+            self.safety.guarded = True
+            self.tip.withdrawn()
+            with self.gate:
+                if self.interrupted.is_set():
+                    raise Refused("the instrument was sent to its safe state while it got ready")
+                self.halted.clear()
 
     def safe(self, seconds: float) -> None:
         """Go to the safe state; a command under way ends by it, and what it had sent before is waited for."""
         end = time.monotonic() + seconds
-        self.halts += 1
-        self.halted.set()
-        self.safety.safe(seconds)
-        if not self.line.idle(0.0):  # what was sent before may still be carried out
-            self.line.idle(min(IDLE_SECONDS, (end - time.monotonic()) / 2))
-            self.safety.safe(max(0.0, end - time.monotonic()))
+        with self.gate:
+            self.leaving += 1
+            self.halted.set()
+            self.interrupted.set()
+        try:
+            busy = not self.line.idle(0.0)
+            self.safety.safe(seconds)
+            if busy or not self.line.idle(0.0):  # what was sent before may still be carried out
+                self.line.idle(min(IDLE_SECONDS, (end - time.monotonic()) / 2))
+                self.safety.safe(max(0.0, end - time.monotonic()))
+        finally:
+            with self.gate:
+                self.leaving -= 1
 
     def is_safe(self) -> bool:
         """Whether the safe state is read back now; it stays so after ``ready`` until something moves."""
         return self.safety.is_safe()
 
     def close(self) -> None:
-        """Give the controller up; the tip stays where it is."""
+        """Give the controller up; the tip stays where it is, and what was tightened is as it was found, if that is the safe state."""
+        if not self.safety.line.closed:  # once
+            with suppress(ProbeGymError):
+                if self.safety.is_safe():
+                    self.protection.give_back(self.safety.line)
+        self._hang_up()
+
+    # ---- inside ----
+
+    def _hang_up(self) -> None:
         self.line.close()
         self.safety.close()
 
-    # ---- inside ----
+    def _stays(self) -> None:
+        if self.leaving:
+            raise Refused("the instrument is on its way to its safe state: get ready once it is there")
 
     @contextmanager
     def _turn(self, what: str, seconds: float, unless: threading.Event | None = None) -> Iterator[Turn]:
         """A turn of one command; errors come out as what they mean: refused with nothing done, or nobody knows what was."""
         if not self.working.acquire(blocking=False):
             raise Refused(f"{what}: a command is under way, one at a time")
-        turn = Turn(self.line, seconds, unless)
+        turn, ended = Turn(self.line, seconds, unless), False
         try:
             yield turn
         except Stopped as error:
@@ -142,28 +175,12 @@ class Nanonis:
             raise (InstrumentFault if turn.acted else Refused)(f"{what}: {error}") from error
         except InstrumentFault as error:
             raise InstrumentFault(f"{what}: {error}") from error
+        else:
+            ended = True
         finally:
+            if turn.acted and not ended:
+                self.protection.left = {}  # nobody knows what it left
             self.working.release()
-
-    def _protect(self, turn: Turn) -> None:
-        s = self.settings
-        turn.prepared("SafeTip.Props", recover=0, pause=1, threshold=s.safe_tip.threshold)  # one that recovers by itself would land behind our back
-        turn.prepared("SafeTip.OnOff", reads={"on": 1, "status": None}, status=commands.SAFE_TIP_ON)
-        turn.prepared("ZCtrl.Limits", high=self.z_limits, low=-self.z_limits)
-        turn.prepared("ZCtrl.LimitsEnabled", on=1)
-        turn.prepared("ZCtrl.WithdrawRate", rate=s.withdraw)
-        turn.prepared("ZCtrl.TipLift", lift=0.0)  # a drag goes at the height of its set point
-        turn.prepared("ZCtrl.SwitchOffDelay", delay=s.hold)
-
-    def _protected(self, turn: Turn) -> None:
-        """Raise Refused unless SafeTip and the limits of Z stand as they must; an operator may have changed them at the controller."""
-        wanted: dict[str, dict[str, float]] = {
-            "SafeTip.OnOff": {"on": 1}, "SafeTip.Props": {"recover": 0, "threshold": self.settings.safe_tip.threshold}, "ZCtrl.LimitsEnabled": {"on": 1},
-            "ZCtrl.Limits": {"high": self.z_limits, "low": -self.z_limits},
-        }  # fmt: skip
-        for name, values in wanted.items():
-            if unlike := turn.unlike(name, values):
-                raise Refused(f"nothing passes while the tip is not protected: {unlike}")
 
 
 def _reached(told: Json) -> tuple[str, list[int]]:
@@ -184,4 +201,4 @@ def writer(told: Json, name: str) -> Nanonis:
 def safety(told: Json, name: str) -> Safety:
     """The driver's safety connection, see drivers.py."""
     host, ports = _reached(told)
-    return Safety(host, ports[2])
+    return Safety(host, ports[2], read_settings(told.get("settings")).clearance)

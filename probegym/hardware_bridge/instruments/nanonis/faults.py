@@ -12,6 +12,7 @@ from typing import Protocol
 
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.codec import Json
+from probegym.hardware_bridge.instruments.faults import planned
 from probegym.hardware_bridge.instruments.nanonis import commands, protocol
 
 KINDS = {
@@ -51,9 +52,7 @@ class WireFaults:
     """A plan of faults; raises ProbeGymError for kinds and commands that there are not."""
 
     def __init__(self, plan: list[Json]):
-        for fault in plan:
-            if not isinstance(fault, dict) or fault.get("kind") not in KINDS or not set(fault) <= {"kind", "at", "what"}:
-                raise ProbeGymError(f"no such fault: {fault}; use a kind of {', '.join(KINDS)}")
+        for fault in planned(plan, KINDS):
             if fault.get("what", "Bias.Get") not in commands.COMMANDS:
                 raise ProbeGymError(f"no such fault: there is no command {fault['what']}")
         self.plan, self.counts = plan, dict[str, int]()

@@ -1,4 +1,4 @@
-"""The vertical half of a simulated controller: bias, Z-controller, SafeTip and coarse motor, and the current that follows from them.
+"""The vertical half of a simulated controller: bias, Z-controller and SafeTip, and the current that follows from them.
 
 The surface is at Z = 0 when the motor stands where it began, and Z grows away from it. Under a feedback that is on, the tip stands
 where the set point flows, as in physics/stm.py; with the feedback off it stays, and bias and height decide the current.
@@ -23,10 +23,11 @@ HIGHEST_BIAS = 10.0  # V
 Z_RANGE = 400e-9  # m, half of it each way
 SLEW = 1e-6  # m/s of the Z-piezo where nothing else is set
 NEAR = 2e-9  # m, gap within which there is a current to speak of
-NOISE = 0.2e-12  # A rms, of the preamplifier
-STEP, FARTHEST_STEP = 50e-9, 1e-3  # m, of the coarse motor: one step, and its range
+NOISE, SATURATION = 0.2e-12, 10e-6  # A rms, and A of either sign that it shows at most: the preamplifier, 10 V at 1e6 V/A
+PULSE = "a bias pulse"
 RECOVERY = 1.0  # s after a SafeTip event, where it is to recover by itself
 LOOK = 0.02  # s, between two looks of a command that waits
+LEAVES = "the controller is shutting down: the tip can be withdrawn, nothing else"
 
 
 class Feedback:
@@ -36,7 +37,8 @@ class Feedback:
         if not 0 <= pace < np.inf:
             raise ProbeGymError(f"pace must be 0 or simulated seconds a second, got {pace:g}")
         self.sample, self.pace = sample, pace
-        self.changed, self.closed = threading.Condition(), False
+        self.changed, self.closed, self.leaving = threading.Condition(), False, False
+        self.asking = threading.local()  # its ``there``: whether the one whose command this thread carries out is still there
         self.bias, self.setpoint = 1.0, 50e-12  # V, A
         self.on, self.withdrawing, self.approaches = False, False, 0.0  # approaches: when an approach ends, 0 for none
         self.tripped, self.recovers = False, 0.0  # after a SafeTip event; when the feedback comes back, 0 for never
@@ -45,11 +47,11 @@ class Feedback:
         self.coarse = np.zeros(3)  # m, of the motor
         self.limits, self.limited = (Z_RANGE / 2, -Z_RANGE / 2), 0
         self.occupied = ("", 0.0)  # what the tip is busy with, and until when
+        self.pulse, self.pulsing = 0.0, {"hold": names.PULSE_HOLD, "mode": names.PULSE_ABSOLUTE}  # V while one lasts
         self.settings: dict[str, Values] = {
             "ZCtrl.SwitchOffDelay": {"delay": 0.0}, "ZCtrl.TipLift": {"lift": 0.0}, "ZCtrl.WithdrawRate": {"rate": SLEW},
         }  # fmt: skip
         self.gains, self.home = (5e-12, 1e-4), (0, Z_RANGE / 2)
-        self.motor = (1000.0, 100.0)  # Hz, V
         self.noise = np.random.default_rng(0)
 
     # ---- time ----
@@ -58,12 +60,17 @@ class Feedback:
         """Seconds of this machine that simulated ones take."""
         return seconds / self.pace if self.pace else 0.0
 
-    def _until(self, done: Callable[[float], bool], milliseconds: int = -1) -> bool:
-        """Wait until something is so, others may go on; False when that takes too long, -1 for as long as it takes."""
+    def _until(self, done: Callable[[float], bool], milliseconds: int = -1, safe: bool = False) -> bool:
+        """Wait until something is so, others may go on; False when that takes too long, -1 for as long as it takes. safe: also on the way to the safe state.
+
+        What was begun goes on where the wait ends because the one who waits has gone, or because the controller shuts down.
+        """
         end = np.inf if milliseconds < 0 else time.monotonic() + 1e-3 * milliseconds
         while not done(now := time.monotonic()):
-            if self.closed:
-                raise ProbeGymError("the controller is shutting down")
+            if self.closed or (self.leaving and not safe):
+                raise ProbeGymError(LEAVES)
+            if not self.asking.there():
+                raise ProbeGymError("whoever asked has gone")
             if now >= end:
                 return False
             self.changed.wait(min(LOOK, end - now))
@@ -80,7 +87,7 @@ class Feedback:
         if self.recovers and now >= self.recovers:
             self.recovers = 0.0
             self._return(now)
-        if self.safe_tip["on"] and not self.tripped and self._near(now) and abs(self._current(now)) > self.safe_tip["threshold"]:
+        if not self.tripped and self._near(now) and self._too_much(self._current(now)):
             self._trip(now)
 
     def _halt(self, now: float) -> None:
@@ -92,6 +99,8 @@ class Feedback:
 
     def _free(self, what: str, now: float) -> None:
         """Raise ProbeGymError where the tip is busy."""
+        if self.leaving:
+            raise ProbeGymError(LEAVES)
         busy, until = self.occupied
         if now < until:
             raise ProbeGymError(f"{what} is not possible, {busy} is running")
@@ -100,17 +109,32 @@ class Feedback:
 
     # ---- the tip ----
 
-    def _bounds(self) -> tuple[float, float]:
-        """Lowest and highest Z."""
+    def _range(self) -> tuple[float, float]:
+        """Lowest and highest Z that the limits allow."""
         high, low = self.limits if self.limited else (Z_RANGE / 2, -Z_RANGE / 2)
         return max(low, -Z_RANGE / 2), min(high, Z_RANGE / 2)
 
-    def _held(self) -> float:
-        """Z at which the set point flows, or the end of the range."""
-        return float(np.clip(gap(self.setpoint / abs(self.bias)) - self.coarse[2], *self._bounds()))
+    def _bounds(self) -> tuple[float, float]:
+        """Lowest and highest Z: what limits allow, but where the surface is in the way the tip stops in contact."""
+        low, high = self._range()
+        return max(low, -float(self.coarse[2])), max(high, -float(self.coarse[2]))
+
+    def _held(self, bias: float) -> float:
+        """Z at which the set point flows at a bias, or the end of the range."""
+        return float(np.clip(gap(self.setpoint / abs(bias)) - self.coarse[2], *self._bounds()))
 
     def _z(self, now: float) -> float:
-        return self._held() if self.on and self.height.done(now) else float(self.height.at(now))
+        if not (self.on and self.height.done(now)):
+            return float(self.height.at(now))
+        return self._held(self.bias if self.pulsing["hold"] == names.PULSE_HOLD else self._volts(now))
+
+    def _pulsed(self, now: float) -> bool:
+        """Whether a bias pulse lasts."""
+        return self.occupied[0] == PULSE and now < self.occupied[1]
+
+    def _volts(self, now: float) -> float:
+        """The bias that there is, also in a pulse."""
+        return self.pulse if self._pulsed(now) else self.bias
 
     def _near(self, now: float) -> bool:
         return self._z(now) + float(self.coarse[2]) < NEAR
@@ -119,11 +143,15 @@ class Feedback:
         return conductance(self._z(now) + float(self.coarse[2]))
 
     def _current(self, now: float) -> float:
-        return self.bias * self._siemens(now)
+        return self._volts(now) * self._siemens(now)
 
     def _read_current(self, now: float) -> float:
         """What the preamplifier shows."""
-        return self._current(now) + NOISE * float(self.noise.standard_normal())
+        return float(np.clip(self._current(now) + NOISE * float(self.noise.standard_normal()), -SATURATION, SATURATION))
+
+    def _too_much(self, current: float) -> bool:
+        """Whether SafeTip is on, and the preamplifier shows it that much."""
+        return bool(self.safe_tip["on"] and min(abs(current), SATURATION) > self.safe_tip["threshold"])
 
     def _tunnels(self, bias: float, setpoint: float) -> None:
         """Raise ProbeGymError where a feedback that is on would run the tip into the surface."""
@@ -143,8 +171,10 @@ class Feedback:
 
     def _land(self, now: float) -> None:
         """Switch the feedback on."""
+        if self.leaving:
+            raise ProbeGymError(LEAVES)
         self._tunnels(self.bias, self.setpoint)
-        self._to(self._held(), SLEW, now)
+        self._to(self._held(self.bias), SLEW, now)
         self.on, self.withdrawing, self.tripped, self.recovers, self.approaches = True, False, False, 0.0, 0.0
 
     def _off(self, now: float) -> None:
@@ -186,15 +216,21 @@ class Feedback:
     def _zctrl_zposset(self, z: float) -> None:
         if self.on:
             raise ProbeGymError("Z-Controller is on: switch it off before the tip is moved along Z")
-        low, high = self._bounds()
-        if not low <= z <= high:
-            raise ProbeGymError(f"Z position out of range ({low:g} to {high:g} m)")
-        if z + self.coarse[2] <= 0:
-            raise ProbeGymError("Z position would bring the tip into contact")
+        self._reachable(z)
         now = time.monotonic()
         self.withdrawing, self.tripped = False, False
         self._to(z, SLEW, now)
         self._altered(now)
+
+    def _reachable(self, z: float) -> None:
+        """Raise ProbeGymError where Z cannot be."""
+        if self.leaving:
+            raise ProbeGymError(LEAVES)
+        low, high = self._range()
+        if not low <= z <= high:
+            raise ProbeGymError(f"Z position out of range ({low:g} to {high:g} m)")
+        if z + self.coarse[2] <= 0:
+            raise ProbeGymError("Z position would bring the tip into contact")
 
     def _zctrl_zposget(self) -> Values:
         return {"z": self._z(time.monotonic())}
@@ -241,6 +277,7 @@ class Feedback:
         now = time.monotonic()
         relative, z = self.home
         target = self._z(now) + z if relative else z
+        self._reachable(target)
         self._halt(now)
         self._off(now)
         self._zctrl_zposset(target)
@@ -267,10 +304,11 @@ class Feedback:
         self.tripped, self.withdrawing = False, True
         self._to(self._bounds()[1], self.settings["ZCtrl.WithdrawRate"]["rate"], now)
         if wait:
-            self._until(lambda now: not self.withdrawing or self.height.done(now), timeout)
+            self._until(lambda now: not self.withdrawing or self.height.done(now), timeout, safe=True)
 
     def _zctrl_limitsenabledset(self, on: int) -> None:
         self.limited = int(bool(on))
+        self._settle(time.monotonic())
 
     def _zctrl_limitsenabledget(self) -> Values:
         return {"on": self.limited}
@@ -279,12 +317,13 @@ class Feedback:
         if not low < high:
             raise ProbeGymError("the low limit of Z must lie below the high one")
         self.limits = (high, low)
+        self._settle(time.monotonic())
 
     def _zctrl_limitsget(self) -> Values:
         return dict(zip(("high", "low"), self.limits, strict=True))
 
     def _zctrl_statusget(self) -> Values:
-        held = self.occupied[0] == "a bias pulse" and time.monotonic() < self.occupied[1]
+        held = self._pulsed(time.monotonic()) and self.pulsing["hold"] == names.PULSE_HOLD
         status = names.Z_SAFE_TIP if self.tripped else names.Z_WITHDRAWING if self.withdrawing else names.Z_ON if self.on else names.Z_OFF
         return {"status": names.Z_HOLD if held and self.on else status}
 
@@ -311,57 +350,3 @@ class Feedback:
 
     def _safetip_propsget(self) -> Values:
         return {name: self.safe_tip[name] for name in ("recover", "pause", "threshold")}
-
-    # ---- coarse ----
-
-    def _autoapproach_open(self) -> None:
-        """The module is always open here."""
-
-    def _autoapproach_onoffset(self, on: int) -> None:
-        now = time.monotonic()
-        if on and not self.on and not self.approaches:
-            self._free("an approach", now)
-            self._tunnels(self.bias, self.setpoint)
-            self.approaches = now + self._takes(abs(self.coarse[2]) / STEP / self.motor[0]) or now
-        elif not on and self.approaches:
-            self._off(now)
-        self._settle(now)
-
-    def _autoapproach_onoffget(self) -> Values:
-        return {"on": int(self.approaches > 0 or (self.on and not self.height.done(time.monotonic())))}
-
-    def _motor_startmove(self, direction: int, steps: int, group: int, wait: int) -> None:
-        now = time.monotonic()
-        if self.on:
-            raise ProbeGymError("the motor does not move with the Z-Controller on: withdraw the tip")
-        self._free("the motor", now)
-        axis, sign = divmod(direction, 2)
-        if axis > 2:
-            raise ProbeGymError("the motor moves in the directions 0 to 5 (X+, X-, Y+, Y-, Z+, Z-)")
-        if axis < 2 and self._near(now):
-            raise ProbeGymError("the motor would drag the tip along the surface: withdraw it")
-        moved = self.coarse.copy()
-        moved[axis] += (-1 if sign else 1) * steps * STEP
-        if abs(moved[axis]) > FARTHEST_STEP or moved[2] < 0:
-            raise ProbeGymError("the motor is at the end of its range")
-        if self._z(now) + moved[2] <= 0:
-            raise ProbeGymError("the motor would bring the tip into contact")
-        self._halt(now)
-        self.coarse, self.occupied = moved, ("the motor", now + self._takes(steps / self.motor[0]))
-        if wait:
-            self._until(lambda now: now >= self.occupied[1])
-
-    def _motor_stopmove(self) -> None:
-        if self.occupied[0] == "the motor":
-            self.occupied = ("", 0.0)
-
-    def _motor_posget(self, group: int, timeout: int) -> Values:
-        return dict(zip("xyz", map(float, self.coarse), strict=True))
-
-    def _motor_freqampset(self, frequency: float, amplitude: float, axis: int) -> None:
-        if min(frequency, amplitude) <= 0:
-            raise ProbeGymError("frequency and amplitude of the motor must be above 0")
-        self.motor = (frequency, amplitude)
-
-    def _motor_freqampget(self, axis: int) -> Values:
-        return {"frequency": self.motor[0], "amplitude": self.motor[1]}

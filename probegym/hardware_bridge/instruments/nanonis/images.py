@@ -50,6 +50,7 @@ class Scanner:
         self.tip.land(turn)
         self.tip.tune(turn, command.bias, command.current)
         self._run(turn, float(np.max(command.takes())))
+        self.tip.unchanged(turn, command.bias, command.current)
         directions = (commands.FORWARD, commands.BACKWARD) if self.settings.scan.backward else (commands.FORWARD,)
         frames = [self._frame(turn, command, direction) for direction in directions]
         checksum = zlib.crc32(np.ascontiguousarray(frames[0].height).tobytes())

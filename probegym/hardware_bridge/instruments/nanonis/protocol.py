@@ -20,6 +20,7 @@ from probegym.hardware_bridge.codec import Malformed
 
 HEADER = 40  # bytes of a frame before its body
 PORTS = (6501, 6502, 6503, 6504)  # one connection each
+HELD = "is held by"  # in the error of our own server to a client whose port is taken
 MOST_ARGUMENTS, MOST_RETURNS = 1 << 16, (1 << 26) + (1 << 16)  # bytes of a body: the longest answer is an image of 4096 x 4096
 LONGEST_TEXT = 250  # bytes of a text that is sent: clients in use misread longer ones
 

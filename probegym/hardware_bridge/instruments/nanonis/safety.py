@@ -1,8 +1,12 @@
 """How an STM behind a Nanonis controller is made safe, over a connection that does nothing else.
 
 The tip goes away first, whatever goes on: the controller's own Withdraw switches the feedback off and retracts in one command, so there is
-no moment at which the tip stands still near the surface. What could bring it back is stopped next. The bias goes to zero last, and only once
-the tip is read back to be away: a feedback that is still on would follow a vanishing bias into the surface. SafeTip ends switched on.
+no moment at which the tip stands still near the surface. What could bring it back is stopped next, and read back as far as the protocol goes:
+approach and scan by their status, the motor by its position where the controller tells one. The bias goes to zero last, and only once all of
+that stands still: a feedback that is on would follow a vanishing bias into the surface. SafeTip ends switched on, if it was on at any time before.
+
+Away is the top of what Z may be, and at least ``clearance`` above where the current of the set point flowed last, as far as anybody looked
+since this connection was made. Before that nothing is known of the surface.
 """
 
 from __future__ import annotations
@@ -12,8 +16,8 @@ import time
 from collections.abc import Callable
 
 from probegym.errors import ProbeGymError
-from probegym.hardware_bridge.instruments import InstrumentFault
-from probegym.hardware_bridge.instruments.nanonis import commands
+from probegym.hardware_bridge.instruments import InstrumentFault, Unreached
+from probegym.hardware_bridge.instruments.nanonis import commands, protocol
 from probegym.hardware_bridge.instruments.nanonis.client import CONNECT_SECONDS, LEAST_SECONDS, Connection
 from probegym.hardware_bridge.instruments.nanonis.protocol import ControllerError, Values
 from probegym.hardware_bridge.world import Refused
@@ -21,32 +25,50 @@ from probegym.hardware_bridge.world import Refused
 ANSWER_SECONDS, LOOKS_SECONDS = 0.2, 1.0  # for what needs no motion, one by one and together
 LOOK_SECONDS, AGAIN_SECONDS = 0.005, 0.02  # between two looks, and two tries to connect
 NEAR_TOP = 0.02  # of the range of Z: what a withdrawn tip may be below its highest place
+FLOWS = 2.0  # within this factor of the set point the current shows that the tip is at the surface
 NO_BIAS = 1e-3  # V
+MOTOR_SECONDS, MOTOR_STILL = 0.05, 0.5e-6  # between two looks at the motor, and m that it may seem to move by: its encoder has noise
+ENCODER_SECONDS = 0.1  # that the controller may take to read the motor's position
 STOPS: tuple[tuple[str, dict[str, int]], ...] = (
-    ("Scan.Action", {"action": commands.SCAN_STOP, "direction": commands.UP}), ("FolMe.Stop", {}), ("AutoApproach.OnOffSet", {"on": 0}), ("Motor.StopMove", {}),
+    ("Scan.Action", {"action": commands.SCAN_STOP, "direction": commands.UP}), ("FolMe.Stop", {}), ("AutoApproach.OnOffSet", {"on": 0}),
 )  # fmt: skip
+AWAY, BIAS = "the tip is not read back to be away", "the bias is not read back as zero"
 
 
 def opened(host: str, port: int, seconds: float = CONNECT_SECONDS) -> Connection:
-    """A connection on which a controller answers; raises InstrumentFault where nothing does, Refused where another client has the port."""
+    """A connection on which a controller answers; raises Unreached where nothing listens, Refused where another client has the port."""
     end = time.monotonic() + seconds
     line = Connection(host, port, seconds)
     try:
         line.ask("Util.VersionGet", max(0.0, end - time.monotonic()))
-    except ControllerError:
-        pass  # it answers
+    except ControllerError as error:  # it answers
+        if protocol.HELD in error.text:  # as our own server does
+            line.close()
+            raise Refused(f"another client holds port {port} of {host} ({error.text})") from error
     except InstrumentFault as error:
         line.close()
-        raise Refused(f"another client holds port {port} of {host}, or no controller is there ({error}): a port serves one client, end it or use another port") from error
+        told = f"another client holds port {port} of {host}, or no controller is there ({error})"
+        raise Refused(f"{told}: a port serves one client, and a controller does not say which: end it, or give another port") from error
     return line
 
 
 class Safety:
-    """Knows only how to go safe; what a guardian has of an instrument. One more connection is made when this one fails."""
+    """Knows only how to go safe; what a guardian has of an instrument. One more connection is made when this one fails.
 
-    def __init__(self, host: str, port: int):
-        self.where, self._turn = (host, port), threading.Lock()
+    clearance: m that a tip which is away has to the surface. surface: m, Z at which the set point flowed last; None while nobody has seen that.
+    guarded: whether SafeTip was seen switched on.
+    """
+
+    def __init__(self, host: str, port: int, clearance: float):
+        self.where, self.clearance, self._turn = (host, port), clearance, threading.Lock()
+        self.surface: float | None = None
+        self.guarded = False
         self.line = opened(host, port)
+        try:
+            self.is_safe()  # a tip that is at the surface now shows where that is
+        except ProbeGymError:
+            self.line.close()
+            raise
 
     def safe(self, seconds: float) -> None:
         """Go to the safe state and read it back; raises InstrumentFault when that takes longer."""
@@ -65,14 +87,10 @@ class Safety:
             self._turn.release()
 
     def is_safe(self) -> bool:
-        """Whether the safe state is read back now: tip away, feedback off, nothing moves, no bias."""
+        """Whether the safe state is read back now: tip away, feedback off, no approach, no scan, motor still, no bias."""
         if self.line.closed:
             self._again(time.monotonic() + ANSWER_SECONDS)
-        end = time.monotonic() + LOOKS_SECONDS
-        try:
-            return self._away(end) and not self._ask("Scan.StatusGet", end)["running"] and self._no_bias(end)
-        except ControllerError:
-            return False  # it is not read back
+        return not self._lacking(time.monotonic() + LOOKS_SECONDS)
 
     def close(self) -> None:
         """Close the connection; the tip stays where it is."""
@@ -86,66 +104,129 @@ class Safety:
                 return
             except ProbeGymError as error:  # the port may still be held by what just broke
                 if time.monotonic() + AGAIN_SECONDS >= end:
-                    raise InstrumentFault(str(error)) from error
+                    raise (Unreached if isinstance(error, Unreached) else InstrumentFault)(str(error)) from error
                 time.sleep(AGAIN_SECONDS)
 
     def _ask(self, name: str, end: float, **arguments: float) -> Values:
         return self.line.ask(name, max(LEAST_SECONDS, min(ANSWER_SECONDS, end - time.monotonic())), None, **arguments)
 
+    def _told(self, name: str, end: float, **arguments: float) -> Values | None:
+        """What a command returns; None where the controller refuses it."""
+        try:
+            return self._ask(name, end, **arguments)
+        except ControllerError:
+            return None
+
     def _go(self, end: float) -> None:
         trouble = self._withdraw(end)
-        for name, arguments in STOPS:
-            try:
-                self._ask(name, end, **arguments)
-            except ControllerError:
-                pass  # nothing of the kind was there to be stopped; what still moves shows below
-        while not self._away(end):  # also where the controller does not say
+        stopped = self._stop(end)
+        while (lacking := self._lacking(end)) or not stopped:
             if time.monotonic() >= end:
-                raise InstrumentFault(f"the tip is not read back to be away{trouble and f' ({trouble})'}: the bias stays, a feedback that is on would follow it into the surface")
-            if not self._withdrawing(end):
+                told = lacking or "the motor was not stopped"
+                stays = "" if lacking == BIAS else ": the bias stays, a feedback that is on would follow it into the surface"
+                raise InstrumentFault(f"{told}{trouble and f' ({trouble})'}{stays}")
+            if not stopped or lacking not in (AWAY, BIAS):
+                stopped = self._stop(end)
+            elif lacking == BIAS:
+                trouble = self._refusal("Bias.Set", end, bias=0.0)
+            elif not self._withdrawing(end):
                 trouble = self._withdraw(end)
             time.sleep(LOOK_SECONDS)
-        try:
-            self._ask("Bias.Set", end, bias=0.0)
-            self._ask("SafeTip.OnOffSet", end, status=commands.SAFE_TIP_ON)
-            if not self._no_bias(end):
-                raise InstrumentFault("the tip is away, but the bias is not read back as zero")
-            if self._ask("Scan.StatusGet", end)["running"]:
-                raise InstrumentFault("the tip is away, but the scan goes on")
-        except ControllerError as error:
-            raise InstrumentFault(f"the tip is away, but {error}") from error
+        if self.guarded and (trouble := self._refusal("SafeTip.OnOffSet", end, status=commands.SAFE_TIP_ON)):
+            raise InstrumentFault(f"the tip is away, but {trouble}")
 
-    def _withdraw(self, end: float) -> str:
-        """Send the tip away; what the controller has against it, or nothing."""
+    def _refusal(self, name: str, end: float, **arguments: float) -> str:
+        """Send a command; what the controller has against it, or nothing."""
         try:
-            self._ask("ZCtrl.Withdraw", end, wait=0, timeout=-1)
+            self._ask(name, end, **arguments)
         except ControllerError as error:
             return str(error)
         return ""
 
-    def _away(self, end: float) -> bool:
-        """Whether the feedback is off and the tip at its highest; false where the controller does not say."""
-        try:
-            return away(lambda name: self._ask(name, end))
-        except ControllerError:
-            return False
+    def _withdraw(self, end: float) -> str:
+        return self._refusal("ZCtrl.Withdraw", end, wait=0, timeout=-1)
 
     def _withdrawing(self, end: float) -> bool:
+        told = self._told("ZCtrl.StatusGet", end)
+        return told is not None and told["status"] == commands.Z_WITHDRAWING
+
+    def _stop(self, end: float) -> bool:
+        """Stop all that moves; whether the motor was, or is not there. What is refused else shows in what is read back."""
+        for name, arguments in STOPS:
+            self._told(name, end, **arguments)
+        return self._told("Motor.StopMove", end) is not None or (self._told("Motor.FreqAmpGet", end, axis=0) is None and self._motor(end) is None)
+
+    def _motor(self, end: float) -> Values | None:
+        """Where the motor is; None where the controller has none that tells."""
         try:
-            return bool(self._ask("ZCtrl.StatusGet", end)["status"] == commands.Z_WITHDRAWING)
+            return self.line.ask("Motor.PosGet", max(LEAST_SECONDS, min(ENCODER_SECONDS + ANSWER_SECONDS, end - time.monotonic())), None, group=0, timeout=round(1e3 * ENCODER_SECONDS))
         except ControllerError:
-            return False
+            return None
+
+    # ---- what is read back ----
+
+    def _lacking(self, end: float) -> str:
+        """The first thing that the safe state lacks, as one line; nothing when it is all there. What the controller does not say lacks."""
+        looks: tuple[tuple[str, Callable[[float], bool]], ...] = (
+            (AWAY, self._away), ("the approach goes on", self._no_approach), ("the scan goes on", self._no_scan), ("the motor moves", self._still), (BIAS, self._no_bias),
+        )  # fmt: skip
+        for lacking, there in looks:
+            try:
+                if not there(end):
+                    near = lacking == AWAY and self.surface is not None and self._up(end)
+                    return f"the tip is as far away as it goes, but {self._near()}" if near else lacking
+            except ControllerError as error:
+                return lacking if lacking in (AWAY, BIAS) else f"{lacking}, or nobody tells: {error}"
+        return ""
+
+    def _near(self) -> str:
+        return f"less than the clearance of {self.clearance:g} m from where the surface was, Z of {self.surface:g} m: take it away by the motor"
+
+    def _up(self, end: float) -> bool:
+        return away(lambda name: self._ask(name, end))
+
+    def _away(self, end: float) -> bool:
+        self._notice(end)
+        return self._up(end) and (self.surface is None or self._ask("ZCtrl.ZPosGet", end)["z"] >= self.surface + self.clearance)
+
+    def _notice(self, end: float) -> None:
+        """Remember where the surface is, where the feedback is on and its set point flows, and whether SafeTip is on."""
+        self.guarded |= bool((self._told("SafeTip.OnOffGet", end) or {"on": 0})["on"])
+        z = self._ask("ZCtrl.ZPosGet", end)["z"]  # before the current, as the tip may go up meanwhile
+        if self._ask("ZCtrl.StatusGet", end)["status"] == commands.Z_ON:
+            wanted = self._ask("ZCtrl.SetpntGet", end)["setpoint"]
+            if wanted / FLOWS <= abs(self._ask("Current.Get", end)["current"]) <= wanted * FLOWS:
+                self.surface = z
+
+    def _no_approach(self, end: float) -> bool:
+        told = self._told("AutoApproach.OnOffGet", end)
+        if told is None:  # its module may be closed
+            self._ask("AutoApproach.Open", end)
+            told = self._ask("AutoApproach.OnOffGet", end)
+        return not told["on"]
+
+    def _no_scan(self, end: float) -> bool:
+        return not self._ask("Scan.StatusGet", end)["running"]
+
+    def _still(self, end: float) -> bool:
+        if (before := self._motor(end)) is None:
+            return True
+        time.sleep(MOTOR_SECONDS)
+        after = self._motor(end)
+        return after is not None and all(abs(after[axis] - before[axis]) <= MOTOR_STILL for axis in before)
 
     def _no_bias(self, end: float) -> bool:
         return bool(abs(self._ask("Bias.Get", end)["bias"]) <= NO_BIAS)
+
+
+def top(ask: Callable[[str], Values]) -> float:
+    """The highest Z in m that limits and piezo allow; ask: name -> what is read back."""
+    highest = ask("Piezo.RangeGet")["z"] / 2
+    return float(min(highest, ask("ZCtrl.LimitsGet")["high"]) if ask("ZCtrl.LimitsEnabledGet")["on"] else highest)
 
 
 def away(ask: Callable[[str], Values]) -> bool:
     """Whether the feedback is off and the tip at the top of what Z may be; ask: name -> what is read back."""
     if ask("ZCtrl.StatusGet")["status"] not in (commands.Z_OFF, commands.Z_SAFE_TIP):
         return False
-    most = ask("Piezo.RangeGet")["z"]
-    top = most / 2
-    if ask("ZCtrl.LimitsEnabledGet")["on"]:
-        top = min(top, ask("ZCtrl.LimitsGet")["high"])
-    return bool(ask("ZCtrl.ZPosGet")["z"] >= top - NEAR_TOP * most)
+    return bool(ask("ZCtrl.ZPosGet")["z"] >= top(ask) - NEAR_TOP * ask("Piezo.RangeGet")["z"])

@@ -15,11 +15,13 @@ ON = np.ones(1, bool)
 BARRIER = 4.5  # eV, of a clean apex
 DECAY = 2 * np.sqrt(2 * constants.m_e * constants.e * BARRIER) / constants.hbar  # 1/m: a conductance falls as exp(-DECAY gap)
 CONTACT = 2 * constants.e**2 / constants.h  # S, one conductance quantum, at a gap of zero
+FERMI = 1.2e10  # 1/m, wave vector in the noble metals
+PIEZO = 1e-6  # m that the scanner reaches each way; a twin may have a larger surface
 
 
 def conductance(gap: float) -> float:
-    """S at a distance in m from contact."""
-    return float(CONTACT * np.exp(-DECAY * gap))
+    """S at a distance in m from contact; below zero that of a contact as wide as it is deep (Sharvin, Sov. Phys. JETP 21, 655 (1965))."""
+    return float(CONTACT * (np.exp(-DECAY * gap) if gap >= 0 else 1 + (0.5 * FERMI * gap) ** 2))
 
 
 def gap(siemens: float) -> float:
@@ -28,14 +30,14 @@ def gap(siemens: float) -> float:
 
 
 class Sample:
-    """The twin. reach: m from the centre of the piezo at which images may lie. Raises ProbeGymError for a world that is no STM of one lane."""
+    """The twin. reach: m from the centre of the piezo that the tip reaches. Raises ProbeGymError for a world that is no STM of one lane."""
 
     def __init__(self, world: World):
         self.world, self.descriptor = world, describe(world).descriptor
         if world.lanes != 1 or self.descriptor.kind != "stm":
             raise ProbeGymError(f"a Nanonis controller needs an STM of one lane, {self.descriptor.name} is {self.descriptor.kind} with {world.lanes}")
         self.looks = LocateAdatoms if self.has(LocateAdatoms) else AcquireTopograph
-        self.reach = float(np.max(self._range(self.looks, "centre").high))
+        self.reach = min(PIEZO, float(np.max(self._range(self.looks, "centre").high)))
         self.most_samples = self.descriptor.capabilities["DragTip"].counts["samples"][1] if self.has(DragTip) else 0
 
     def has(self, verb: type[Command]) -> bool:

@@ -9,7 +9,8 @@ import numpy as np
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import DragTip
 from probegym.hardware_bridge.instruments.nanonis import commands as names
-from probegym.hardware_bridge.instruments.nanonis.feedback import NOISE, Feedback
+from probegym.hardware_bridge.instruments.nanonis.coarse import Coarse
+from probegym.hardware_bridge.instruments.nanonis.feedback import NOISE, SATURATION
 from probegym.hardware_bridge.instruments.nanonis.motion import Drag, Ramp, Scan, rest
 from probegym.hardware_bridge.instruments.nanonis.protocol import Values
 from probegym.hardware_bridge.instruments.nanonis.sample import Sample
@@ -22,7 +23,7 @@ WIDEST = 256  # pixels a side
 PLAIN = 64  # samples of a move that drags nothing
 
 
-class Scanning(Feedback):
+class Scanning(Coarse):
     """State and commands of the X and Y axes."""
 
     def __init__(self, sample: Sample, pace: float):
@@ -106,7 +107,7 @@ class Scanning(Feedback):
         samples = min(self.most_recorded, sample.most_samples)
 
         def to(place: np.ndarray) -> np.ndarray:
-            return sample.drag(start + here, place + here, bias, current, speed, samples)
+            return np.asarray(np.clip(sample.drag(start + here, place + here, bias, current, speed, samples), -SATURATION, SATURATION))
 
         before = sample.kept()
         trace = to(end)
@@ -185,8 +186,9 @@ class Scanning(Feedback):
 
     def _image(self) -> np.ndarray:
         forth, back = self._speeds()
-        heights = self.sample.image(self.shape, float(self.frame[2]), 2 / (1 / forth + 1 / back), self.frame[:2] + self.coarse[:2], self.bias, self.setpoint)
-        return self._held() + (heights if self.upwards else heights[::-1])
+        speed = forth if forth == back else 2 / (1 / forth + 1 / back)
+        heights = self.sample.image(self.shape, float(self.frame[2]), speed, self.frame[:2] + self.coarse[:2], self.bias, self.setpoint)
+        return self._held(self.bias) + (heights if self.upwards else heights[::-1])
 
     def _scan_action(self, action: int, direction: int) -> None:
         now = time.monotonic()

@@ -1,7 +1,8 @@
 """A twin that speaks the Nanonis protocol on loopback: up to four ports, one connection each, commands one after the other.
 
-``python -m probegym.hardware_bridge.instruments.nanonis.server`` is started by ``start``. Who connects to a port that is taken is
-told nothing, as by the real controller; the report says who holds it.
+``python -m probegym.hardware_bridge.instruments.nanonis.server`` is started by ``start``. Who connects to a port that is taken has its first command
+answered by an error that says who holds it, as the document says nothing of such a client; the report says so, too. The four ports are equal, as the
+vendor's are: whoever holds one may write, and a command is carried out as a whole before that of another port.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ from probegym.hardware_bridge.instruments.twin import build
 _log = logging.getLogger(__name__)
 Report = Callable[[str], None]
 START_SECONDS = 60.0
-FRAME_SECONDS = 10.0  # within which a frame that has begun must be there, and an answer taken
+FRAME_SECONDS = 10.0  # within which all of a request that has begun must be there, and all of an answer taken
 KEPT = 10_000  # lines of a report
+MOST_TURNED_AWAY = 16  # clients at once that are told who holds a port
 
 
 class Gone(ProbeGymError):
@@ -46,40 +48,61 @@ class Gone(ProbeGymError):
 
 
 class Link:
-    """The server's end of one connection."""
+    """The server's end of one connection; for the one thread that serves it."""
 
     def __init__(self, connection: socket.socket, who: str):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self.socket, self.who = connection, who
+        self.came = bytearray()  # and was not looked at yet
 
     def send(self, data: bytes) -> None:
-        """Send all of it; raises Gone."""
+        """Send all of it; raises Gone, also when the other side does not take it in time."""
         try:
             self.socket.settimeout(FRAME_SECONDS)
             self.socket.sendall(data)
         except OSError as error:
             raise Gone(f"it takes no answer ({error})") from error
 
-    def request(self) -> tuple[str, bytes, bool]:
-        """(name, body, whether an answer is wanted); waits for as long as nothing comes. Raises Gone, Malformed."""
-        name, size, reply = protocol.unpack_request(self._exactly(protocol.HEADER, begun=False))
-        return name, self._exactly(size), reply
+    def request(self, seconds: float | None = None) -> tuple[str, bytes, bool]:
+        """(name, body, whether an answer is wanted); waits for ``seconds`` until one begins, by default for as long as nothing comes. Raises Gone, Malformed."""
+        if not self.came:
+            self._more(seconds)
+        end = time.monotonic() + FRAME_SECONDS  # for all of it: a byte now and then is no request
+        name, size, reply = protocol.unpack_request(self._exactly(protocol.HEADER, end))
+        return name, self._exactly(size, end), reply
 
-    def _exactly(self, count: int, begun: bool = True) -> bytes:
-        taken = bytearray()
-        while len(taken) < count:
-            try:
-                self.socket.settimeout(FRAME_SECONDS if begun or taken else None)
-                part = self.socket.recv(count - len(taken))
-            except TimeoutError as error:
-                raise Malformed("a request broke off in the middle") from error
-            except OSError as error:
-                raise Gone(str(error)) from error
-            if not part:
-                raise Gone("it was closed" if not taken and not begun else "it was closed in the middle of a request")
-            taken += part
-        return bytes(taken)
+    def there(self) -> bool:
+        """Whether the other side is still there, while a command of it is carried out; what it sends meanwhile is kept."""
+        try:
+            self.socket.setblocking(False)
+            while len(self.came) < protocol.HEADER + protocol.MOST_ARGUMENTS:
+                if not (part := self.socket.recv(1 << 16)):
+                    return False
+                self.came += part
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return True
+
+    def _exactly(self, count: int, end: float) -> bytes:
+        while len(self.came) < count:
+            self._more(max(0.001, end - time.monotonic()))
+        taken, self.came = bytes(self.came[:count]), self.came[count:]
+        return taken
+
+    def _more(self, seconds: float | None) -> None:
+        try:
+            self.socket.settimeout(seconds)
+            part = self.socket.recv(1 << 16)
+        except TimeoutError as error:
+            raise Malformed("a request broke off in the middle, or came too slowly") from error
+        except OSError as error:
+            raise Gone(str(error)) from error
+        if not part:
+            raise Gone("it was closed in the middle of a request" if self.came else "it was closed")
+        self.came += part
 
     def close(self) -> None:
         """Break the connection; a thread that reads from it is told."""
@@ -99,6 +122,7 @@ class Server:
         self.controller, self.faults, self.report = controller, faults or WireFaults([]), report
         self.listeners: dict[int, socket.socket] = {}
         self.held: dict[int, Link] = {}
+        self.turned_away = threading.Semaphore(MOST_TURNED_AWAY)
         for port in ports:
             try:
                 listener = socket.create_server((HOST, port), backlog=4)
@@ -119,6 +143,7 @@ class Server:
             while time.monotonic() < end and (until() or (leaving and self.held)):
                 if end == math.inf and not until():
                     end = time.monotonic() + leaving
+                    self.controller.leave()
                 ready, _, _ = select.select(list(self.listeners.values()), [], [], 0.2)
                 for listener in ready:
                     self._accept(listener)
@@ -135,21 +160,36 @@ class Server:
     def _accept(self, listener: socket.socket) -> None:
         connection, (host, own) = listener.accept()
         port, who = listener.getsockname()[1], f"{host}:{own}"
-        if port in self.held:
-            told = f"{who} was turned away: {self.held[port].who} holds this port"
+        if holder := self.held.get(port):
+            told = f"{who} was turned away: {holder.who} holds this port"
             self._tell(port, told)
             _log.warning("port %d: %s", port, told)
-            connection.close()
+            if self.turned_away.acquire(blocking=False):  # a crowd is not answered
+                threading.Thread(target=self._turn_away, args=(port, holder.who, Link(connection, who)), daemon=True).start()
+            else:
+                connection.close()
             return
         self.held[port] = Link(connection, who)
         self._tell(port, f"{who} connected")
         threading.Thread(target=self._serve, args=(port, self.held[port]), daemon=True).start()
 
+    def _turn_away(self, port: int, holder: str, link: Link) -> None:
+        """Answer one command by an error that says who holds the port, and close: nothing is sent that nobody asked for."""
+        try:
+            name, _, reply = link.request(FRAME_SECONDS)
+            if reply:
+                link.send(commands.refusal(name, f"port {port} {protocol.HELD} {holder}: a port serves one client, use another one"))
+        except ProbeGymError:
+            pass  # it was told as much as it wanted to hear
+        finally:
+            link.close()
+            self.turned_away.release()
+
     def _serve(self, port: int, link: Link) -> None:
         try:
             while True:
                 name, body, reply = link.request()
-                answered = functools.partial(self._answer, port, name, body)
+                answered = functools.partial(self._answer, port, link, name, body)
                 if reply:
                     self.faults.deliver(link, name, answered)
                 else:
@@ -157,11 +197,11 @@ class Server:
         except ProbeGymError as error:
             self._tell(port, f"{link.who} is gone: {error}")
         finally:
+            del self.held[port]  # first: who sees the end of its connection may come again at once
             link.close()
-            del self.held[port]
 
-    def _answer(self, port: int, name: str, body: bytes) -> bytes:
-        answer = self.controller.answer(name, body)
+    def _answer(self, port: int, link: Link, name: str, body: bytes) -> bytes:
+        answer = self.controller.answer(name, body, link.there)
         if self.report:
             self._tell(port, _line(name, body, answer[protocol.HEADER :]))
         return answer

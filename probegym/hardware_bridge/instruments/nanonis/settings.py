@@ -7,36 +7,35 @@ with it: without ``drag`` there is no DragTip.
 from __future__ import annotations
 
 import re
-from decimal import Decimal
+from decimal import Context, Decimal, localcontext
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from probegym import tables
 from probegym.errors import ProbeGymError
 
 LONGEST_FILE = 1 << 20
 PREFIXES = {"": 0, "f": -15, "p": -12, "n": -9, "u": -6, "µ": -6, "m": -3, "k": 3, "M": 6}
 MOST = {"m": 1e-3, "m/s": 1e-3, "V": 10.0, "A": 1e-3, "S": 1e-4, "s": 1e4}  # beyond which a number was meant in another unit
+EXACT = Context(traps=[])  # what is too large for it is infinite
 CONTACT_SHARE = 0.5  # of the threshold of SafeTip: no set point may be nearer to it
 
 
 def _quantity(unit: str) -> BeforeValidator:
-    pattern = re.compile(rf"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([{''.join(PREFIXES)}]?){re.escape(unit)}")
+    pattern = re.compile(rf"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(?:([{''.join(PREFIXES)}]?){re.escape(unit)})?", re.ASCII)
 
     def read(value: Any) -> Any:
-        if isinstance(value, str) and not (found := pattern.fullmatch(value.strip())):
-            try:
-                value = float(value)  # YAML takes 10e-9 for a text
-            except ValueError as error:
-                raise ValueError(f"{value[:40]!r} is no number of {unit}") from error
-        elif isinstance(value, str) and found:
-            value = float(Decimal(found[1]).scaleb(PREFIXES[found[2]]))
+        if isinstance(value, str):
+            if not (found := pattern.fullmatch(value.strip())):
+                raise ValueError(f"{value[:40]!r} is no number of {unit}")
+            with localcontext(EXACT):
+                value = float(Decimal(found[1]).scaleb(PREFIXES[found[2] or ""]))
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"needed is a number of {unit}, or a text such as '1 {unit}'")
         if not abs(value) <= MOST[unit]:
-            raise ValueError(f"{value:g} {unit} is more than any such instrument has: numbers without a unit are in SI units")
+            raise ValueError(f"{Decimal(value):.4g} {unit} is more than any such instrument has: numbers without a unit are in SI units")
         return value
 
     return BeforeValidator(read)
@@ -144,8 +143,8 @@ class Approach(_Section):
 class Settings(_Section):
     """All of it. reach: m from the centre of the piezo at most, None for what the controller says; travel: m/s between two places.
 
-    land: s that the tip takes at most from where it is withdrawn to; withdraw: m/s on its way up; place: m that a position read back may be off;
-    real_time: false for a simulated controller that takes less time than it says.
+    land: s that the tip takes at most from where it is withdrawn to; withdraw: m/s on its way up, at least; clearance: m that a tip which is away has to
+    where the surface was; place: m that a position read back may be off; hold: s for which Z is averaged before the feedback is switched off; real_time: false for a simulated controller that takes less time than it says.
     """
 
     name: str = Field("Nanonis STM", min_length=1, max_length=60)
@@ -162,7 +161,8 @@ class Settings(_Section):
     travel: Annotated[Speed, Above] = 50e-9
     land: Annotated[Second, Above] = 20.0
     withdraw: Annotated[Speed, Above] = 2e-6
-    hold: Annotated[Second, Field(ge=0)] = 0.05  # s for which Z is averaged before the feedback is switched off
+    hold: Annotated[Second, Field(ge=0)] = 0.05
+    clearance: Annotated[Metre, Above] = 20e-9
     place: Annotated[Metre, Above] = 20e-12
     real_time: bool = True
 
@@ -176,26 +176,23 @@ class Settings(_Section):
         return self
 
 
-def settings(table: object, source: str = "settings") -> Settings:
-    """Settings from a table; raises ProbeGymError with source and key of the first thing that is wrong."""
+def settings(table: object, source: str = "settings", lines: tables.Lines | None = None) -> Settings:
+    """Settings from a table; raises ProbeGymError with source, line and key of the first thing that is wrong."""
     try:
         return Settings.model_validate(table)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ProbeGymError(f"{source}{', ' if where else ''}{where}: {first['msg'].removeprefix('Value error, ')}") from error
+        first = error.errors(include_url=False, include_input=False)[0]
+        entry = tuple(map(str, first["loc"]))
+        where = [source, f"line {tables.nearest(lines, entry)}" if lines else "", ".".join(entry)]
+        raise ProbeGymError(f"{', '.join(filter(None, where))}: {first['msg'].removeprefix('Value error, ')}") from error
 
 
 def settings_file(path: Path) -> Settings:
-    """Settings from a YAML or JSON file; raises ProbeGymError with file and key."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(LONGEST_FILE + 1)
-        if len(text) > LONGEST_FILE:
-            raise ProbeGymError(f"{path} is larger than {LONGEST_FILE} bytes: these are no settings")
-        table = yaml.safe_load(text)
-    except OSError as error:
-        raise ProbeGymError(f"{path} cannot be read ({error.strerror}): give the file with the settings of your STM") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ProbeGymError(f"{path} is neither YAML nor JSON ({' '.join(str(error).split())[:200]})") from error
-    return settings(table, str(path))
+    """Settings from a YAML or JSON file; raises ProbeGymError with file, line and key."""
+    table, lines = tables.read(path, "settings", LONGEST_FILE)
+    return settings(table, str(path), lines)
+
+
+def read_settings(told: object) -> Settings:
+    """Settings as a driver is told of them: a table, or the path of a file."""
+    return settings_file(Path(told)) if isinstance(told, str) else settings(told)

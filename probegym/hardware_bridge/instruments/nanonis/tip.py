@@ -12,21 +12,29 @@ from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.instruments import InstrumentFault
 from probegym.hardware_bridge.instruments.nanonis import commands
 from probegym.hardware_bridge.instruments.nanonis.descriptor import SETTLE_SECONDS, Facts
-from probegym.hardware_bridge.instruments.nanonis.safety import NEAR_TOP, away
+from probegym.hardware_bridge.instruments.nanonis.safety import FLOWS, NEAR_TOP, Safety, away, top
 from probegym.hardware_bridge.instruments.nanonis.settings import Settings
 from probegym.hardware_bridge.instruments.nanonis.turn import Turn
 from probegym.hardware_bridge.world import Refused
 
-LOOKS, NEAR = 3, 2.0  # how often in a row the current must be within this factor of the set point
+LOOKS = 3  # how often in a row the current must show that the tip is at the surface
 HELD = 1e-9  # m that the tip may have crept while its feedback was off
 SWITCH_SECONDS = 2.0  # that the controller takes to switch its feedback
 
 
 class Tip:
-    """The tip as far as this driver has brought it: landed says whether the feedback is to be on."""
+    """The tip as far as this driver has brought it: landed says whether the feedback is to be on.
 
-    def __init__(self, settings: Settings, facts: Facts):
-        self.settings, self.facts, self.landed = settings, facts, False
+    asked: bias in V and set point in A that it goes to once it has landed at rest. safety: is told where the surface is.
+    """
+
+    def __init__(self, settings: Settings, facts: Facts, safety: Safety):
+        self.settings, self.facts, self.safety = settings, facts, safety
+        self.withdrawn()
+
+    def withdrawn(self) -> None:
+        """The tip is away, and nobody has asked for anything yet."""
+        self.landed, self.asked = False, (self.settings.rest.bias, self.settings.rest.current)
 
     # ---- where it is ----
 
@@ -49,7 +57,7 @@ class Tip:
         def flows() -> bool:
             nonlocal seen
             self.stays(turn)
-            seen = seen + 1 if wanted / NEAR <= abs(turn.ask("Current.Get")["current"]) <= wanted * NEAR else 0
+            seen = seen + 1 if wanted / FLOWS <= abs(turn.ask("Current.Get")["current"]) <= wanted * FLOWS else 0
             if not seen and self._at_bottom(turn):
                 self.withdraw(turn)
                 raise lost("the surface is not within the range of Z, the tip is withdrawn again: approach first, an operator must agree to it")
@@ -58,13 +66,15 @@ class Tip:
         turn.until(flows, f"the current did not come to the set point of {wanted:g} A", seconds)
 
     def _at_bottom(self, turn: Turn) -> bool:
-        lowest = max(turn.ask("ZCtrl.LimitsGet")["low"], -self.facts.z / 2)
+        lowest = -self.facts.z / 2
+        if turn.ask("ZCtrl.LimitsEnabledGet")["on"]:
+            lowest = max(lowest, turn.ask("ZCtrl.LimitsGet")["low"])
         return bool(turn.ask("ZCtrl.ZPosGet")["z"] <= lowest + NEAR_TOP * self.facts.z)
 
     # ---- up and down ----
 
     def land(self, turn: Turn) -> None:
-        """Bring the tip from where it is withdrawn to the surface, or see that it is there."""
+        """Bring the tip from where it is withdrawn to the surface, or see that it is there. Raises Refused where it could not get away from there, or does not get there."""
         s, status = self.settings, self.status(turn)
         if status != commands.Z_ON:
             if self.landed:
@@ -76,6 +86,10 @@ class Tip:
             self._feedback(turn, True)
         self.landed = True
         self.settle(turn, s.land, Refused)
+        z = self.safety.surface = float(turn.ask("ZCtrl.ZPosGet")["z"])
+        if (room := top(lambda name: turn.ask(name)) - z) < s.clearance:
+            self.withdraw(turn)
+            raise Refused(f"the tip could withdraw from this surface by {room:.3g} m, settings need a clearance of {s.clearance:g} m: raise the limit of Z, or approach anew; it is withdrawn")
 
     def withdraw(self, turn: Turn) -> None:
         """Take the tip away, and read that back."""
@@ -105,6 +119,11 @@ class Tip:
         turn.until(lambda: self.status(turn) == wanted, f"the feedback is not read back as {'on' if on else 'off'}", SWITCH_SECONDS)
 
     # ---- bias and set point ----
+
+    def unchanged(self, turn: Turn, bias: float, current: float) -> None:
+        """Raise InstrumentFault where bias (V) or set point (A) do not stand as they were brought to: somebody else has changed them."""
+        if unlike := turn.unlike("Bias.", {"bias": bias}) or turn.unlike("ZCtrl.Setpnt", {"setpoint": current}):
+            raise InstrumentFault(f"somebody else is at work at this controller: {unlike}")
 
     def rest(self, turn: Turn) -> None:
         """Bias and set point at which nothing is disturbed."""

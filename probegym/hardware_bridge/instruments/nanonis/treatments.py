@@ -27,6 +27,7 @@ from probegym.hardware_bridge.instruments.nanonis.turn import Turn
 from probegym.hardware_bridge.world import Refused
 
 CURRENT = "Current (A)"
+NO_VERDICT = 0.5  # P(good) of a tip that nobody judges
 LEAST_DRAG = 1e-12  # m
 SEEN = 0.05  # of a drag's way that its trace may lack at its beginning
 RECORDED_SECONDS = 2.0  # that the recorder may lag behind the tip
@@ -43,8 +44,8 @@ class Treatments:
     # ---- images ----
 
     def topograph(self, turn: Turn, command: AcquireTopograph) -> Values:
-        """An image; nobody judges the tip here, so the verdict is not known."""
-        return {"height": self.scanner.scan(turn, command)[0].height.astype(np.float32), "verdict": np.array(np.nan)}
+        """An image; a controller has no classifier that judges the tip, so its verdict is even odds."""
+        return {"height": self.scanner.scan(turn, command)[0].height.astype(np.float32), "verdict": np.array(NO_VERDICT)}
 
     def locate(self, turn: Turn, command: LocateAdatoms) -> Values:
         """An image and the adatoms in it; of both ways, places lie in the middle, so that the lag of the feedback falls out."""
@@ -78,8 +79,10 @@ class Treatments:
         tip.tune(turn, bias, current)
         z = tip.hold(turn)
         turn.ask("TipRec.BufferClear")
+        self.names.dragged(start, end)
         tip.move(turn, end, command.speed, feedback=False)
         trace = self._trace(turn, start, end, command.samples)
+        tip.unchanged(turn, bias, current)
         turn.set("ZCtrl.Setpnt", setpoint=self.settings.rest.current)  # at the bias of the drag: the tip goes up first
         tip.release(turn, z)
         tip.rest(turn)
@@ -150,6 +153,7 @@ class Treatments:
         return {}
 
     def _at(self, turn: Turn, place: np.ndarray) -> None:
+        self.names.dragged(place, place)  # whatever is done there, adatoms elsewhere stay
         self.tip.land(turn)
         self.tip.rest(turn)
         self.tip.move(turn, place, self.settings.travel)
@@ -157,37 +161,44 @@ class Treatments:
     # ---- controls ----
 
     def bias(self, turn: Turn, command: SetBias) -> Values:
-        """The bias, with the feedback off where its sign changes; a tip that is withdrawn stays so."""
+        """The bias, with the feedback off where its sign changes. A tip that is withdrawn stays so, lands with what rests, and goes to this bias then; not to zero."""
         bias = float(command.bias[0])
         if self.tip.landed:
             self._gentle(bias, turn.ask("ZCtrl.SetpntGet")["setpoint"])
             self.tip.stays(turn)
             self.tip.tune(turn, bias, turn.ask("ZCtrl.SetpntGet")["setpoint"])
         else:
+            current = self.tip.asked[1]
+            if bias:
+                self._gentle(bias, current)
             turn.set("Bias.", bias=bias)
+            self.tip.asked = (bias or self.settings.rest.bias, current)
         return {}
 
     def tunnelling(self, turn: Turn, command: SetTunnelling) -> Values:
-        """Gains and set point."""
+        """Gains and set point; that of a tip that is withdrawn holds from its landing on."""
         current, gain, seconds = (float(value[0]) for value in (command.current, command.proportional, command.time_constant))
-        bias = turn.ask("Bias.Get")["bias"]
-        if self.tip.landed:
-            self._gentle(bias, current)
+        bias = turn.ask("Bias.Get")["bias"] if self.tip.landed else self.tip.asked[0]
+        self._gentle(bias, current)
         turn.set("ZCtrl.Gain", reads={"integral": gain / seconds}, proportional=gain, time_constant=seconds, integral=gain / seconds)
         if self.tip.landed:
             self.tip.stays(turn)
             self.tip.tune(turn, bias, current)
         else:
             turn.set("ZCtrl.Setpnt", setpoint=current)
+            self.tip.asked = (bias, current)
         return {}
 
     def _gentle(self, bias: float, current: float) -> None:
         if not 0 < current <= self.settings.scan.conductance * abs(bias):
-            raise Refused(f"{current:g} A at {bias:g} V is above the {self.settings.scan.conductance:g} S of the settings, or has no bias: the tip has landed")
+            raise Refused(f"{current:g} A at {bias:g} V is above the {self.settings.scan.conductance:g} S of the settings, or has no bias")
 
     def move(self, turn: Turn, command: MoveTip) -> Values:
-        """Move with the feedback on."""
+        """Move with the feedback on; a tip that lands for it goes to the bias and set point that were asked for, or stood when it was withdrawn."""
+        lands = not self.tip.landed
         self.tip.land(turn)
+        if lands:
+            self.tip.tune(turn, *self.tip.asked)
         self.tip.move(turn, command.position[0], command.speed)
         return {}
 
@@ -199,6 +210,7 @@ class Treatments:
             return {}
         rest = self.settings.rest
         self.tip.withdraw(turn)
+        self.tip.safety.surface = None  # the motor moves it
         turn.set("Bias.", bias=rest.bias)
         turn.set("ZCtrl.Setpnt", setpoint=rest.current)
         turn.ask("AutoApproach.Open")
@@ -206,11 +218,14 @@ class Treatments:
         turn.until(lambda: not turn.ask("AutoApproach.OnOffGet")["on"], "the approach did not end", self.settings.approach.seconds)
         self.tip.stays(turn)
         self.tip.landed = True
-        self.tip.settle(turn)
+        self.tip.land(turn)
+        self.tip.tune(turn, *self.tip.asked)
         return {}
 
     def withdraw(self, turn: Turn, command: Withdraw) -> Values:
-        """Feedback off, tip away; the bias stays."""
+        """Feedback off, tip away; the bias stays, also over the next landing by ``move``."""
+        if self.tip.landed:
+            self.tip.asked = (float(turn.ask("Bias.Get")["bias"]), float(turn.ask("ZCtrl.SetpntGet")["setpoint"]))
         self.tip.withdraw(turn)
         return {}
 

@@ -10,7 +10,7 @@ from probegym.hardware_bridge.instruments.nanonis.sample import Sample
 
 LONGEST = 10.0  # s of a pulse or dip, as the controller takes them
 DRAG = {"bias": 0.1, "conductance": 10e-6}  # V, S at most
-FAST, NEAR = 1e-6, 1e-6  # m/s and m, of the tip between places: what a command may take at worst is told by them
+FAST = 1e-6  # m/s of the tip between places: what a command may take at worst is told by it
 HEIGHT = 50e-12  # m that the lowest adatom stands out by
 
 
@@ -24,7 +24,7 @@ def settings_of(sample: Sample, pace: float) -> Json:
             "field_of_view": [1e-10, _most(image, "field_of_view")], "speed": [1e-11, 1e-6], "current": [1e-12, 1e-9], "bias": _most(image, "bias"), "line_overhead": 0.0,
             "pixels": image.counts["shape"][1], "backward": False,
         },
-        "feedback": {"proportional": [1e-15, 1e-9], "time_constant": [1e-6, 1e-2]}, "approach": {"seconds": 120.0}, "travel": FAST, "reach": min(sample.reach, NEAR),
+        "feedback": {"proportional": [1e-15, 1e-9], "time_constant": [1e-6, 1e-2]}, "approach": {"seconds": 120.0}, "travel": FAST, "reach": sample.reach,
     }  # fmt: skip
     if "LocateAdatoms" in verbs:
         told["adatoms"] = {"count": image.counts["count"][1], "height": HEIGHT}
