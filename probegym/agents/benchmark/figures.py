@@ -57,6 +57,8 @@ def profiles(table: Table) -> str:
 def costs(table: Table, split: str = "id") -> str:
     """Success against the seconds and the dose of an instrument that it took, a panel for each environment; to the upper left is better."""
     plot = _pyplot()
+    from matplotlib import ticker
+
     names = list(table.suite.environments)
     columns = min(4, len(names))
     figure, axes = plot.subplots(-(-len(names) // columns), columns, figsize=(2.6 * columns, 2.5 * -(-len(names) // columns)), squeeze=False)
@@ -71,6 +73,12 @@ def costs(table: Table, split: str = "id") -> str:
         best = [point for index, point in enumerate(front) if all(point[1] > other[1] for other in front[:index])]
         axis.step(*zip(*best, strict=True), where="post", color="#bbbbbb", linewidth=1, zorder=0) if best else None
         axis.set(title=environment.removeprefix("probegym/").removesuffix("-v0"), ylim=(-0.05, 1.05), xscale="log")
+        if rows:
+            at = [row.to_goal["time"] for row in rows]
+            axis.set_xlim(min(at) / 1.5, max(at) * 1.5)
+        axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5), numticks=6))
+        axis.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+        axis.xaxis.set_minor_formatter(ticker.NullFormatter())
         axis.set_xlabel("instrument seconds to goal (median)", fontsize=7)
     axes[0, 0].set_ylabel("success")
     handles = [plot.Line2D([], [], marker=MARKS[kind], color=COLOURS[kind], linestyle="", label=kind) for kind in ("learned", BEST, "script", "oracle", "random")]
