@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test clean
+.PHONY: demo test data clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -17,6 +17,9 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m ruff check probegym tests benchmarks notebooks
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+data: $(STAMP)  # the small data sets for offline learning
+	$(BIN)/probegym record build --out runs/data
 
 clean:
 	rm -rf $(VENV) runs

@@ -20,7 +20,8 @@ from probegym.agents.assembly import Builder
 from probegym.agents.base import OracleAgent, RandomAgent
 from probegym.agents.baselines_adatoms import CorrectedDrag, FixedDrag, GridTable
 from probegym.agents.bundle import BundlePolicy
-from probegym.agents.evaluate import EVALUATION_SEED, evaluate, wilson
+from probegym.agents.evaluate import EVALUATION_SEED, evaluate
+from probegym.agents.statistics import wilson
 
 ENV_ID, FAMILY, POLICY, TRACE = "probegym/AdatomManipulation-v0", "adatom_manipulation", "adatom-manipulation", "adatom-manipulation-trace"
 CHEN = "adatom-manipulation-chen"

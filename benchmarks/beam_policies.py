@@ -21,8 +21,9 @@ from probegym import scenarios
 from probegym.agents.base import Agent
 from probegym.agents.baselines_beam import BayesianGreedy, FixedGreedy
 from probegym.agents.bundle import BundlePolicy
-from probegym.agents.evaluate import EVALUATION_SEED, Results, evaluate, wilson
+from probegym.agents.evaluate import EVALUATION_SEED, Results, evaluate
 from probegym.agents.registry import make_agent
+from probegym.agents.statistics import wilson
 from probegym.envs.task import Observation
 
 ENV_ID, FAMILY, POLICY = "probegym/BeamManipulation-v0", "beam_manipulation", "beam-manipulation"

@@ -19,7 +19,8 @@ from report import json_line, table
 import probegym  # noqa: F401  registers the environments
 from probegym.agents import baselines_spectra as scripts
 from probegym.agents.base import Agent
-from probegym.agents.evaluate import EVALUATION_SEED, bootstrap_median
+from probegym.agents.evaluate import EVALUATION_SEED
+from probegym.agents.statistics import bootstrap_median
 
 ENV_ID = "probegym/SpectrumExploration-v0"
 TRAINING_SEED, LANES = 8_000_000, 20

@@ -18,8 +18,9 @@ from scipy import stats
 import probegym  # noqa: F401  registers the environments
 from probegym import scenarios
 from probegym.agents.bundle import BundlePolicy
-from probegym.agents.evaluate import EVALUATION_SEED, Results, evaluate, wilson
+from probegym.agents.evaluate import EVALUATION_SEED, Results, evaluate
 from probegym.agents.registry import make_agent
+from probegym.agents.statistics import wilson
 
 ENV_ID, FAMILY = "probegym/TipConditioning-v0", "tip_conditioning"
 POLICY, SCRIPTS = "tip-conditioning", ("fixed-recipe", "greedy-table")

@@ -15,9 +15,10 @@ from probegym.agents import bundle, sb3
 from probegym.agents.base import OracleAgent, RandomAgent
 from probegym.agents.bundle import BundlePolicy, spec_digest
 from probegym.agents.distil import Distillation, Student, Trainer
-from probegym.agents.evaluate import EVALUATION_SEED, Results, bootstrap_median, evaluate, wilson
+from probegym.agents.evaluate import EVALUATION_SEED, Results, evaluate
 from probegym.agents.export import SELECTION_SEED, export
 from probegym.agents.registry import make_agent
+from probegym.agents.statistics import bootstrap_median, wilson
 from probegym.errors import ProbeGymError
 
 ENV_ID = "probegym/StemTuning-v0"

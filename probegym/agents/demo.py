@@ -26,7 +26,7 @@ from probegym.agents import distil, files
 from probegym.agents.base import Agent, Script
 from probegym.agents.bundle import BundlePolicy, shipped
 from probegym.agents.evaluate import EVALUATION_SEED, Results, evaluate
-from probegym.agents.export import choose_threshold, commit, export
+from probegym.agents.export import choose_threshold, export
 from probegym.agents.registry import make_agent
 from probegym.agents.report import Curve, Report, Row, gif, page
 from probegym.agents.stories import Story, tell
@@ -195,7 +195,7 @@ class Demo:
         facts = {
             "training": f"{trainer.config.updates} gradient steps of {s.lanes} examples on scenario train, seed {s.seed}",
             "evaluation": f"seeds from {EVALUATION_SEED}, which training never uses; live success on seeds from {LIVE_SEED}",
-            "software": f"ProbeGym {__version__}, {commit()}, torch {torch.__version__}, Python {platform.python_version()}",
+            "software": f"ProbeGym {__version__}, {files.commit()}, torch {torch.__version__}, Python {platform.python_version()}",
             "machine": f"{platform.machine()}, {os.cpu_count()} processors",
         }
         animation = gif(self.stories[0].screens) if self.stories else b""

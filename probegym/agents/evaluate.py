@@ -8,19 +8,32 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import gymnasium as gym
 import numpy as np
 
 from probegym.agents.base import Agent, OutOfBudget, Script
+from probegym.agents.statistics import bootstrap_median, wilson
+from probegym.envs.task import Observation
 from probegym.errors import ProbeGymError
-from probegym.hardware_bridge.commands import Readings
+from probegym.hardware_bridge.commands import Lanes, Readings
 
 EVALUATION_SEED = 10_000_000
 """Training uses seeds below this, evaluation those from here on."""
 LANES = 32
 
 Progress = Callable[[int, int], None]
+
+
+class Observer(Protocol):
+    """Is shown everything that passes between agent and environment. Arrays have a leading axis of lanes; a script has one lane."""
+
+    def begin(self, seed: int, observation: Observation, info: Lanes) -> None:
+        """Episodes have begun on seeds seed, seed + 1, ...; with what the reset gave."""
+
+    def step(self, action: np.ndarray, observation: Observation, reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, info: Lanes, where: np.ndarray) -> None:
+        """A step of the lanes in ``where``; the others have ended before."""
 
 
 @dataclass(frozen=True)
@@ -49,34 +62,16 @@ class Results:
         return out
 
 
-def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a rate (1927, 10.1080/01621459.1927.10502953)."""
-    from scipy.stats import norm
-
-    z = norm.ppf(0.5 + confidence / 2)
-    p, scale = successes / trials, 1 + z**2 / trials
-    middle, half = p + z**2 / (2 * trials), z * np.sqrt(p * (1 - p) / trials + z**2 / (4 * trials**2))
-    return float(max(0.0, (middle - half) / scale)), float(min(1.0, (middle + half) / scale))
-
-
-def bootstrap_median(values: np.ndarray, confidence: float = 0.95, seed: int = 0, resamples: int = 2000) -> tuple[float, float]:
-    """Percentile bootstrap interval of the median."""
-    rng = np.random.default_rng(seed)
-    medians = np.median(values[rng.integers(0, len(values), (resamples, len(values)))], axis=1)
-    low, high = np.quantile(medians, [0.5 - confidence / 2, 0.5 + confidence / 2])
-    return float(low), float(high)
-
-
 def evaluate(agent: Agent | Script, env_id: str, scenario: str, episodes: int, seed: int = EVALUATION_SEED,
-             progress: Progress = lambda *_: None, **kwargs) -> Results:  # fmt: skip
-    """Run whole episodes on seeds seed, seed + 1, ...; further keywords go to the environment."""
+             progress: Progress = lambda *_: None, lanes: int = LANES, observer: Observer | None = None, **kwargs) -> Results:  # fmt: skip
+    """Run whole episodes on seeds seed, seed + 1, ..., up to ``lanes`` of an agent at once; further keywords go to the environment."""
     if not isinstance(episodes, int) or isinstance(episodes, bool) or episodes < 1:
         raise ProbeGymError(f"episodes must be a whole number above 0, got {episodes!r}")
     run = _run_script if isinstance(agent, Script) else _run_batch
     rows: list[dict] = []
     progress(0, episodes)
-    for first in range(0, episodes, 1 if isinstance(agent, Script) else LANES):
-        rows += run(agent, env_id, scenario, min(LANES, episodes - first), seed + first, kwargs)
+    for first in range(0, episodes, 1 if isinstance(agent, Script) else lanes):
+        rows += run(agent, env_id, scenario, min(lanes, episodes - first), seed + first, kwargs, observer)
         progress(len(rows), episodes)
     columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     costs, to_goal = ({name: columns.pop(f"{prefix}{name}") for name in Readings.COSTS} for prefix in ("", "goal_"))
@@ -92,15 +87,20 @@ def _row(info: dict, total: float, steps: int, goal: dict) -> dict:
     return {"success": bool(info["is_success"]), "return": total, "steps": steps} | kept | reached
 
 
-def _run_batch(agent: Agent, env_id: str, scenario: str, lanes: int, seed: int, kwargs: dict) -> list[dict]:
+def _run_batch(agent: Agent, env_id: str, scenario: str, lanes: int, seed: int, kwargs: dict, observer: Observer | None) -> list[dict]:
     envs = gym.make_vec(env_id, num_envs=lanes, scenario=scenario, autoreset_mode="Disabled", **kwargs)
-    observation, _ = envs.reset(seed=seed)
+    observation, info = envs.reset(seed=seed)
+    if observer is not None:
+        observer.begin(seed, observation, info)
     agent.begin(lanes, seed)
     done, totals, steps = np.zeros(lanes, bool), np.zeros(lanes), np.zeros(lanes, int)
     rows: list[dict] = [{} for _ in range(lanes)]
     goals: list[dict] = [{} for _ in range(lanes)]
     while not done.all():
-        observation, reward, terminated, truncated, info = envs.step(agent.act(observation, envs.episodes))
+        action = agent.act(observation, envs.episodes)
+        observation, reward, terminated, truncated, info = envs.step(action)
+        if observer is not None:
+            observer.step(np.asarray(action), observation, reward, terminated, truncated, info, ~done)
         totals, steps = totals + reward, steps + ~done
         for lane in np.nonzero(info["is_success"] & ~done)[0]:
             goals[lane] = goals[lane] or {name: info[name][lane] for name in Readings.COSTS}
@@ -112,7 +112,7 @@ def _run_batch(agent: Agent, env_id: str, scenario: str, lanes: int, seed: int, 
     return rows
 
 
-def _run_script(agent: Script, env_id: str, scenario: str, lanes: int, seed: int, kwargs: dict) -> list[dict]:
+def _run_script(agent: Script, env_id: str, scenario: str, lanes: int, seed: int, kwargs: dict, observer: Observer | None) -> list[dict]:
     env = gym.make(env_id, scenario=scenario, disable_env_checker=True, **kwargs).unwrapped
     total, steps, last, over, goal = 0.0, 0, {}, False, {}
 
@@ -120,12 +120,17 @@ def _run_script(agent: Script, env_id: str, scenario: str, lanes: int, seed: int
         nonlocal total, steps, last, over, goal
         if over:
             raise OutOfBudget
-        observation, reward, terminated, truncated, last = env.step(np.asarray(action, np.float32))
+        action = np.asarray(action, np.float32)
+        observation, reward, terminated, truncated, last = env.step(action)
+        if observer is not None:
+            observer.step(*_lane((action, observation, reward, terminated, truncated, last, True)))
         total, steps, over = total + reward, steps + 1, terminated or truncated
         goal = goal or (last if last["is_success"] else {})
         return observation
 
-    observation, _ = env.reset(seed=seed)
+    observation, info = env.reset(seed=seed)
+    if observer is not None:
+        observer.begin(seed, *_lane((observation, info)))
     try:
         agent.run(step, env, observation, seed)
     except OutOfBudget:
@@ -133,6 +138,11 @@ def _run_script(agent: Script, env_id: str, scenario: str, lanes: int, seed: int
     if not over:
         raise ProbeGymError(f"{type(agent).__name__} stopped before its episode ended: it must declare or use up the budget")
     return [_row(last, total, steps, goal)]
+
+
+def _lane(shown: tuple) -> tuple:
+    """What a single environment gives, as a vector of one lane does."""
+    return tuple({name: np.asarray(v)[None] for name, v in x.items()} if isinstance(x, dict) else np.asarray(x)[None] for x in shown)
 
 
 def write_json(path: Path, content) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import subprocess
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from probegym import __version__
-from probegym.agents import bundle, distil
+from probegym.agents import bundle, distil, files
 from probegym.agents.distil import Student, Trainer
 from probegym.agents.evaluate import Progress, evaluate
 from probegym.envs.task import Observation, Task
@@ -38,19 +36,6 @@ def choose_threshold(trainer: Trainer, episodes: int, progress: Progress = lambd
     good = [t for t in THRESHOLDS if rates[t]["success"] >= WANTED_SUCCESS and looks[t] <= LOOKS]
     best = min(good) if good else max(THRESHOLDS, key=lambda t: rates[t]["success"])
     return best, {str(t): rate for t, rate in rates.items()}
-
-
-def commit() -> str:
-    """The commit of the source tree, with ``-changed`` where the package differs from it, or the version where there is none."""
-    root = Path(__file__).parents[2]
-    if not (root / ".git").exists():  # installed, perhaps inside somebody else's repository
-        return f"probegym {__version__}"
-    try:
-        head, changes = (subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True).stdout.strip()
-                         for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--", "probegym")))  # fmt: skip
-    except (OSError, subprocess.CalledProcessError):
-        return f"probegym {__version__}"
-    return f"{head}-changed" if changes else head
 
 
 def to_onnx(module: torch.nn.Module, inputs: dict[str, torch.Tensor], outputs: list[str]) -> bytes:
@@ -83,7 +68,7 @@ def ship(folder: Path, policy: torch.nn.Module, config: Any, task: Task, observa
         "action": task.action_units,
         "memory": {name: v[0].tolist() for name, v in memory.items()},
         **more,
-        "training_commit": commit(),
+        "training_commit": files.commit(),
         "command": command,
         "golden": [bundle.golden_pair({name: v.numpy() for name, v in inputs.items()}, action.numpy())],
     }

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from probegym import __version__
 from probegym.errors import ProbeGymError
 
 NEEDED_BYTES = 50_000_000
@@ -106,3 +108,16 @@ def write_bytes(path: Path, content: bytes) -> None:
             os.replace(Path(scratch) / path.name, path)
     except OSError as error:
         raise ProbeGymError(f"cannot write {path} ({error.strerror}): free space or choose another folder") from error
+
+
+def commit() -> str:
+    """The commit of the source tree, with ``-changed`` where the package differs from it, or the version where there is none."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():  # installed, perhaps inside somebody else's repository
+        return f"probegym {__version__}"
+    try:
+        head, changes = (subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True).stdout.strip()
+                         for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--", "probegym")))  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return f"probegym {__version__}"
+    return f"{head}-changed" if changes else head

@@ -15,6 +15,7 @@ from probegym.agents import (
     baselines_beam,
     baselines_ising,
     baselines_levels,
+    baselines_ronchigram,
     baselines_spectra,
     baselines_stem,
     baselines_stm,
@@ -32,6 +33,7 @@ BASELINES: dict[str | None, dict[str, Callable[[], Agent | Script]]] = {
         "coordinate-descent": baselines_stem.CoordinateDescent,
         "nelder-mead": baselines_stem.NelderMead,
         "beacon": baselines_stem.BeaconBO,
+        "ronchigram-segments": baselines_ronchigram.RonchigramSegments,
     },
     "afm_tuning": {
         "fixed-pi": baselines_afm.FixedSettings,

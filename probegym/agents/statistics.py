@@ -1,4 +1,4 @@
-"""Statistics of runs that hold with few of them: interquartile mean, performance profile, probability of improvement.
+"""Statistics of episodes, and of runs, that hold with few of them.
 
 Scores are arrays (runs, tasks). Formulas of Agarwal et al., "Deep reinforcement learning at the edge of the statistical precipice" (2021,
 10.48550/arXiv.2108.13264); intervals are percentiles of a bootstrap that draws runs anew for each task (stratified).
@@ -70,3 +70,19 @@ def efficiency_area(spent: np.ndarray, reached: np.ndarray, most: float) -> floa
     if not most > 0:
         raise ValueError(f"the most that may be spent must be above 0, got {most}")
     return float(np.mean(np.where(reached, np.clip(1 - np.asarray(spent, float) / most, 0.0, 1.0), 0.0)))
+
+
+def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a rate (1927, 10.1080/01621459.1927.10502953)."""
+    z = stats.norm.ppf(0.5 + confidence / 2)
+    p, scale = successes / trials, 1 + z**2 / trials
+    middle, half = p + z**2 / (2 * trials), z * np.sqrt(p * (1 - p) / trials + z**2 / (4 * trials**2))
+    return float(max(0.0, (middle - half) / scale)), float(min(1.0, (middle + half) / scale))
+
+
+def bootstrap_median(values: np.ndarray, confidence: float = 0.95, seed: int = 0, resamples: int = 2000) -> tuple[float, float]:
+    """Percentile bootstrap interval of the median."""
+    rng = np.random.default_rng(seed)
+    medians = np.median(values[rng.integers(0, len(values), (resamples, len(values)))], axis=1)
+    low, high = np.quantile(medians, [0.5 - confidence / 2, 0.5 + confidence / 2])
+    return float(low), float(high)

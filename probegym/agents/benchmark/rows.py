@@ -11,7 +11,7 @@ import numpy as np
 from probegym.agents import statistics
 from probegym.agents.benchmark.results import Facts, Run
 from probegym.agents.benchmark.suite import Suite
-from probegym.agents.evaluate import wilson
+from probegym.agents.statistics import wilson
 
 COSTS = ("measurements", "time", "dose")
 BEST = "best script"
