@@ -25,7 +25,8 @@ def rows(script_episodes: int, agents: list[str] | None) -> list[tuple[str, str,
     """(agent, scenario, episodes or None for the usual number)."""
     names = [name for name in scenarios.names("stem_tuning") if scenarios.load("stem_tuning", name).split != "train"]
     table: list[tuple[str, str, int | None]] = []
-    table += [("stem-tuning-ronchigram", name, None) for name in names if name == "id" or name.startswith(("near-", "far-"))]
+    ronchigrams = [name for name in names if name == "id" or name.startswith(("near-", "far-"))]
+    table += [(agent, name, None) for agent in ("stem-tuning-ronchigram", "ronchigram-segments") for name in ronchigrams]
     table += [("stem-tuning-haadf", name, None) for name in names if name.startswith("haadf")]
     table += [(name, scenario, None) for scenario in ("id", "haadf-id") for name in ("oracle", "random")]
     table += [(name, "beacon", script_episodes) for name in (*SCRIPTS, "oracle", "random")]
