@@ -19,11 +19,11 @@ from typer.core import TyperGroup
 
 import probegym
 from probegym import scenarios
-from probegym.agents.executors import Kind
 from probegym.envs import environment_type
 from probegym.errors import ProbeGymError
-from probegym.terminal import bridge, datasets
+from probegym.terminal import bridge, datasets, regret
 from probegym.terminal.options import MAXIMUM_SEED, Env, ExecutorName, ScenarioOption, Seed, environment
+from probegym.terminal.sweep import Workers, sweep
 
 _CLICK_ERROR = typer.BadParameter.__mro__[2]  # ClickException, which typer carries but does not name
 
@@ -176,7 +176,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the folder.")] = False,
     seeds: Annotated[int | None, typer.Option("--seeds", min=1, max=10_000, help="Train so many seeds, each into OUT/seed-k.")] = None,
     first_seed: Annotated[int | None, typer.Option("--first-seed", min=0, max=MAXIMUM_SEED, help="The first of --seeds; 1.")] = None,
-    executor: Annotated[Kind | None, typer.Option("--executor", help="Where --seeds are trained: local (a process each) or ray.")] = None,
+    executor: Annotated[ExecutorName | None, typer.Option("--executor", help="Where --seeds are trained: local (a process each) or ray.")] = None,
     workers: Workers = None,
 ) -> None:
     """Train an agent, with checkpoints and TensorBoard logs.
@@ -199,7 +199,7 @@ def train(
         from probegym.agents.executors import executor as made
 
         first = 1 if first_seed is None else first_seed
-        training.many(env_id, scenario, str(algorithm), updates or steps, range(first, first + seeds), out, resume, made(executor or Kind.local, workers), console)
+        training.many(env_id, scenario, str(algorithm), updates or steps, range(first, first + seeds), out, resume, made(executor or ExecutorName.local, workers), console)
     elif algorithm is Algorithm.distil:
         training.distil(env_id, scenario, updates, seed, out, resume, console)
     else:
@@ -238,7 +238,7 @@ def benchmark(
     episodes: Annotated[int | None, typer.Option("--episodes", min=1, max=100_000, help="Episodes of each run.")] = None,
     submission: Annotated[Path | None, typer.Option("--submission", help="Folder with a manifest and the policies of others.")] = None,
     executor: Annotated[ExecutorName, typer.Option("--executor", help="local: a process for each job. ray: many machines.")] = ExecutorName.local,
-    workers: Annotated[int, typer.Option("--workers", min=1, max=1024, help="Jobs at a time (local).")] = 2,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, max=1024, help="Jobs at a time: 2, with ray as many as there are processors.")] = None,
     report: Annotated[bool, typer.Option("--report", help="Only make the report anew of the raw results in OUT.")] = False,
     out: Annotated[Path, typer.Option("--out", help="Folder of raw results and report.")] = Path("runs/benchmark"),
 ) -> None:
@@ -251,7 +251,7 @@ def benchmark(
     ids = [environment(name) for name in envs.split(",") if name]
     meant = running.chosen(suite, ids, [name for name in agents.split(",") if name], seeds, episodes, submission)
     console = Console()
-    raise typer.Exit(running.shown(meant, out, console) if report else running.run(meant, out, executor.make(workers), console))
+    raise typer.Exit(running.shown(meant, out, console) if report else running.run(meant, out, running.executors.executor(str(executor), workers), console))
 
 
 @app.command()
@@ -274,6 +274,9 @@ def play(
     seed = int(np.random.default_rng().integers(MAXIMUM_SEED)) if seed is None else seed
     game = Play(env_id, scenario, seed, writable(out, 1_000_000), Console())
     game.run(sys.stdin)
+
+
+app.command()(regret.regret)
 
 
 # ---- the bridge ----

@@ -35,7 +35,7 @@ def run(suite: Suite, out: Path, executor: executors.Executor, console: Console)
 
     def told(outcome: executors.Outcome) -> None:
         again = f", attempt {outcome.attempts}" if outcome.attempts > 1 else ""
-        console.print(f"{outcome.name}: {f'{outcome.seconds:.0f} s{again}' if outcome.ok else f'FAILED{again}: {outcome.error}'}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{outcome.name}: {f'{outcome.seconds:.0f} s{again}' if outcome.ok else f'FAILED{again}: {outcome.error.splitlines()[-1]}'}", highlight=False, markup=False, soft_wrap=True)
         failed.extend([] if outcome.ok else [outcome.name])
 
     executor.run(todo, told)

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
+from probegym import scenarios
 from probegym.agents import files
+from probegym.agents.executors import Executor, Json, Outcome
+from probegym.agents.training import DIARY, FINAL_SEED, command_line, seeds
+from probegym.envs import environment_type
 from probegym.errors import ProbeGymError
 
 if TYPE_CHECKING:
     from probegym.agents.registry import Learner
 
 DEFAULT_ENVIRONMENT = "probegym/StemTuning-v0"  # of ``evaluate``
-LIVE_SEED, LIVE_EPISODES = 9_500_000, 48  # of the success shown during training
+LIVE_EPISODES = 48  # of the success shown during training
 SELECTION_EPISODES = 200
+DEFAULT_STEPS = 100_000  # of ppo and sac
 
 
 def bar(console: Console) -> Progress:
@@ -51,12 +57,6 @@ def _interruptible(command: str, out: Path, console: Console) -> Iterator[None]:
         else:
             console.print("interrupted before the first checkpoint: start again without --resume", highlight=False)
         raise
-
-
-def command_line(env_id: str, **options) -> str:
-    """The ``probegym train`` command of a training, as its policy records it."""
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    return shlex.join(["probegym", "train", env_id.split("/")[1], *words])
 
 
 def _finished(policy: Path, env_id: str, console: Console) -> None:
@@ -101,7 +101,7 @@ def _run(learner: Learner, env_id: str, scenario: str, console: Console) -> None
             progress.update(task, completed=news.update, told="  ".join(filter(None, told.values())))
 
         def live(agent) -> float:
-            return float(evaluate(agent, env_id, scenario, LIVE_EPISODES, LIVE_SEED).success.mean())
+            return float(evaluate(agent, env_id, scenario, LIVE_EPISODES, FINAL_SEED).success.mean())
 
         learner.run(report, live, evaluations=20)
 
@@ -123,3 +123,81 @@ def reinforce(env_id: str, scenario: str, algorithm: str, steps: int, seed: int,
         model = train_sb3(env_id, scenario, algorithm, steps, out, seed, resume, report)
         progress.update(task, completed=steps)
     _finished(export_sb3(model, Training(env_id, scenario, algorithm, steps, seed), out / "policy", command), env_id, console)
+
+
+# ---- many ----
+
+
+def many(env_id: str, scenario: str, algorithm: str, length: int | None, numbers: Sequence[int], out: Path, resume: bool, executor: Executor,
+         console: Console) -> None:  # fmt: skip
+    """A training for every seed into OUT/seed-k, a table of them, and their curves in OUT/seeds.json. Raises ProbeGymError when one failed, after the table."""
+    from probegym.agents import registry
+
+    refuse_mixing(out, f"seed-*/{DIARY}", resume)
+    files.writable(out)
+    if algorithm == "distil":
+        length = length or registry.distillation(env_id).updates
+    told = asked(env_id, scenario, algorithm, length or DEFAULT_STEPS)
+    with told_as_they_end(f"training {len(numbers)} seeds", len(numbers), console) as report:
+        rows = seeds(executor, told, numbers, out, report)
+    console.print(_seeds_table(rows, "updates" if algorithm == "distil" else "steps"))
+    console.print(f"curves in {out / 'seeds.json'}, policies in {out}/seed-*/policy", highlight=False, soft_wrap=True)
+    refuse_failures(rows, "seed")
+
+
+def refuse_evaluation(env_id: str, scenario: str) -> None:
+    """Raises ProbeGymError for a scenario that is not of the split train."""
+    split = scenarios.load(environment_type(env_id).task_type.family, scenario).split
+    if split != "train":
+        raise ProbeGymError(f"scenario {scenario!r} is of the split {split}, which is for evaluation: train on a scenario of the split train")
+
+
+def refuse_mixing(out: Path, trainings: str, resume: bool) -> None:
+    """Raises ProbeGymError for a folder that holds trainings which are not to be resumed, or none that could be."""
+    there = any(out.glob(trainings))
+    if there and not resume:
+        raise ProbeGymError(f"folder {out} holds trainings: go on from them with --resume, or choose another with --out")
+    if resume and not there:
+        raise ProbeGymError(f"folder {out} holds no {trainings}: leave --resume out to start, or name the folder with --out")
+
+
+def asked(env_id: str, scenario: str, algorithm: str, length: int) -> Json:
+    """What ``training.train`` is told, seed and folder aside."""
+    what = {"env_id": env_id, "scenario": scenario, "algorithm": algorithm, "length": length}
+    return what | {"live": LIVE_EPISODES, "final": SELECTION_EPISODES, "hyperparameters": {}}
+
+
+@contextmanager
+def told_as_they_end(what: str, total: int, console: Console) -> Iterator[Callable[[Outcome], None]]:
+    """A bar, and a function that prints an outcome under it; on Ctrl-C says how to go on."""
+    with bar(console) as progress:
+        task = progress.add_task(what, total=total, told="")
+
+        def report(outcome: Outcome) -> None:
+            tries = "" if outcome.attempts == 1 else f" at attempt {outcome.attempts}"
+            told = f"done in {outcome.seconds:.0f} s{tries}" if outcome.ok else f"failed{tries}: {outcome.error.splitlines()[-1]}"
+            console.print(f"{outcome.name}: {told}", markup=False, highlight=False, soft_wrap=True)
+            progress.advance(task)
+
+        try:
+            yield report
+        except KeyboardInterrupt:
+            console.print("interrupted; the same command with --resume goes on from the last checkpoints", highlight=False)
+            raise
+
+
+def _seeds_table(rows: list[Json], unit: str) -> Table:
+    table = Table("seed", "success on training scenario", "return", unit, "seconds", "attempts began at", box=None, pad_edge=False, header_style="dim")
+    for row in rows:
+        result = row["result"]
+        figures = (f"{result['success']:.1%}", f"{result['return']:.3f}", str(result["length"])) if result else ("failed", "", "")
+        table.add_row(str(row["seed"]), *figures, f"{row['seconds']:.0f}", ", ".join(str(attempt["at"]) for attempt in row["attempts"]))
+    return table
+
+
+def refuse_failures(rows: list[Json], kind: str) -> None:
+    """Raises ProbeGymError when something failed."""
+    if failed := [row for row in rows if not row["ok"]]:
+        named = ", ".join(str(row[kind]) for row in failed)
+        why = failed[0]["error"].splitlines()[-1]
+        raise ProbeGymError(f"{len(failed)} of {len(rows)} failed ({kind} {named}; {why}): mend it and go on with --resume")
