@@ -72,18 +72,17 @@ class Scene:
     def __init__(self, folder: Path) -> None:
         here, there = pair()
         self.guardian, pulse = pair()
-        self.guardian.send({"watching": True})
         self.told: Json = {}  # to the guardian
 
-        def spawn(module: str, told: Json, silent: bool) -> tuple[None, Channel]:
+        def launch(module: str, told: Json, silent: bool) -> tuple[None, Channel, Json]:
             self.told = told
-            return None, pulse
+            return None, pulse, {"watching": True}
 
         threading.Thread(target=there_is_one, args=(self.guardian,), daemon=True).start()
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(process, "open_writer", lambda told, name: fakes.FakeInstrument())
-            patch.setattr(process, "spawn", spawn)
+            patch.setattr(process, "launch", launch)
             instrument = {"driver": "served", "port": 1, "secrets": SECRETS}
             self.guard = Beside(there, {"instrument": instrument, "sample": folder / "sample", "budget": {"dose": 1e6, "changes": 50}, "runs": folder / "runs", "name": "test", "manifest": {}})
         self.guard.go = threading.Event()

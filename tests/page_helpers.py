@@ -34,10 +34,9 @@ def until(true: Callable[[], object], seconds: float = PATIENT) -> None:
     assert happens(true, seconds), "it did not come to be so"
 
 
-def guardian(module: str, told: codec.Json, silent: bool) -> tuple[None, Channel]:
+def guardian(module: str, told: codec.Json, silent: bool) -> tuple[None, Channel, codec.Json]:
     """A guardian that listens to the guard's pulse, and is content."""
     here, there = pair()
-    here.send({"watching": True})
 
     def listen() -> None:
         try:
@@ -48,7 +47,7 @@ def guardian(module: str, told: codec.Json, silent: bool) -> tuple[None, Channel
 
     for work in (listen, lambda: there_is_one(here)):
         threading.Thread(target=work, daemon=True).start()
-    return None, there
+    return None, there, {"watching": True}
 
 
 class Guard(process.Guard):
@@ -71,7 +70,7 @@ class Scene:
         self.parent, there = pair()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(process, "open_writer", lambda told, name: fakes.FakeInstrument())
-            patch.setattr(process, "spawn", guardian)
+            patch.setattr(process, "launch", guardian)
             told = {"instrument": {}, "sample": folder / "sample", "budget": {"dose": 1e6, "changes": 5}, "runs": folder / "runs", "name": "test", "manifest": {}}
             self.guard = Guard(there, told)
         self.guard.go = threading.Event()

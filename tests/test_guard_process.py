@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -12,12 +13,15 @@ import time
 import numpy as np
 import pytest
 
+from probegym import scenarios
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge import codec
 from probegym.hardware_bridge.commands import SetAberrations
 from probegym.hardware_bridge.guard import process as guard
 from probegym.hardware_bridge.guard.ledger import Budget, Ledger
 from probegym.hardware_bridge.guard.operator import Operator
+from probegym.hardware_bridge.instruments import drivers
+from probegym.hardware_bridge.instruments.nanonis import server as nanonis
 from probegym.hardware_bridge.instruments.wire import SafetyLink
 from probegym.hardware_bridge.records.read import Record
 from probegym.hardware_bridge.world import Refused
@@ -135,6 +139,13 @@ def test_an_operator_aborts_and_an_absent_one_ends_it(desk):
 def test_a_second_guard_is_told_who_holds_the_instrument(desk):
     with pytest.raises(ProbeGymError, match="a test holds the instrument"):
         desk.another()
+
+
+def test_without_a_guardian_nothing_starts_and_why_is_told(tmp_path):
+    world = scenarios.load("adatom_manipulation", "id").world
+    with nanonis.start("probegym.hardware_bridge.twins.adatoms:AdatomTwin", world, ports=(0, 0, 0, 0)) as running, socket.create_connection(("127.0.0.1", running.ports[2])):
+        with pytest.raises(ProbeGymError, match=f"nobody would watch over the instrument: .*{running.ports[2]}"):
+            guard.start(drivers.only(running.reached, "writer", "safety"), str(tmp_path / "sample"), str(tmp_path / "runs"), "a test", {}, {"dose": 1.0, "changes": 1})
 
 
 def test_a_damaged_account_means_that_the_budget_is_spent(instrument, tmp_path):

@@ -284,9 +284,9 @@ def spawn(module: str, *arguments: str, told: Json | None = None, seconds: float
         listener.close()
 
 
-def launch(module: str, told: Json, seconds: float = START_SECONDS) -> tuple[subprocess.Popen[bytes], Channel, Json]:
+def launch(module: str, told: Json, seconds: float = START_SECONDS, silent: bool = False) -> tuple[subprocess.Popen[bytes], Channel, Json]:
     """``spawn``, and the first message of the process, in which it says that it serves. Raises ProbeGymError with its reason when it says ``error``."""
-    process, channel = spawn(module, told=told)
+    process, channel = spawn(module, told=told, silent=silent)
     try:
         answer, _ = channel.receive(seconds)
     except ProbeGymError:

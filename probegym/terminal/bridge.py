@@ -24,7 +24,7 @@ Folder = Annotated[Path, typer.Argument(metavar="RECORD", help="Folder of a reco
 def deploy(
     policy: Annotated[str, typer.Option("--policy", help="Shipped policy by name, or a policy folder.")],
     env: Annotated[str, typer.Option("--env", help="Environment.")],
-    instrument: Annotated[str, typer.Option("--instrument", help="twin: the scenario's own, in a process of its own. FILE.json: how another is reached.")] = "twin",
+    instrument: Annotated[str, typer.Option("--instrument", help="twin, nion, nion-twin or nanonis-twin (docs/connect.md), started for this run; FILE.json: how another is reached.")] = "twin",
     mode: Annotated[Mode, typer.Option("--mode", help="How much the policy is trusted with.")] = Mode.twin,
     scenario: ScenarioOption = "id",
     episodes: Annotated[int, typer.Option("--episodes", min=1, max=10**6, help="Number of episodes.")] = 1,

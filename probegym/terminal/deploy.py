@@ -16,7 +16,7 @@ from rich.table import Table
 
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge import codec
-from probegym.hardware_bridge.channel import on_signals
+from probegym.hardware_bridge.channel import Disconnected, on_signals
 from probegym.hardware_bridge.codec import Json
 from probegym.hardware_bridge.commands import Command
 from probegym.hardware_bridge.deployment import Mode
@@ -87,6 +87,7 @@ def deploy(orders: Orders, page: bool, console: Console) -> int:
     with ExitStack() as stack:
         run = stack.enter_context(Deployment(orders))
         stack.enter_context(_aborting(run, console))
+        stack.enter_context(_missed(run))
         if run.record:
             console.print(f"record {run.record}", highlight=False, soft_wrap=True)
         if run.operator:
@@ -186,6 +187,16 @@ def _aborting(run: Deployment, console: Console) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def _missed(run: Deployment) -> Iterator[None]:
+    """A guard that has gone is told as that, and what follows."""
+    try:
+        yield
+    except Disconnected as error:
+        told = "the guard has gone, its guardian takes the instrument to its safe state: look whether it stands in it before anything else"
+        raise (ProbeGymError(told) if run.guard and run.guard.process.poll() is not None else error) from error
+
+
 def _played(run: Deployment, console: Console, asks: bool) -> int:
     successes, episodes, known = 0, 0, run.orders.mode in (Mode.twin, Mode.replay)
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
@@ -227,7 +238,8 @@ def _after(run: Deployment) -> str:
     end = time.monotonic() + SETTLING_SECONDS
     while (status := run.operator.status())["state"] in ("running", "held") and time.monotonic() < end:
         time.sleep(POLL_SECONDS / 4)
-    return f"guard: {status['state']}; safe state {'confirmed' if status['safe'] is True else 'NOT CONFIRMED'}"
+    stands = "confirmed" if status["safe"] is True else f"NOT CONFIRMED: {status['why']}"
+    return f"guard: {status['state']}; safe state {stands}"
 
 
 def _latency(took: Json | None, say: Callable[[str], None]) -> None:

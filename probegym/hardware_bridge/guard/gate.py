@@ -75,7 +75,7 @@ class Gate(States):
         """The operator repeats the nonce; the instrument leaves its safe state and the lease begins."""
         request, wanted = self.request, self.word
         if request is None or not wanted:  # which only a gate that was asked has
-            raise Refused(f"nothing waits to be armed, the gate is {self.state}")
+            raise Refused(f"nothing waits to be armed, the gate is {self.state}{self.why and f': {self.why}'}")
         if self.clock() > self.until:
             self._go(State.disarmed, "the nonce was not repeated in time")
             raise Refused(f"the nonce was valid for {NONCE_SECONDS:g} s: ask for arming again")

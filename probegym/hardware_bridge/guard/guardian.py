@@ -63,7 +63,11 @@ def main() -> None:
     """The guardian's process."""
     on_signals(signal.SIG_IGN, "SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGTSTP", "SIGBREAK")  # the guard ends this process, nobody else
     channel, told = called()
-    safety = open_safety(told["instrument"], "guardian")
+    try:
+        safety = open_safety(told["instrument"], "guardian")
+    except ProbeGymError as error:
+        channel.send({"error": f"nobody would watch over the instrument: {error}"})
+        return
     channel.send({"watching": True})
     try:
         watch(channel, safety, told["seconds"])

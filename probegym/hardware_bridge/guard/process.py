@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any
 
 from probegym.errors import ProbeGymError
-from probegym.hardware_bridge.channel import Channel, Listener, called, launch, on_signals, spawn
+from probegym.hardware_bridge.channel import Channel, Listener, called, launch, on_signals
 from probegym.hardware_bridge.clock import now
 from probegym.hardware_bridge.codec import Arrays, Json, command_to_json, readings_to_json, shown
 from probegym.hardware_bridge.commands import Readings
@@ -85,8 +85,8 @@ class Guard:
         account = self._account(told)  # first: without it there is nothing to be recorded
         self.recorder = Recorder(told["runs"], {"guard": told["name"], "instrument": self.instrument.descriptor.model_dump(mode="json")} | told["manifest"])
         self.gate = Gate(self.instrument, account, self.recorder, now)
-        self.guardian, self.pulse = spawn("probegym.hardware_bridge.guard.guardian", told={"instrument": only(told["instrument"], "safety"), "seconds": self.instrument.descriptor.safe_seconds}, silent=True)
-        self.pulse.receive(10.0)
+        watched = {"instrument": only(told["instrument"], "safety"), "seconds": self.instrument.descriptor.safe_seconds}
+        self.guardian, self.pulse, _ = launch("probegym.hardware_bridge.guard.guardian", watched, silent=True)
         self.worker = Worker(self.instrument)
         self.listeners = {role: Listener() for role in ("session", "pulse", "operator")}
         self.clients = [Client(parent, "operator")]
@@ -188,7 +188,7 @@ class Guard:
         except ProbeGymError:
             pass
         self.pulse.close()
-        with contextlib.suppress(ProbeGymError):
+        with contextlib.suppress(Exception):  # a driver's own mistakes: the record is still to be closed
             self.instrument.close()  # what it had found before it was armed is given back
         self.recorder.close()
         for client in self.clients:
