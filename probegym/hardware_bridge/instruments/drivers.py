@@ -127,7 +127,7 @@ def from_file(path: Path) -> Json:
 def only(reached: Json, *roles: str) -> Json:
     """How it is reached by these roles alone: nobody is handed another's secret. Raises ProbeGymError for an observer where a driver has none."""
     secrets = reached.get("secrets")
-    if "observer" in roles and reached.get("driver") != "served":
+    if "observer" in roles and reached.get("driver", "served") != "served":
         told = f"a shadow looks on at what somebody else acquires, and the driver {codec.shown(reached.get('driver'))} lets nobody look on: its wire answers only who asks"
         raise ProbeGymError(f"{told}; use --mode supervised, in which an operator agrees to every action")
     return reached | {"secrets": {role: secret for role, secret in secrets.items() if role in roles}} if isinstance(secrets, dict) else reached
