@@ -339,13 +339,14 @@ def weights(trainer) -> np.ndarray:
     return np.concatenate([v.detach().numpy().ravel() for v in trainer.policy.state_dict().values()])
 
 
-def _stopping(play, at: int):
-    """The same, until somebody stops it."""
+def _stopping(trainer, at: int):
+    """Learns as it does, until somebody stops it."""
+    learn = trainer.learn
 
-    def stopped(update: int):
-        if update == at:
+    def stopped():
+        if trainer.update == at:
             raise KeyboardInterrupt
-        return play(update)
+        return learn()
 
     return stopped
 
@@ -355,7 +356,7 @@ def test_a_training_goes_on_where_it_stopped_and_gives_a_policy(small, tmp_path,
     start = weights(whole)
     whole.run()
     first = train_levels.Trainer(small, tmp_path / "part")
-    monkeypatch.setattr(first, "episodes", _stopping(first.episodes, 2))
+    monkeypatch.setattr(first, "learn", _stopping(first, 2))
     with pytest.raises(KeyboardInterrupt):
         first.run(checkpoint_every=1)
     second = train_levels.Trainer(small, tmp_path / "part")

@@ -299,5 +299,5 @@ def test_an_instrument_of_a_running_program_is_served_from_within(nion, tmp_path
 
 
 def test_a_setup_names_what_is_wrong_with_it():
-    with pytest.raises(ValueError, match="unknown aberration 'C99'"):
+    with pytest.raises(ProbeGymError, match="unknown aberration 'C99'"):
         NionSetup(instrument="a", scan="b", controls={"C99": 1.0})

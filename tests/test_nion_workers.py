@@ -25,7 +25,7 @@ needs_nion = pytest.mark.skipif(importlib.util.find_spec("nion") is None, reason
 
 
 def test_the_core_imports_nothing_of_nion():
-    modules = ("", ".setup", ".calls", ".controls", ".describe", ".sources", ".stack", ".instrument", ".usim", ".twin", ".worker", ".inside")
+    modules = ("", ".setup", ".calls", ".controls", ".beam", ".describe", ".sources", ".stack", ".instrument", ".usim", ".twin", ".worker", ".inside")
     program = "".join(f"import probegym.hardware_bridge.instruments.nion{name}\n" for name in modules)
     program += "import sys; print(sorted(name for name in sys.modules if name.split('.')[0].startswith('nion')))"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip() == "[]"

@@ -53,7 +53,7 @@ class Blanker:
     def lit(self, what: str, seconds: float, end: float) -> Iterator[Lit]:
         """The beam on the sample for an exposure of ``seconds``; blanked again after it, also when it fails.
 
-        Raises InstrumentFault where the beam was on before, where it is not blanked afterwards, or was on for longer than is charged for.
+        Raises InstrumentFault where the beam was on before, where it is blanked before its end or not afterwards, or was on for longer than is charged for.
         """
         if not self.closed():
             self.close(end)
@@ -65,6 +65,9 @@ class Blanker:
             if self.controls.wanted_safe.wait(self.settle):
                 self.controls.going(what)
             yield lit
+            self.controls.going(what)
+            if self.controls.value(BLANKER, time.monotonic() + ANSWER_SECONDS) != OPEN:
+                raise InstrumentFault(f"{what}: somebody has closed the blanker meanwhile, what was taken may be dark")
         finally:
             self.close(max(end, time.monotonic() + ANSWER_SECONDS))
             lit.on = time.monotonic() - began

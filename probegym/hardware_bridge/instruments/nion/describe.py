@@ -2,46 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import numpy as np
 
 from probegym.hardware_bridge.capabilities import Capability, Descriptor, Effect, Range
-from probegym.hardware_bridge.instruments.descriptions.base import REGION, around, flux, span, spot
+from probegym.hardware_bridge.instruments.descriptions.base import REGION, around, span
+from probegym.hardware_bridge.instruments.nion.beam import Beam, ronchigram_beam
 from probegym.hardware_bridge.instruments.nion.setup import NionSetup
 
 SAFE_STEPS = ("blank the beam", "stop the scan")
 """The API has no column valve; what protects the sample is the blanker."""
 
 
-@dataclass(frozen=True)
-class Beam:
-    """current: A. energy: eV. semiangle: rad, of the illumination."""
-
-    current: float
-    energy: float
-    semiangle: float
-
-    @property
-    def spot(self) -> float:
-        """Least area that it covers, m^2, as ``descriptions.base.spot``."""
-        return spot(self.energy, self.semiangle)
-
-    def rate(self, area: float = 0.0) -> float:
-        """Electrons per square Angstrom and second, at most, when it covers at least an area in m^2."""
-        return flux(self.current, max(area, self.spot))
-
-
-def large(setup: NionSetup, beam: Beam) -> Beam:
-    """The beam that Ronchigrams are taken with."""
-    return Beam(setup.ronchigram_current or beam.current, beam.energy, setup.ronchigram_semiangle or beam.semiangle)
-
-
-def described(setup: NionSetup, beam: Beam, sides: tuple[int, int] | None) -> Descriptor:
+def described(setup: NionSetup, beam: Beam, sides: tuple[int, int] | None, shift: np.ndarray, stage: np.ndarray) -> Descriptor:
     """The descriptor. sides: rows and columns of the Ronchigram camera as it is binned; None where there is no camera.
+
+    shift, stage: (2,) m, what they stood at when the driver was opened: their ranges lie around that, in the coordinates that the instrument reads back.
 
     Until an exposure begins, and after it, the beam is on for up to ``lit_seconds``, wherever the probe stands: that is charged with every exposure.
     """
     verbs = {"SetAberrations": _aberrations(setup), "BlankBeam": Capability(effect=Effect.sets, overhead=setup.control_seconds)}
-    exposure, rate, wide = span(setup.exposures), beam.rate(), large(setup, beam)
+    exposure, rate, wide = span(setup.exposures), beam.rate(), ronchigram_beam(setup, beam)
     idle = rate * setup.lit_seconds
     reach = 2 * setup.excursion  # the excursion, and as much defocus before it; times the semiangle
     if setup.detectors:
@@ -67,12 +47,10 @@ def described(setup: NionSetup, beam: Beam, sides: tuple[int, int] | None) -> De
             may_repeat=("axis",), overhead=setup.seconds, dose_rate=rate, dose=idle, reach=setup.views[1],
         )  # fmt: skip
     if setup.shift_range:
-        near = setup.tolerance * setup.shift_range
-        shift = Range(low=-setup.shift_range, high=setup.shift_range, tolerance=near)
-        verbs["ShiftBeam"] = Capability(effect=Effect.sets, ranges={"shift": shift}, reads_back={"shift": "shift"}, overhead=setup.control_seconds)
+        deflection = _near(shift, np.full(2, setup.shift_range), setup.tolerance)
+        verbs["ShiftBeam"] = Capability(effect=Effect.sets, ranges={"shift": deflection}, reads_back={"shift": "shift"}, overhead=setup.control_seconds)
     if setup.stage_range:
-        far = (setup.stage_range, setup.stage_range, 0.0)  # height and tilt are not for this driver to change
-        position = Range(low=tuple(-n for n in far), high=far, tolerance=setup.tolerance * setup.stage_range)
+        position = _near(np.append(stage, 0.0), np.array([setup.stage_range, setup.stage_range, 0.0]), setup.tolerance)  # height and tilt are not for this driver
         verbs["MoveStage"] = Capability(
             effect=Effect.sets, ranges={"position": position, "tilt": span((0.0, 0.0))}, reads_back={"position": "stage"}, overhead=setup.control_seconds
         )
@@ -87,3 +65,9 @@ def _aberrations(setup: NionSetup) -> Capability:
         effect=Effect.sets, ranges={"values": values}, names={"names": tuple(setup.controls)}, reads_back={"values": "aberrations"},
         overhead=setup.control_seconds,
     )  # fmt: skip
+
+
+def _near(stood: np.ndarray, most: np.ndarray, tolerance: float) -> Range:
+    """``most`` around where controls stood, (n,) m, and no farther than that at once, from wherever they stand now."""
+    far = float(most.max())
+    return Range(low=tuple((stood - most).tolist()), high=tuple((stood + most).tolist()), step=far, tolerance=tolerance * far)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy.constants import micro, milli, nano
@@ -33,14 +33,17 @@ from probegym.hardware_bridge.commands import (
     ShiftBeam,
 )
 from probegym.hardware_bridge.instruments import InstrumentFault, Measured
+from probegym.hardware_bridge.instruments.nion.beam import Beam, beam_of, ronchigram_beam
 from probegym.hardware_bridge.instruments.nion.blanker import BLANKER, Blanker
 from probegym.hardware_bridge.instruments.nion.calls import within
 from probegym.hardware_bridge.instruments.nion.controls import ANSWER_SECONDS, Controls
-from probegym.hardware_bridge.instruments.nion.describe import Beam, described, large
-from probegym.hardware_bridge.instruments.nion.setup import NionSetup, control_of
+from probegym.hardware_bridge.instruments.nion.describe import described
+from probegym.hardware_bridge.instruments.nion.setup import BEAM_CONTROLS, NionSetup, control_of
 from probegym.hardware_bridge.instruments.nion.sources import STOP_SECONDS, abort, busy, free, recorded, resampled, stop, used
 from probegym.hardware_bridge.instruments.nion.stack import Parts
 from probegym.hardware_bridge.world import Refused
+
+T = TypeVar("T")
 
 
 class NionInstrument:
@@ -60,9 +63,11 @@ class NionInstrument:
             raise ProbeGymError(f"{setup.instrument} has no control {', '.join(lacking)}: give the name that it has there")
         self._channels = self._numbered()
         self._sides = self._camera_sides() if parts.ronchigram else None
-        self._beam = self._told()
-        self._large = large(setup, self._beam)
-        self.descriptor = described(setup, self._beam, self._sides)
+        end = time.monotonic() + ANSWER_SECONDS
+        self._charged = self._beam(end)
+        shift, stage = (self.controls.values(self._pairs[pair], end) for pair in (setup.shift, setup.stage))
+        self.descriptor = described(setup, self._charged, self._sides, shift, stage)
+        self._steady = self._to_stand()
         self._locked = False  # by BlankBeam
         self._view: tuple[float, float] | None = None  # m, width and height of the last scan
         self.rebase()
@@ -85,17 +90,20 @@ class NionInstrument:
         rows, columns = camera.get_expected_dimensions(binning)
         return int(rows), int(columns)
 
-    def _told(self) -> Beam:
-        s, told = self.setup, []
-        for control, given in (("BeamCurrent", s.beam_current), ("EHT", s.energy), ("ConvergenceAngle", s.semiangle)):
-            value = given or self.parts.stem.TryGetVal(control)[1]
-            if value is None or not 0 < value < np.inf:
-                raise ProbeGymError(f"{s.instrument} does not tell {control}: give beam_current, energy and semiangle in its setup")
-            told.append(float(value))
-        return Beam(*told)
+    def _beam(self, end: float) -> Beam:
+        """As it is now. Raises ProbeGymError where the instrument tells nothing that can be."""
+        return beam_of(self.setup, within(end, "reading the beam", lambda: [self.parts.stem.TryGetVal(control)[1] for control in BEAM_CONTROLS.values()]))
+
+    def _to_stand(self) -> dict[str, float]:
+        """Controls that a frame depends on, and by how much their read-back may differ from before it to after it."""
+        s = self.setup
+        wide = {s.shift: s.shift_range or s.views[1], s.stage: s.stage_range or s.views[1]}
+        found = {name: most for pair, most in wide.items() for name in self._pairs[pair]}
+        found |= {s.focus: s.excursion, **dict(zip(self._names, s.controls.values(), strict=True))}
+        return {name: s.tolerance * most for name, most in found.items()}
 
     def rebase(self) -> None:
-        """Let set points count from where the controls stand now. Raises InstrumentFault."""
+        """Let set points of aberrations count from where the controls stand now. Raises InstrumentFault."""
         self.origin = self.controls.values(self._names, time.monotonic() + ANSWER_SECONDS)
 
     # ---- the protocol ----
@@ -158,18 +166,21 @@ class NionInstrument:
     # ---- controls ----
 
     def _set_aberrations(self, command: SetAberrations, end: float) -> Readings:
-        tolerances = self.setup.tolerance * np.array(list(self.setup.controls.values()))
-        self.controls.set_all(command.verb, self._names, self.origin + command.values[0], tolerances, end)
-        return _readings()
+        return self._move(command.verb, self._names, self.origin + command.values[0], np.array(list(self.setup.controls.values())), end)
 
     def _shift_beam(self, command: ShiftBeam, end: float) -> Readings:
-        near = np.full(2, self.setup.tolerance * self.setup.shift_range)
-        self.controls.set_all(command.verb, self._pairs[self.setup.shift], command.shift[0], near, end)
-        return _readings()
+        return self._move(command.verb, self._pairs[self.setup.shift], command.shift[0], np.full(2, self.setup.shift_range), end)
 
     def _move_stage(self, command: MoveStage, end: float) -> Readings:
-        near = np.full(2, self.setup.tolerance * self.setup.stage_range)
-        self.controls.set_all(command.verb, self._pairs[self.setup.stage], command.position[0, :2], near, end)
+        return self._move(command.verb, self._pairs[self.setup.stage], command.position[0, :2], np.full(2, self.setup.stage_range), end)
+
+    def _move(self, what: str, names: list[str], to: np.ndarray, most: np.ndarray, end: float) -> Readings:
+        """Set controls, each by ``most`` at once at most; raises Refused where one stands farther away, as when somebody else has moved it."""
+        stand, near = self.controls.values(names, end), self.setup.tolerance * most
+        for name, now, wanted, far in zip(names, stand, to, most + near, strict=True):
+            if not abs(wanted - now) <= far:
+                raise Refused(f"{what}: {name} stands at {now:g}, and may not move to {wanted:g} at once, only by {far:.4g}: bring it there, or open the instrument anew")
+        self.controls.set_all(what, names, to, near, end)
         return _readings()
 
     def _blank_beam(self, command: BlankBeam, end: float) -> Readings:
@@ -178,27 +189,54 @@ class NionInstrument:
         self.blanker.close(end)
         return _readings()
 
-    def _unlocked(self, what: str) -> None:
+    def _may_expose(self, what: str, end: float) -> Beam:
+        """The beam as it is now. Raises Refused where it was locked, or is more than what is charged for."""
         if self._locked:
             raise Refused(f"{what}: the beam was blanked by a command, let it through with BlankBeam first")
+        try:
+            beam = self._beam(end)
+        except ProbeGymError as error:
+            raise Refused(f"{what}: {error}") from error
+        if more := beam.beyond(self._charged):
+            raise Refused(f"{what}: {more}: open the instrument anew")
+        return beam
+
+    def _exposed(self, what: str, seconds: float, beam: Beam, end: float, take: Callable[[float], T]) -> tuple[T, float, Beam]:
+        """What ``take`` gives with the beam on, called with when it must be over; s that it was on; and the most that it was, ``beam`` before it.
+
+        Raises InstrumentFault also where a control that counts, or the beam, was changed meanwhile.
+        """
+        names = list(self._steady)
+        stood = self.controls.values(names, end)
+        with self.blanker.lit(what, seconds, end) as lit:
+            got = take(lit.end)
+        late = max(end, time.monotonic() + ANSWER_SECONDS)
+        for name, before, after in zip(names, stood, self.controls.values(names, late), strict=True):
+            if not abs(after - before) <= self._steady[name]:
+                raise InstrumentFault(f"{what}: somebody has moved {name} meanwhile, from {before:g} to {after:g}")
+        try:
+            beam = beam.brightest(self._beam(late))
+        except ProbeGymError as error:
+            raise InstrumentFault(f"{what}: {error}") from error
+        if more := beam.beyond(self._charged):
+            raise InstrumentFault(f"{what}: {more}: the sample had more than is charged for; open the instrument anew")
+        return got, lit.on, beam
 
     # ---- frames ----
 
-    def _frame(self, source: Any, what: str, moves: dict[str, float], parameters: Any, seconds: float, end: float) -> tuple[Any, float]:
-        """A frame with its metadata, and s that the beam was on for it; the source is free and all controls stand before the beam comes on."""
+    def _frame(self, source: Any, what: str, moves: dict[str, float], parameters: Any, seconds: float, beam: Beam, end: float) -> tuple[Any, float, Beam]:
+        """As ``_exposed``, a frame with its metadata; the source is free and all controls stand before the beam comes on."""
         free(source, what, self._wanted_safe, end)
         with self.controls.excursion(what, moves, self.setup.tolerance * self.setup.excursion, end):
             try:
-                with self.blanker.lit(what, seconds, end) as lit:
-                    frame = recorded(source, parameters, what, self._wanted_safe, lit.end)
+                return self._exposed(what, seconds, beam, end, lambda until: recorded(source, parameters, what, self._wanted_safe, until))
             except InstrumentFault:
                 with suppress(InstrumentFault):  # a camera may end its exposure first, or the vendor its drawing; the next frame waits for it
                     stop(source, time.monotonic() + STOP_SECONDS)
                 raise
-            return frame, lit.on
 
     def _image(self, command: AcquireImage, end: float) -> Readings:
-        self._unlocked(command.verb)
+        beam = self._may_expose(command.verb, end)
         scan, (rows, columns) = self.parts.scan, command.shape
         view = command.field_of_view * max(1.0, rows / columns)  # Nion's is that of the longer side
         parameters = scan.get_frame_parameters_from_dict(
@@ -208,27 +246,27 @@ class NionInstrument:
         # Places of the probe refer to these parameters, a recorded frame alone would not change them.
         within(end, "preparing the scan", lambda: scan.set_current_frame_parameters(parameters))
         seconds = command.takes() + rows * self.setup.line_seconds
-        taken, on = self._frame(scan, command.verb, {self.setup.focus: float(command.defocus[0])}, parameters, seconds, end)
+        taken, on, beam = self._frame(scan, command.verb, {self.setup.focus: float(command.defocus[0])}, parameters, seconds, beam, end)
         if taken.data.shape != command.shape:
             raise InstrumentFault(f"{command.verb}: the scan sent {taken.data.shape} pixels, asked were {command.shape}")
         told, asked = "scan.scan_device_properties", {"scan.rotation": 0.0, "scan.center_x_nm": 0.0, "scan.center_y_nm": 0.0}
         used(taken, command.verb, {f"{told}.fov_nm": view / nano, f"{told}.pixel_time_us": command.dwell_time / micro, **asked})
         self._view = command.field_of_view, command.field_of_view * rows / columns
-        return _readings(self._beam.rate(self._view[0] * self._view[1]) * on, 1, **{command.detector: np.array(taken.data, np.float32)[None]})
+        return _readings(beam.rate(self._view[0] * self._view[1]) * on, 1, **{command.detector: np.array(taken.data, np.float32)[None]})
 
     def _ronchigram(self, command: AcquireRonchigram, end: float) -> Readings:
-        self._unlocked(command.verb)
+        beam = self._may_expose(command.verb, end)
         camera, (dx, dy) = self.parts.ronchigram, command.film_shift[0]
         parameters = camera.get_frame_parameters_from_dict({"exposure_ms": command.exposure_time / milli, "binning": self.setup.binning, "processing": None})
         x, y = self._pairs[self.setup.shift]
         moves = {self.setup.focus: float(command.defocus[0]), x: float(dx), y: float(dy)}
-        taken, on = self._frame(camera, command.verb, moves, parameters, command.exposure_time, end)
+        taken, on, beam = self._frame(camera, command.verb, moves, parameters, command.exposure_time, beam, end)
         if taken.data.shape != self._sides:
             raise InstrumentFault(f"{command.verb}: the camera sent {taken.data.shape} pixels, it has {self._sides}: is its binning {self.setup.binning}?")
         used(taken, command.verb, _exposed(command.exposure_time, self.setup.binning))
         counts = resampled(np.array(taken.data), command.shape)
         counts = (counts if self.setup.counts_per_electron == 1 else counts / self.setup.counts_per_electron).astype(np.float32)
-        return _readings(self._large.rate() * on, 1, ronchigram=counts[None])
+        return _readings(ronchigram_beam(self.setup, beam).rate() * on, 1, ronchigram=counts[None])
 
     def _at(self, what: str, position: np.ndarray, origin: float) -> Any:
         """Nion's place of the probe for a position (2,) m. origin: where it counts from, in fractions of the last image.
@@ -248,14 +286,14 @@ class NionInstrument:
         return Geometry.FloatPoint(y=float(fractions[1]), x=float(fractions[0]))
 
     def _spectrum(self, command: AcquireSpectrum, end: float) -> Readings:
-        self._unlocked(command.verb)
+        beam = self._may_expose(command.verb, end)
         stem, camera = self.parts.stem, self.parts.spectrometer
         place = self._at(command.verb, command.position[0], origin=0.0)
         parameters = camera.get_frame_parameters_from_dict({"exposure_ms": command.exposure_time / milli, "binning": 1, "processing": None})
         before = stem.probe_position
         self._place(place, end)
         try:
-            taken, on = self._frame(camera, command.verb, {}, parameters, command.exposure_time, end)
+            taken, on, beam = self._frame(camera, command.verb, {}, parameters, command.exposure_time, beam, end)
         finally:
             self._place(before, max(end, time.monotonic() + ANSWER_SECONDS))
         used(taken, command.verb, _exposed(command.exposure_time, 1))
@@ -264,20 +302,23 @@ class NionInstrument:
         if calibration.units != "eV":
             raise InstrumentFault(f"{command.verb}: the spectrometer's axis is in {calibration.units or 'no unit'}, not in eV")
         axis = calibration.offset + calibration.scale * np.arange(len(counts))
-        return _readings(self._beam.rate() * on, 1, spectrum=counts[None], axis=axis[None])
+        return _readings(beam.rate() * on, 1, spectrum=counts[None], axis=axis[None])
 
     def _place(self, place: Any, end: float) -> None:
         within(end, "placing the probe", lambda: setattr(self.parts.stem, "probe_position", place))
 
     def _place_probe(self, command: PlaceProbe, end: float) -> Readings:
-        self._unlocked(command.verb)
+        beam = self._may_expose(command.verb, end)
         place = self._at(command.verb, command.position[0], origin=0.5)
         seconds = float(command.dwell_time[0])
         self._place(place, end)
-        with self.blanker.lit(command.verb, seconds, end) as lit:
+
+        def wait(_: float) -> None:
             if self._wanted_safe.wait(seconds):
                 raise InstrumentFault(f"{command.verb} was stopped: the instrument went to its safe state")
-        return _readings(self._beam.rate() * lit.on)
+
+        _, on, beam = self._exposed(command.verb, seconds, beam, end, wait)
+        return _readings(beam.rate() * on)
 
 
 def _exposed(seconds: float, binning: int) -> dict[str, float]:
