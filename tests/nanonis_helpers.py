@@ -17,6 +17,7 @@ from probegym.hardware_bridge.instruments.nanonis.faults import WireFaults
 from probegym.hardware_bridge.instruments.nanonis.protocol import HEADER
 from probegym.hardware_bridge.instruments.nanonis.server import Server
 from probegym.hardware_bridge.instruments.twin import build
+from probegym.hardware_bridge.world import Refused
 
 ADATOMS, STM = "probegym.hardware_bridge.twins.adatoms:AdatomTwin", "probegym.hardware_bridge.twins.stm:StmTwin"
 WORLDS = {ADATOMS: ("adatom_manipulation", "steady-tip"), STM: ("tip_conditioning", "id")}
@@ -127,3 +128,29 @@ def eventually(what):
     while not what():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.005)
+
+
+def stood(**what):
+    """A controller at which an operator has set something before."""
+
+    class Stood(Controller):
+        def __init__(self, world, pace):
+            super().__init__(world, pace)
+            self.safe_tip |= what.get("safe_tip", {})
+            self.limits, self.limited = what.get("limits", self.limits), what.get("limited", int("limits" in what))
+            self.coarse[2] = what.get("coarse", 0.0)
+            for name, values in what.get("settings", {}).items():
+                self.settings[name] |= values
+
+    return Stood
+
+
+def reopened(opened, told):
+    """Again, once the server has noticed that the one before has gone."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return opened(told, "again")
+        except Refused:
+            assert time.monotonic() < end
+            time.sleep(0.05)

@@ -271,6 +271,7 @@ def test_what_the_driver_is_told_fits_the_twin(twin):
         assert process.alive() and process.reached["driver"] == "nanonis" and len(process.reached["ports"]) == 3 and len(process.ports) == 4
         instrument = driver.writer(process.reached, "a test")
         assert {"AcquireTopograph", "PulseBias", "DipTip"} | ({"LocateAdatoms", "DragTip"} if twin == ADATOMS else set()) <= set(instrument.descriptor.capabilities)
+        instrument.safe(PATIENCE)
         instrument.ready(PATIENCE)
         look = AcquireTopograph((64, 64), 8e-9, 100e-9, np.zeros((1, 2)), *IMAGING)
         height = instrument.execute(look, PATIENCE).values["height"][0]

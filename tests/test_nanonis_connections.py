@@ -19,11 +19,14 @@ from probegym import scenarios
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import LocateAdatoms
 from probegym.hardware_bridge.instruments import InstrumentFault
-from probegym.hardware_bridge.instruments.nanonis import commands, driver, server
+from probegym.hardware_bridge.instruments.drivers import Meant
+from probegym.hardware_bridge.instruments.nanonis import commands, driver, protocol, server
+from probegym.hardware_bridge.instruments.nanonis.controller import Controller
 from probegym.hardware_bridge.instruments.nanonis.protocol import ControllerError
 from probegym.hardware_bridge.instruments.nanonis.server import Server
+from probegym.hardware_bridge.instruments.twin import build
 from probegym.terminal import serve
-from tests.nanonis_helpers import ADATOMS, PATIENCE, Client, at_work, bench, eventually, prepared
+from tests.nanonis_helpers import ADATOMS, KEY, PATIENCE, Client, at_work, bench, eventually, prepared, table
 
 __all__ = ["bench"]  # a fixture
 MAIN = "from probegym.cli import main; main()"
@@ -51,6 +54,19 @@ def test_four_ports_take_one_client_each_on_loopback_and_say_who_holds_them(benc
         Server(one.server.controller, (one.server.ports[0],))
     with pytest.raises(ProbeGymError, match="1 to 4 ports"):
         Server(one.server.controller, (0,) * 5)
+
+
+def test_where_a_port_is_taken_others_serve_if_they_may(bench, monkeypatch):
+    taken = bench().server.ports[0]
+    free = Server(Controller(build(ADATOMS, table(), KEY), 0.0), (0,) * 3)
+    wanted = (*free.ports, taken)
+    free.run(lambda: False)
+    monkeypatch.setattr(protocol, "PORTS", wanted)
+    with server.started(Meant(ADATOMS, table())) as process:
+        assert len(process.ports) == 4 and taken not in process.ports
+        client = Client(process.ports[0])
+        assert client("Bias.Get")["bias"] == 1.0
+        client.socket.close()
 
 
 @pytest.mark.parametrize(
@@ -155,6 +171,7 @@ def test_a_driver_on_a_server_that_ends_reaches_the_safe_state():
     world = scenarios.load("adatom_manipulation", "steady-tip").world
     with server.start(ADATOMS, world, pace=1.0, ports=(0, 0, 0)) as process:
         stm, ended = driver.writer(process.reached, "a test"), []
+        stm.safe(PATIENCE)
         stm.ready(PATIENCE)
         look = LocateAdatoms((64, 64), 7e-9, 10e-9, np.zeros((1, 2)), 0.5, 50e-12, 1, True)  # 90 s
 

@@ -25,6 +25,7 @@ from probegym.hardware_bridge.commands import (
 from probegym.hardware_bridge.instruments import InstrumentFault
 from probegym.hardware_bridge.instruments.nanonis import commands, driver, safety
 from probegym.hardware_bridge.instruments.nanonis.controller import Controller
+from probegym.hardware_bridge.instruments.nanonis.motion import rest
 from probegym.hardware_bridge.world import Refused
 from tests.nanonis_room import HERE, LOOK, STM, TOPOGRAPH, drag, rooms
 
@@ -131,6 +132,23 @@ def test_bias_and_set_point_go_by_the_lower_conductance_and_never_through_zero(r
     changes = [(name, float(of.get("bias", of.get("setpoint", "nan")))) for name, of in r.sent("Bias.Set", "ZCtrl.SetpntSet")]
     there = changes.index(("Bias.Set", 0.01))
     assert changes[there : there + 4] == [("Bias.Set", 0.01), ("ZCtrl.SetpntSet", 5e-8), ("ZCtrl.SetpntSet", 5e-11), ("Bias.Set", 0.5)]
+
+
+class Creeping(Controller):
+    """The tip creeps, or somebody moves it, while its feedback is off for a change of the bias' sign."""
+
+    def _bias_set(self, bias):
+        super()._bias_set(bias)
+        if not self.on and bias < 0:
+            self.height = rest(self._z(0.0) + 2e-9)
+
+
+def test_a_tip_that_moved_while_its_feedback_was_off_stays_off(room):
+    r = room(kind=Creeping)
+    r.stm.execute(MoveTip(HERE, 1e-6), 60.0)
+    with pytest.raises(InstrumentFault, match="not where its feedback was switched off"):
+        r.stm.execute(SetBias(np.array([-0.5])), 60.0)
+    assert not r.controller.on
 
 
 def test_what_is_set_stands_there(room):

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import threading
+import json
 import time
 
 import numpy as np
 import pytest
 
-from probegym.hardware_bridge.commands import Approach, LocateAdatoms, MoveTip, SetBias, SetTunnelling, Withdraw
+from probegym.errors import ProbeGymError
+from probegym.hardware_bridge.commands import LocateAdatoms, MoveTip, SetBias, SetTunnelling, Withdraw
 from probegym.hardware_bridge.instruments import InstrumentFault
 from probegym.hardware_bridge.instruments.nanonis import driver
 from probegym.hardware_bridge.instruments.nanonis.controller import Controller
 from probegym.hardware_bridge.instruments.nanonis.motion import rest
 from probegym.hardware_bridge.world import Refused
+from tests.nanonis_helpers import reopened, stood
 from tests.nanonis_room import HERE, LOOK, drag, rooms
 
 DRAG = drag((2e-9, 2e-9), (3e-9, 2e-9))
@@ -23,32 +25,6 @@ MOVE = MoveTip(HERE, 1e-6)
 @pytest.fixture
 def room():
     yield from rooms()
-
-
-def stood(**what):
-    """A controller at which an operator has set something before."""
-
-    class Stood(Controller):
-        def __init__(self, world, pace):
-            super().__init__(world, pace)
-            self.safe_tip |= what.get("safe_tip", {})
-            self.limits, self.limited = what.get("limits", self.limits), what.get("limited", int("limits" in what))
-            self.coarse[2] = what.get("coarse", 0.0)
-            for name, values in what.get("settings", {}).items():
-                self.settings[name] |= values
-
-    return Stood
-
-
-def reopened(opened, told):
-    """Again, once the server has noticed that the one before has gone."""
-    end = time.monotonic() + 10.0
-    while True:
-        try:
-            return opened(told, "again")
-        except Refused:
-            assert time.monotonic() < end
-            time.sleep(0.05)
 
 
 # ---- what protects the tip ----
@@ -126,6 +102,43 @@ def test_what_an_operator_sets_between_two_runs_is_theirs(room):
     assert r.controller.safe_tip["threshold"] == 60e-9 and r.controller.safe_tip["on"]
 
 
+def test_a_safe_tip_that_an_operator_switches_on_before_the_arming_is_theirs(room):
+    r = room(kind=stood(safe_tip={"on": 0, "threshold": 1e-9}))
+    r.stm.safe(5.0)
+    r.stm.close()
+    again = reopened(driver.writer, r.told)
+    r.controller.safe_tip["on"] = 1  # at what was found
+    again.safe(5.0)
+    again.ready(5.0)
+    assert r.controller.safe_tip == {"on": 1, "threshold": 1e-9, "recover": 0, "pause": 1}
+    again.safe(5.0)
+    again.close()
+    assert r.controller.safe_tip == {"on": 1, "threshold": 1e-9, "recover": 0, "pause": 0}
+
+
+def test_what_an_operator_sets_back_during_a_run_is_theirs_too(room):
+    r = room(kind=stood(safe_tip={"on": 0, "threshold": 1e-9}))
+    r.stm.safe(5.0)
+    r.controller.safe_tip |= {"threshold": 1e-9, "recover": 0, "pause": 0}  # all as it was found
+    r.stm.ready(5.0)
+    assert r.controller.safe_tip["threshold"] == 1e-9
+    with pytest.raises(Refused, match="SafeTip's threshold"):
+        r.stm.execute(DRAG, 60.0)
+    r.stm.safe(5.0)
+    r.stm.ready(5.0)  # once more with nothing changed: it stays theirs
+    r.stm.safe(5.0)
+    r.stm.close()
+    assert r.controller.safe_tip["on"] and r.controller.safe_tip["threshold"] == 1e-9
+
+
+def test_a_threshold_that_was_set_at_the_end_is_not_switched_off(room):
+    r = room(kind=stood(safe_tip={"on": 0, "threshold": 1e-9}))
+    r.stm.safe(5.0)
+    r.controller.safe_tip["threshold"] = 5e-9
+    r.stm.close()
+    assert r.controller.safe_tip["on"] and r.controller.safe_tip["threshold"] == 5e-9
+
+
 def test_limits_of_z_are_the_operators_alone(room):
     r = room(kind=stood(limits=(150e-9, -40e-9)))
     r.stm.execute(DRAG, 60.0)
@@ -168,61 +181,15 @@ def test_a_faster_withdrawal_stays(room):
     assert room(kind=stood(settings={"ZCtrl.WithdrawRate": {"rate": 5e-6}})).controller.settings["ZCtrl.WithdrawRate"]["rate"] == 5e-6
 
 
-# ---- away ----
-
-
-def test_a_surface_too_near_to_the_highest_z_is_left_and_is_no_safe_state(room):
-    r = room(kind=stood(limits=(12e-9, -200e-9)))
-    with pytest.raises(Refused, match="clearance of 2e-08 m"):
-        r.stm.execute(MOVE, 60.0)
-    assert not r.controller.on and r.controller._z(time.monotonic()) == 12e-9
-    assert not r.stm.is_safe()
-    with pytest.raises(InstrumentFault, match="as far away as it goes, but less than the clearance"):
-        r.stm.safe(0.5)
-
-
-def test_a_tip_that_is_at_the_surface_when_it_is_opened_shows_where_that_is(room):
-    r = room(kind=stood(limits=(12e-9, -200e-9)))
-    guardian = driver.safety(r.told, "guardian")
-    assert guardian.surface is None and guardian.is_safe()  # nobody knows yet
-    guardian.close()
-    r.controller.answer("Bias.Set", np.array([0.5], ">f4").tobytes())
-    r.controller.answer("ZCtrl.OnOffSet", (1).to_bytes(4, "big"))
-    guardian = reopened(driver.safety, r.told)
-    assert 0 < guardian.surface < 2e-9
-    with pytest.raises(InstrumentFault, match="less than the clearance of 2e-08 m from where the surface was"):
-        guardian.safe(0.5)
-    assert not r.controller.on and not guardian.is_safe()
-    guardian.close()
-
-
-def stopped(stm):
-    with pytest.raises(InstrumentFault):
-        stm.execute(MOVE, 60.0)
-
-
-def test_a_tip_on_its_way_down_is_not_taken_for_one_at_the_surface(room):
-    r = room(pace=0.1)  # it takes two seconds down
-    thread = threading.Thread(target=stopped, args=(r.stm,), daemon=True)
-    thread.start()
-    end = time.monotonic() + 10.0
-    while not r.controller.on and time.monotonic() < end:
-        time.sleep(0.002)
-    assert r.controller._z(time.monotonic()) > 50e-9 and not r.stm.is_safe()
-    r.stm.safe(15.0)
-    thread.join(20.0)
-    assert r.stm.is_safe() and r.stm.safety.surface is None
-
-
-def test_after_an_approach_the_surface_is_somewhere_else(room):
+@pytest.mark.parametrize(("key", "value", "why"), [("clearance", "401 nm", "is not below the range of Z"), ("withdraw", "5 nm/s", "the safe state takes 80.8 s")])
+def test_settings_that_do_not_suit_the_range_of_z_are_refused_when_it_is_opened(room, tmp_path, key, value, why):
     r = room()
-    r.stm.execute(MOVE, 60.0)
-    r.stm.execute(Withdraw(), 60.0)
-    r.controller.coarse[2] = 5e-6
-    r.stm.safety.surface = 195e-9  # as if it had been reached there
-    r.stm.execute(Approach(), 60.0)
     r.stm.safe(5.0)
-    assert r.stm.is_safe()
+    r.stm.close()
+    path = tmp_path / "stm.json"
+    path.write_text(json.dumps(r.told["settings"] | {key: value}))
+    with pytest.raises(ProbeGymError, match=f"{path}, {key}: .*{why}"):
+        reopened(driver.writer, r.told | {"settings": str(path)})
 
 
 # ---- others at work ----

@@ -43,6 +43,12 @@ def test_numbers_come_with_units_and_without(tmp_path):
         ("clearance: 0", "line 4, clearance: Input should be greater than 0"), ("pixels: 3", "line 4, pixels: Extra inputs"), ("land: !!python/name:os.system x", "not valid YAML"),
         ("a: &a [*a]", "not valid YAML|Extra inputs"), ("[" * 5000, "not valid YAML"), ("\x00", "not valid YAML"), ("? [a, b]\n: 3", "not valid YAML"),
         ("drag: {bias: 1 V, conductance: 6 uS, speed: [1 nm/s, 1 um/s]}", "safe_tip.threshold must be at least 2 times the highest set point, 6e-06 A"),
+        ("travel: 1e-13", "line 4, travel: Input should be greater than or equal to 1e-12"), ("travel: 1e-11", "line 4, travel: Input should be greater than or equal to 1e-10"),
+        ("withdraw: 1e-15", "line 4, withdraw: Input"), ("withdraw: 0.9 nm/s", "line 4, withdraw: Input should be greater than or equal to 1e-09"),
+        ("drag: {bias: 0.01, conductance: 6 uS, speed: [1e-13, 1e-9]}", "line 4, drag.speed.0: Input should be greater"), ("place: 1.1 nm", "line 4, place: Input should be less"),
+        ("hold: 11", "line 4, hold: Input should be less"), ("dip: {depth: [1 nm, 11 nm], bias: 1, duration: [1, 2], reach: 1e-9}", "line 4, dip.depth.1: Input should be less"),
+        ("drag: {bias: 0.01, conductance: 78 uS, speed: [1e-9, 1e-9]}", "line 4, drag.conductance: Input should be less than 7.748e-05"),
+        ("drag: {bias: 1e-6, conductance: 1e-9, speed: [1e-9, 1e-9]}", "no drag is possible"),
         ("pulse: {bias: 4, duration: [2, 1], reach: 1e-8}", "line 4, pulse: duration is from a number above 0"),
     ],
 )  # fmt: skip
@@ -51,6 +57,23 @@ def test_what_is_wrong_is_said_in_one_line_with_its_place(tmp_path, text, why):
     with pytest.raises(ProbeGymError, match=why) as caught:
         settings_file(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "why"),
+    [
+        ("2e-6", "10 uA", "line 2, safe_tip.threshold: Input should be less than 1e-05"), ("bias: 2 V", "bias: 2 V, conductance: 7.8e-5", "line 3, scan.conductance: Input should be less"),
+        ("bias: 2 V", "bias: 2 V, pixels: 7", "line 3, scan.pixels: Input"), ("speed: [1e-10", "speed: [9e-13", "line 3, scan.speed.0: Input"),
+    ],
+)  # fmt: skip
+def test_what_no_instrument_can_keep_is_refused(tmp_path, was, now, why):
+    with pytest.raises(ProbeGymError, match=why):
+        settings_file(written(tmp_path, LEAST.replace(was, now)))
+
+
+def test_a_product_that_rounding_has_raised_is_not_above_its_limit(tmp_path):
+    assert 0.1 * 1e-5 > 0.5 * 2e-6
+    assert settings_file(written(tmp_path, LEAST + "drag: {bias: 0.1, conductance: 1e-5, speed: [1e-9, 1e-6]}\n")).drag
 
 
 def test_a_merge_key_merges_and_json_is_yaml(tmp_path):

@@ -20,7 +20,7 @@ from probegym.hardware_bridge.instruments.nanonis import commands, protocol
 from probegym.hardware_bridge.instruments.nanonis.protocol import HEADER, Values
 from probegym.hardware_bridge.world import Refused
 
-CONNECT_SECONDS, ANSWER_SECONDS, LEAST_SECONDS = 2.0, 1.0, 0.05  # the last: no answer is given less, as a late one costs the connection
+CONNECT_SECONDS, REPLY_SECONDS, LEAST_SECONDS = 2.0, 1.0, 0.05  # the last: no answer is given less, as a late one costs the connection
 BETWEEN, ELSE = "Bias.Get", "ZCtrl.StatusGet"  # what is asked between two commands of one name, and between two of the first
 
 
@@ -46,7 +46,7 @@ class Connection:
         """Whether it was closed, by whomever."""
         return self._socket is None
 
-    def ask(self, name: str, seconds: float = ANSWER_SECONDS, unless: threading.Event | None = None, **arguments: Any) -> Values:
+    def ask(self, name: str, seconds: float = REPLY_SECONDS, unless: threading.Event | None = None, **arguments: Any) -> Values:
         """What a command returns; raises ControllerError when the controller refuses, InstrumentFault when there is no answer that can be trusted.
 
         seconds: for everything, turns of other threads among it. unless: sends nothing once this is set, but raises Stopped.

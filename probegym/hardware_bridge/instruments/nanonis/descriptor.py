@@ -10,7 +10,7 @@ from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.capabilities import Capability, Descriptor, Effect, Range
 from probegym.hardware_bridge.instruments.nanonis.client import Connection
 from probegym.hardware_bridge.instruments.nanonis.protocol import ControllerError
-from probegym.hardware_bridge.instruments.nanonis.settings import Settings
+from probegym.hardware_bridge.instruments.nanonis.settings import SLOWEST, Settings
 
 SIGNALS = ("Current (A)", "X (m)", "Y (m)", "Z (m)")
 RECORDED = SIGNALS[:3]  # that a drag needs of the tip recorder
@@ -18,6 +18,7 @@ SAFE = ("withdraw the tip, which switches the feedback off", "stop scan, moves, 
 ROUNDING = 1e-6  # the controller counts most numbers in four bytes
 SETTLE_SECONDS = 5.0  # that a change of bias and set point may take
 SAFE_SECONDS = 0.8  # that the commands to the safe state, or out of it, may take beside the way of the tip
+LONGEST_SAFE = 60.0  # s that the way to the safe state may take at most
 RAMP_SECONDS, RETRACT = 0.1, 2e-9  # of a dip: s down and s up; m above where it began
 
 
@@ -57,6 +58,18 @@ def facts(line: Connection, s: Settings) -> Facts:
     return Facts(f"{told['product']} {told['version']}"[:60], np.array([span["x"], span["y"]]) / 2, span["z"], {name: names[name] for name in SIGNALS})
 
 
+def fits(s: Settings, of: Facts) -> None:
+    """Raise ProbeGymError where the range of Z of a controller does not suit the settings."""
+    if not s.clearance < of.z:
+        raise ProbeGymError(f"clearance: {s.clearance:g} m is not below the range of Z, {of.z:g} m: no tip could ever be away")
+    if not _safe_seconds(s, of) <= LONGEST_SAFE:
+        raise ProbeGymError(f"withdraw: at {s.withdraw:g} m/s the safe state takes {_safe_seconds(s, of):.3g} s over the range of Z, {of.z:g} m; at most {LONGEST_SAFE:g} s: raise it")
+
+
+def _safe_seconds(s: Settings, of: Facts) -> float:
+    return SAFE_SECONDS + of.z / s.withdraw
+
+
 def _wanted(s: Settings, section: str) -> bool:
     return not section or getattr(s, section) is not None
 
@@ -90,7 +103,7 @@ def descriptor(s: Settings, of: Facts) -> Descriptor:
         "AcquireTopograph": looks.model_copy(update={"counts": {"shape": (1, s.scan.pixels)}, "readings": {"verdict": (0, 1)}}),
         "SetBias": Capability(effect=Effect.sets, ranges={"bias": bias}, reads_back={"bias": "bias"}, overhead=ready),
         "MoveTip": Capability(
-            effect=Effect.sets, ranges={"position": here.model_copy(update={"tolerance": s.place}), "speed": _span((1e-12, s.travel))}, reads_back={"position": "tip"},
+            effect=Effect.sets, ranges={"position": here.model_copy(update={"tolerance": s.place}), "speed": _span((SLOWEST, s.travel))}, reads_back={"position": "tip"},
             overhead=ready,
         ),
         "Withdraw": Capability(effect=Effect.sets, overhead=s.land),
@@ -115,4 +128,4 @@ def descriptor(s: Settings, of: Facts) -> Descriptor:
         )  # fmt: skip
     if s.approach:
         verbs["Approach"] = Capability(effect=Effect.changes, approval=True, overhead=s.approach.seconds + s.land)
-    return Descriptor(name=f"{s.name} ({of.version})"[:100], kind="stm", capabilities=verbs, safe=SAFE, safe_seconds=SAFE_SECONDS + of.z / s.withdraw)
+    return Descriptor(name=f"{s.name} ({of.version})"[:100], kind="stm", capabilities=verbs, safe=SAFE, safe_seconds=_safe_seconds(s, of))

@@ -26,7 +26,7 @@ from probegym.hardware_bridge.codec import Json
 from probegym.hardware_bridge.commands import Command, Readings
 from probegym.hardware_bridge.instruments import InstrumentFault, Measured
 from probegym.hardware_bridge.instruments.nanonis import descriptor
-from probegym.hardware_bridge.instruments.nanonis.client import ANSWER_SECONDS, Stopped
+from probegym.hardware_bridge.instruments.nanonis.client import REPLY_SECONDS, Stopped
 from probegym.hardware_bridge.instruments.nanonis.images import Scanner
 from probegym.hardware_bridge.instruments.nanonis.protection import Protection
 from probegym.hardware_bridge.instruments.nanonis.protocol import ControllerError
@@ -56,8 +56,12 @@ class Nanonis:
             raise
         try:
             facts = descriptor.facts(self.line, s)
+            try:
+                descriptor.fits(s, facts)
+            except ProbeGymError as error:
+                raise ProbeGymError(f"{table if isinstance(table, str) else 'settings'}, {error}") from error
             self.descriptor = descriptor.descriptor(s, facts)
-            self.protection = Protection(s, self.line)
+            self.protection = Protection(s)
         except ProbeGymError:
             self._hang_up()
             raise
@@ -94,8 +98,8 @@ class Nanonis:
         """What bias, feedback and tip are read back to stand at."""
         began = time.monotonic()
         try:
-            bias, setpoint, gains = (self.line.ask(name, ANSWER_SECONDS) for name in ("Bias.Get", "ZCtrl.SetpntGet", "ZCtrl.GainGet"))
-            tip = self.line.ask("FolMe.XYPosGet", ANSWER_SECONDS, wait=0)
+            bias, setpoint, gains = (self.line.ask(name, REPLY_SECONDS) for name in ("Bias.Get", "ZCtrl.SetpntGet", "ZCtrl.GainGet"))
+            tip = self.line.ask("FolMe.XYPosGet", REPLY_SECONDS, wait=0)
         except ControllerError as error:
             raise InstrumentFault(f"controls are not read back: {error}") from error
         values = {
@@ -105,7 +109,7 @@ class Nanonis:
         return {name: Measured(np.array(value, float), time.monotonic() - began) for name, value in values.items()}
 
     def ready(self, seconds: float) -> None:
-        """Set what protects the tip, read it back, and let commands through; raises Refused where something does not stand as it must. Nothing moves.
+        """Set what protects the tip, read it back, and let commands through; raises Refused where something does not stand as it must, the safe state first. Nothing moves.
 
         A ``safe`` that is under way, or comes before the end, wins.
         """
@@ -113,6 +117,8 @@ class Nanonis:
             with self.gate:
                 self._stays()
                 self.interrupted.clear()
+            if lacking := self.safety.lacks():
+                raise Refused(f"the instrument is not in its safe state: {lacking}")
             self.protection.take(turn)
             self.safety.guarded = True
             self.tip.withdrawn()

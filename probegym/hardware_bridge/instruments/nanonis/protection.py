@@ -1,7 +1,7 @@
 """What the controller itself protects the tip with, and how it switches its feedback: tightened for a run, and given back as it was found.
 
 SafeTip: an operator's threshold that is lower than that of the settings stays, and commands are judged by it; a higher one comes down to the
-settings. One that is switched on already counts, and one that was changed since; the threshold of a SafeTip that was found off protected nothing.
+settings. It is theirs where SafeTip is on at an arming and stands otherwise than the driver left it; the threshold of one that is off protects nothing.
 Limits of Z are the operator's alone: they are never widened, nor switched; commands are refused when they change during a run.
 """
 
@@ -26,12 +26,15 @@ WORKING = ("Bias.", "ZCtrl.Setpnt", "ZCtrl.Gain")
 
 
 class Protection:
-    """found: what stood before the driver changed it, by name; ours: what it has set. threshold: A, at which SafeTip takes the tip away."""
+    """found: what stood before the driver changed it, by name; ours: what it has set. threshold: A, at which SafeTip takes the tip away.
 
-    def __init__(self, settings: Settings, line: Connection):
+    theirs: whether SafeTip is an operator's, as of the last arming.
+    """
+
+    def __init__(self, settings: Settings):
         self.settings, self.threshold = settings, settings.safe_tip.threshold
-        self.found = {name: line.ask(f"{name}Get") for name in SET}
-        self.theirs = bool(line.ask("SafeTip.OnOffGet")["on"])  # whether the threshold is an operator's
+        self.found: dict[str, Values] = {}
+        self.theirs = False
         self.ours: dict[str, Values] = {}
         self.limits: dict[str, Values] = {}
         self.left: dict[str, Values] = {}  # bias, set point and gains as the last command left them; nothing where nobody knows
@@ -41,9 +44,10 @@ class Protection:
         s = self.settings
         for name in SET:
             told = turn.ask(f"{name}Get")
-            if not alike(told, self.found[name]) and not alike(told, self.ours.get(name, {})):  # an operator's new wish
+            if not alike(told, self.ours.get(name, {})):  # an operator's wish, also where it goes back to what was found before
                 self.found[name] = told
-                self.theirs |= name == "SafeTip.Props"
+                if name == "SafeTip.Props":
+                    self.theirs = bool(turn.ask("SafeTip.OnOffGet")["on"])
         self.threshold = min(s.safe_tip.threshold, self.found["SafeTip.Props"]["threshold"]) if self.theirs else s.safe_tip.threshold
         self._near(s.rest.current)
         ours: dict[str, Values] = {
@@ -77,11 +81,13 @@ class Protection:
 
     def give_back(self, line: Connection) -> None:
         """Set what was found, except where an operator has changed it meanwhile. Only for a tip that is away. What the controller refuses stays, which is tighter."""
+        off = False
         for name, values in self.ours.items():
             with suppress(ControllerError):
                 if alike(line.ask(f"{name}Get"), values):
                     line.ask(f"{name}Set", **self.found[name])
-        if not self.theirs:  # it was found off
+                    off |= name == "SafeTip.Props" and not self.theirs  # else somebody relies on it
+        if off:
             line.ask("SafeTip.OnOffSet", status=commands.SAFE_TIP_OFF)
 
     def _near(self, current: float) -> None:

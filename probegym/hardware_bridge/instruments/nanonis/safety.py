@@ -6,7 +6,9 @@ approach and scan by their status, the motor by its position where the controlle
 that stands still: a feedback that is on would follow a vanishing bias into the surface. SafeTip ends switched on, if it was on at any time before.
 
 Away is the top of what Z may be, and at least ``clearance`` above where the current of the set point flowed last, as far as anybody looked
-since this connection was made. Before that nothing is known of the surface.
+since this connection was made. Before that nothing is known of the surface, nor after an approach that was seen, or once a feedback with a bias has
+let the tip go by where it was. A motor that tells where it is counts, too: what it went away by is clearance, Z of it counted as that of the tip,
+and a tip that it took anywhere else is not away, as nobody knows where the surface is then.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from probegym.hardware_bridge.instruments.nanonis.client import CONNECT_SECONDS,
 from probegym.hardware_bridge.instruments.nanonis.protocol import ControllerError, Values
 from probegym.hardware_bridge.world import Refused
 
-ANSWER_SECONDS, LOOKS_SECONDS = 0.2, 1.0  # for what needs no motion, one by one and together
+STEP_SECONDS, LOOKS_SECONDS = 0.2, 1.0  # for what needs no motion, one by one and together
 LOOK_SECONDS, AGAIN_SECONDS = 0.005, 0.02  # between two looks, and two tries to connect
 NEAR_TOP = 0.02  # of the range of Z: what a withdrawn tip may be below its highest place
 FLOWS = 2.0  # within this factor of the set point the current shows that the tip is at the surface
@@ -56,13 +58,14 @@ class Safety:
     """Knows only how to go safe; what a guardian has of an instrument. One more connection is made when this one fails.
 
     clearance: m that a tip which is away has to the surface. surface: m, Z at which the set point flowed last; None while nobody has seen that.
-    guarded: whether SafeTip was seen switched on.
+    seat: where the motor was then, None where it does not tell. guarded: whether SafeTip was seen switched on.
     """
 
     def __init__(self, host: str, port: int, clearance: float):
         self.where, self.clearance, self._turn = (host, port), clearance, threading.Lock()
         self.surface: float | None = None
-        self.guarded = False
+        self.seat: Values | None = None
+        self.guarded, self.strayed = False, False  # strayed: whether the motor has moved since, and not away
         self.line = opened(host, port)
         try:
             self.is_safe()  # a tip that is at the surface now shows where that is
@@ -88,9 +91,17 @@ class Safety:
 
     def is_safe(self) -> bool:
         """Whether the safe state is read back now: tip away, feedback off, no approach, no scan, motor still, no bias."""
+        return not self.lacks()
+
+    def lacks(self) -> str:
+        """What the safe state lacks now, as one line; nothing when all is there."""
         if self.line.closed:
-            self._again(time.monotonic() + ANSWER_SECONDS)
-        return not self._lacking(time.monotonic() + LOOKS_SECONDS)
+            self._again(time.monotonic() + STEP_SECONDS)
+        return self._lacking(time.monotonic() + LOOKS_SECONDS)
+
+    def seen(self, z: float, motor: Values | None) -> None:
+        """Remember that the surface is at Z, in m, with the motor where it is; None where it does not tell."""
+        self.surface, self.seat = z, motor
 
     def close(self) -> None:
         """Close the connection; the tip stays where it is."""
@@ -108,7 +119,7 @@ class Safety:
                 time.sleep(AGAIN_SECONDS)
 
     def _ask(self, name: str, end: float, **arguments: float) -> Values:
-        return self.line.ask(name, max(LEAST_SECONDS, min(ANSWER_SECONDS, end - time.monotonic())), None, **arguments)
+        return self.line.ask(name, max(LEAST_SECONDS, min(STEP_SECONDS, end - time.monotonic())), None, **arguments)
 
     def _told(self, name: str, end: float, **arguments: float) -> Values | None:
         """What a command returns; None where the controller refuses it."""
@@ -157,11 +168,8 @@ class Safety:
         return self._told("Motor.StopMove", end) is not None or (self._told("Motor.FreqAmpGet", end, axis=0) is None and self._motor(end) is None)
 
     def _motor(self, end: float) -> Values | None:
-        """Where the motor is; None where the controller has none that tells."""
-        try:
-            return self.line.ask("Motor.PosGet", max(LEAST_SECONDS, min(ENCODER_SECONDS + ANSWER_SECONDS, end - time.monotonic())), None, group=0, timeout=round(1e3 * ENCODER_SECONDS))
-        except ControllerError:
-            return None
+        seconds = max(LEAST_SECONDS, min(ENCODER_SECONDS + STEP_SECONDS, end - time.monotonic()))
+        return motor(lambda name, **of: self.line.ask(name, seconds, None, **of))
 
     # ---- what is read back ----
 
@@ -173,30 +181,44 @@ class Safety:
         for lacking, there in looks:
             try:
                 if not there(end):
-                    near = lacking == AWAY and self.surface is not None and self._up(end)
-                    return f"the tip is as far away as it goes, but {self._near()}" if near else lacking
+                    return f"the tip is as far away as it goes, but {self._near()}" if lacking == AWAY and self._up(end) else lacking
             except ControllerError as error:
                 return lacking if lacking in (AWAY, BIAS) else f"{lacking}, or nobody tells: {error}"
         return ""
 
     def _near(self) -> str:
-        return f"less than the clearance of {self.clearance:g} m from where the surface was, Z of {self.surface:g} m: take it away by the motor"
+        where = f"where the surface was, Z of {self.surface or 0.0:g} m"
+        if self.strayed:
+            return f"the motor has moved since the set point flowed last, and not away from {where}: nobody knows how near it is; take it away by the motor, upwards"
+        remedy = "take it away by the motor, or raise the limit of Z" if self.seat else "raise the limit of Z; by the motor it cannot be seen to go, which does not tell its position"
+        return f"less than the clearance of {self.clearance:g} m from {where}: {remedy}"
 
     def _up(self, end: float) -> bool:
         return away(lambda name: self._ask(name, end))
 
     def _away(self, end: float) -> bool:
         self._notice(end)
-        return self._up(end) and (self.surface is None or self._ask("ZCtrl.ZPosGet", end)["z"] >= self.surface + self.clearance)
+        up, surface, seat, self.strayed = self._up(end), self.surface, self.seat, False
+        if not up or surface is None:
+            return up
+        now = self._motor(end) if seat else None
+        moved = {axis: now[axis] - at for axis, at in seat.items()} if seat and now else {"z": 0.0}
+        raised = max(0.0, moved["z"] - MOTOR_STILL)
+        self.strayed = not raised and any(abs(by) > MOTOR_STILL for by in moved.values())
+        return not self.strayed and bool(self._ask("ZCtrl.ZPosGet", end)["z"] + raised >= surface + self.clearance)
 
     def _notice(self, end: float) -> None:
         """Remember where the surface is, where the feedback is on and its set point flows, and whether SafeTip is on."""
         self.guarded |= bool((self._told("SafeTip.OnOffGet", end) or {"on": 0})["on"])
-        z = self._ask("ZCtrl.ZPosGet", end)["z"]  # before the current, as the tip may go up meanwhile
+        if self.surface is not None and (self._told("AutoApproach.OnOffGet", end) or {"on": 0})["on"]:
+            self.surface = None
+        z, surface = self._ask("ZCtrl.ZPosGet", end)["z"], self.surface  # before the current, as the tip may go up meanwhile
         if self._ask("ZCtrl.StatusGet", end)["status"] == commands.Z_ON:
-            wanted = self._ask("ZCtrl.SetpntGet", end)["setpoint"]
-            if wanted / FLOWS <= abs(self._ask("Current.Get", end)["current"]) <= wanted * FLOWS:
-                self.surface = z
+            wanted, flows = self._ask("ZCtrl.SetpntGet", end)["setpoint"], abs(self._ask("Current.Get", end)["current"])
+            if wanted / FLOWS <= flows <= wanted * FLOWS:
+                self.seen(z, self._motor(end))
+            elif surface is not None and flows < wanted / FLOWS and z < surface - self.clearance and not self._no_bias(end):
+                self.surface = None
 
     def _no_approach(self, end: float) -> bool:
         told = self._told("AutoApproach.OnOffGet", end)
@@ -217,6 +239,14 @@ class Safety:
 
     def _no_bias(self, end: float) -> bool:
         return bool(abs(self._ask("Bias.Get", end)["bias"]) <= NO_BIAS)
+
+
+def motor(ask: Callable[..., Values]) -> Values | None:
+    """Where the motor is; None where the controller has none that tells. ask: name and arguments -> what is read back."""
+    try:
+        return ask("Motor.PosGet", group=0, timeout=round(1e3 * ENCODER_SECONDS))
+    except ControllerError:
+        return None
 
 
 def top(ask: Callable[[str], Values]) -> float:

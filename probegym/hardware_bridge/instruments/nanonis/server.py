@@ -114,22 +114,24 @@ class Link:
 
 
 class Server:
-    """Serves a controller. ports: 0 for any that is free; report: is told who comes and goes, and every command with its outcome."""
+    """Serves a controller. ports: 0 for any that is free; report: is told who comes and goes, and every command with its outcome.
 
-    def __init__(self, controller: Controller, ports: Sequence[int] = (0,), faults: WireFaults | None = None, report: Report | None = None):
+    elsewhere: whether others are taken where one of the ports is not free.
+    """
+
+    def __init__(self, controller: Controller, ports: Sequence[int] = (0,), faults: WireFaults | None = None, report: Report | None = None, elsewhere: bool = False):
         if not 1 <= len(ports) <= len(protocol.PORTS):
             raise ProbeGymError(f"a controller has 1 to {len(protocol.PORTS)} ports, asked were {len(ports)}")
         self.controller, self.faults, self.report = controller, faults or WireFaults([]), report
-        self.listeners: dict[int, socket.socket] = {}
+        try:
+            self.listeners = _listening(ports)
+        except ProbeGymError:
+            if not elsewhere:
+                controller.close()
+                raise
+            self.listeners = _listening((0,) * len(ports))
         self.held: dict[int, Link] = {}
         self.turned_away = threading.Semaphore(MOST_TURNED_AWAY)
-        for port in ports:
-            try:
-                listener = socket.create_server((HOST, port), backlog=4)
-            except (OSError, OverflowError) as error:
-                self._closed()
-                raise ProbeGymError(f"port {port} cannot be used ({getattr(error, 'strerror', error)}): choose another") from error
-            self.listeners[listener.getsockname()[1]] = listener
 
     @property
     def ports(self) -> list[int]:
@@ -211,6 +213,20 @@ class Server:
             self.report(f"{port} {text}")
 
 
+def _listening(ports: Sequence[int]) -> dict[int, socket.socket]:
+    """Sockets that listen, by their ports; raises ProbeGymError, and keeps none, where one is not free."""
+    out: dict[int, socket.socket] = {}
+    for port in ports:
+        try:
+            listener = socket.create_server((HOST, port), backlog=4)
+        except (OSError, OverflowError) as error:
+            for one in out.values():
+                one.close()
+            raise ProbeGymError(f"port {port} cannot be used ({getattr(error, 'strerror', error)}): choose another") from error
+        out[listener.getsockname()[1]] = listener
+    return out
+
+
 def _line(name: str, body: bytes, answer: bytes) -> str:
     """One command and its outcome, to be read."""
     if name not in commands.COMMANDS:
@@ -262,30 +278,21 @@ class NanonisProcess(Started):
 
 
 def start(
-    twin: str, world: dict[str, Any], key: int = 0, pace: float = 0.0, ports: Sequence[int] = (0,), faults: list[Json] | None = None, judged: bool = True
+    twin: str, world: dict[str, Any], key: int = 0, pace: float = 0.0, ports: Sequence[int] = (0,), faults: list[Json] | None = None, judged: bool = True,
+    elsewhere: bool = False,
 ) -> NanonisProcess:
     """Start the twin ``module:Class`` with the ``world`` table of a scenario as a controller; raises ProbeGymError when it does not come up.
 
-    judged: whether truth and new episodes may be asked for, over a connection of their own.
+    judged: whether truth and new episodes may be asked for, over a connection of their own. elsewhere: whether other ports are taken where one is not free.
     """
-    told = {"twin": twin, "world": world, "key": key, "pace": pace, "ports": list(ports), "faults": faults or [], "judged": judged}
+    told = {"twin": twin, "world": world, "key": key, "pace": pace, "ports": list(ports), "faults": faults or [], "judged": judged, "elsewhere": elsewhere}
     process, channel, answer = launch("probegym.hardware_bridge.instruments.nanonis.server", told, START_SECONDS)
     return NanonisProcess(process, channel, answer["reached"], answer["ports"])
 
 
 def started(meant: Meant) -> NanonisProcess:
     """The twin of a deployment behind a Nanonis controller, see drivers.py: on the vendor's ports where they are free. Raises ProbeGymError for what is no STM."""
-    return start(meant.twin, meant.world, pace=meant.pace, ports=protocol.PORTS if _free() else (0,) * len(protocol.PORTS), judged=meant.judged)
-
-
-def _free() -> bool:
-    """Whether nobody listens on any of the vendor's ports."""
-    try:
-        for port in protocol.PORTS:
-            socket.create_server((HOST, port)).close()
-    except OSError:
-        return False
-    return True
+    return start(meant.twin, meant.world, pace=meant.pace, ports=protocol.PORTS, judged=meant.judged, elsewhere=True)
 
 
 class _Judged(Host):
@@ -302,7 +309,7 @@ def main() -> None:
     lines: deque[str] = deque(maxlen=KEPT)
     try:
         controller = Controller(build(told["twin"], told["world"], told["key"]), told["pace"])
-        server = Server(controller, told["ports"], WireFaults(told["faults"]), lines.append)
+        server = Server(controller, told["ports"], WireFaults(told["faults"]), lines.append, told["elsewhere"])
     except ProbeGymError as error:
         channel.send({"error": str(error)})
         return

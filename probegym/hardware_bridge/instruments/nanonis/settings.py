@@ -19,8 +19,12 @@ from probegym.errors import ProbeGymError
 LONGEST_FILE = 1 << 20
 PREFIXES = {"": 0, "f": -15, "p": -12, "n": -9, "u": -6, "µ": -6, "m": -3, "k": 3, "M": 6}
 MOST = {"m": 1e-3, "m/s": 1e-3, "V": 10.0, "A": 1e-3, "S": 1e-4, "s": 1e4}  # beyond which a number was meant in another unit
+SLOWEST = 1e-12  # m/s of anything
+G0 = 7.748e-5  # S, 2 e^2/h, CODATA 2018: a tip at it touches
+SHOWN = 10e-6  # A that a preamplifier shows at most, 10 V at 1e6 V/A: a threshold at it would never act
 EXACT = Context(traps=[])  # what is too large for it is infinite
 CONTACT_SHARE = 0.5  # of the threshold of SafeTip: no set point may be nearer to it
+SAME = 1e-9  # relative, that products of what a user says are off by rounding
 
 
 def _quantity(unit: str) -> BeforeValidator:
@@ -42,7 +46,7 @@ def _quantity(unit: str) -> BeforeValidator:
 
 
 Metre = Annotated[float, _quantity("m")]
-Speed = Annotated[float, _quantity("m/s")]
+Speed = Annotated[float, _quantity("m/s"), Field(ge=SLOWEST)]
 Volt = Annotated[float, _quantity("V")]
 Ampere = Annotated[float, _quantity("A")]
 Siemens = Annotated[float, _quantity("S")]
@@ -71,7 +75,7 @@ class Rest(_Section):
 class SafeTip(_Section):
     """The controller's own protection. threshold: A at which it takes the tip away; below what the preamplifier can show."""
 
-    threshold: Annotated[Ampere, Above]
+    threshold: Annotated[Ampere, Field(gt=0, lt=SHOWN)]
 
 
 class Scan(_Section):
@@ -84,8 +88,8 @@ class Scan(_Section):
     speed: tuple[Speed, Speed]
     current: tuple[Ampere, Ampere]
     bias: Annotated[Volt, Above]
-    conductance: Annotated[Siemens, Above] = 10e-9
-    pixels: int = Field(512, ge=1, le=4096)
+    conductance: Annotated[Siemens, Field(gt=0, lt=G0)] = 10e-9
+    pixels: int = Field(512, ge=8, le=4096)
     line_overhead: Annotated[Second, Field(ge=0)] = 0.05
     backward: bool = True
 
@@ -103,7 +107,7 @@ class Drag(_Section):
     """Drags at constant height. bias: V of either sign at most; conductance: S at most; length: m at most; recorded: samples that the tip recorder keeps."""
 
     bias: Annotated[Volt, Above]
-    conductance: Annotated[Siemens, Above]
+    conductance: Annotated[Siemens, Field(gt=0, lt=G0)]
     speed: tuple[Speed, Speed]
     length: Annotated[Metre, Above] = 20e-9
     samples: int = Field(8192, ge=1, le=1 << 16)
@@ -121,7 +125,7 @@ class Pulse(_Section):
 class Dip(_Section):
     """Dips of the tip into the surface; depth: m at most; bias: V of either sign at most. SafeTip is off while one lasts."""
 
-    depth: tuple[Metre, Metre]
+    depth: tuple[Metre, Annotated[Metre, Field(le=10e-9)]]
     bias: Annotated[Volt, Above]
     duration: tuple[Second, Second]
     reach: Annotated[Metre, Above]
@@ -158,12 +162,12 @@ class Settings(_Section):
     feedback: Feedback | None = None
     approach: Approach | None = None
     reach: Annotated[Metre, Above] | None = None
-    travel: Annotated[Speed, Above] = 50e-9
+    travel: Annotated[Speed, Field(ge=1e-10)] = 50e-9
     land: Annotated[Second, Above] = 20.0
-    withdraw: Annotated[Speed, Above] = 2e-6
-    hold: Annotated[Second, Field(ge=0)] = 0.05
+    withdraw: Annotated[Speed, Field(ge=1e-9)] = 2e-6
+    hold: Annotated[Second, Field(ge=0, le=10)] = 0.05
     clearance: Annotated[Metre, Above] = 20e-9
-    place: Annotated[Metre, Above] = 20e-12
+    place: Annotated[Metre, Field(gt=0, le=1e-9)] = 20e-12
     real_time: bool = True
 
     @model_validator(mode="after")
@@ -171,7 +175,9 @@ class Settings(_Section):
         if not self.rest.current <= self.scan.conductance * abs(self.rest.bias):
             raise ValueError("rest: its current over bias is above scan.conductance, or its bias is 0: choose a higher bias or a lower current")
         most = max(self.scan.current[1], self.drag.conductance * self.drag.bias if self.drag else 0.0)
-        if not most <= CONTACT_SHARE * self.safe_tip.threshold:
+        if self.drag and not self.drag.conductance * self.drag.bias >= self.scan.current[0]:
+            raise ValueError(f"drag: its bias times its conductance is below the least set point, {self.scan.current[0]:g} A (of scan.current): no drag is possible")
+        if not most <= CONTACT_SHARE * self.safe_tip.threshold * (1 + SAME):
             raise ValueError(f"safe_tip.threshold must be at least {1 / CONTACT_SHARE:g} times the highest set point, {most:g} A (of scan.current and drag)")
         return self
 
@@ -184,7 +190,10 @@ def settings(table: object, source: str = "settings", lines: tables.Lines | None
         first = error.errors(include_url=False, include_input=False)[0]
         entry = tuple(map(str, first["loc"]))
         where = [source, f"line {tables.nearest(lines, entry)}" if lines else "", ".".join(entry)]
-        raise ProbeGymError(f"{', '.join(filter(None, where))}: {first['msg'].removeprefix('Value error, ')}") from error
+        msg, told = first["msg"].removeprefix("Value error, "), list(first.get("ctx", {}).values())
+        if told and isinstance(told[0], int | float):  # a bound, which would come with all its noughts
+            msg = f"{msg.rpartition(' ')[0]} {told[0]:g}"
+        raise ProbeGymError(f"{', '.join(filter(None, where))}: {msg}") from error
 
 
 def settings_file(path: Path) -> Settings:

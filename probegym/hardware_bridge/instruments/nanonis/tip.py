@@ -12,7 +12,7 @@ from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.instruments import InstrumentFault
 from probegym.hardware_bridge.instruments.nanonis import commands
 from probegym.hardware_bridge.instruments.nanonis.descriptor import SETTLE_SECONDS, Facts
-from probegym.hardware_bridge.instruments.nanonis.safety import FLOWS, NEAR_TOP, Safety, away, top
+from probegym.hardware_bridge.instruments.nanonis.safety import FLOWS, NEAR_TOP, Safety, away, motor, top
 from probegym.hardware_bridge.instruments.nanonis.settings import Settings
 from probegym.hardware_bridge.instruments.nanonis.turn import Turn
 from probegym.hardware_bridge.world import Refused
@@ -86,7 +86,8 @@ class Tip:
             self._feedback(turn, True)
         self.landed = True
         self.settle(turn, s.land, Refused)
-        z = self.safety.surface = float(turn.ask("ZCtrl.ZPosGet")["z"])
+        z = float(turn.ask("ZCtrl.ZPosGet")["z"])
+        self.safety.seen(z, motor(turn.ask))
         if (room := top(lambda name: turn.ask(name)) - z) < s.clearance:
             self.withdraw(turn)
             raise Refused(f"the tip could withdraw from this surface by {room:.3g} m, settings need a clearance of {s.clearance:g} m: raise the limit of Z, or approach anew; it is withdrawn")

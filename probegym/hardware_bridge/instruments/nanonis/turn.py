@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from probegym.hardware_bridge.instruments import InstrumentFault
-from probegym.hardware_bridge.instruments.nanonis.client import ANSWER_SECONDS, LEAST_SECONDS, Connection, Stopped
+from probegym.hardware_bridge.instruments.nanonis.client import LEAST_SECONDS, REPLY_SECONDS, Connection, Stopped
 from probegym.hardware_bridge.instruments.nanonis.protocol import Values
 from probegym.hardware_bridge.world import Refused
 
@@ -45,7 +45,7 @@ class Turn:
         if (left := self.left()) < seconds:
             raise InstrumentFault(f"{what} takes {seconds:.3g} s, but only {left:.3g} s are left: it was not begun")
 
-    def ask(self, name: str, lasts: float = 0.0, patience: float = ANSWER_SECONDS, **arguments: Any) -> Values:
+    def ask(self, name: str, lasts: float = 0.0, patience: float = REPLY_SECONDS, **arguments: Any) -> Values:
         """What a command returns. lasts: s that the controller takes for it before it answers; patience: s that the answer itself may take."""
         left = self.left()
         self.acted |= name in ACTING
