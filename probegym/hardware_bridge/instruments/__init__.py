@@ -44,7 +44,7 @@ class Instrument(Protocol):
         """What controls stand at, by the names in ``Capability.reads_back``."""
 
     def ready(self, seconds: float) -> None:
-        """Leave the safe state, so that commands can be carried out; a tip is brought near by its feedback alone."""
+        """Leave the safe state, so that commands can be carried out; a tip is brought near by its feedback alone. Raises Refused where it is not safe."""
 
     def safe(self, seconds: float) -> None:
         """Go to the safe state, step by step, and read each step back. May be called at any time, during a command and again."""
