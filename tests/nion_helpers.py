@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+import pytest
 from scipy.constants import angstrom, elementary_charge
 
 from probegym.errors import ProbeGymError
@@ -34,6 +35,21 @@ def armed(parts: stack.Parts) -> NionInstrument:
     instrument = NionInstrument(parts, USIM)
     instrument.ready(LONG)
     return instrument
+
+
+@pytest.fixture(scope="module")
+def parts():
+    pytest.importorskip("nion.instrumentation")
+    with simulator() as found:
+        yield found
+
+
+@pytest.fixture
+def nion(parts):
+    """An armed instrument; the simulator as it stands at its start."""
+    instrument = armed(parts)
+    yield instrument
+    instrument.safe(LONG)
 
 
 def ronchigram(defocus: float = 0.0, shift: tuple[float, float] = (0.0, 0.0), side: int = 64, exposure: float = 0.02) -> AcquireRonchigram:

@@ -19,24 +19,13 @@ from probegym.hardware_bridge.instruments.nion.instrument import NionInstrument
 from probegym.hardware_bridge.instruments.nion.setup import USIM, NionSetup
 from probegym.hardware_bridge.instruments.nion.sources import resampled
 from probegym.hardware_bridge.world import Refused
-from tests.nion_helpers import LONG, NAMES, Watched, alike, armed, electrons, image, ronchigram, setting, simulator
+from tests import nion_helpers
+from tests.nion_helpers import LONG, NAMES, Watched, alike, electrons, image, ronchigram, setting
 
 needs_nion = pytest.mark.skipif(importlib.util.find_spec("nion") is None, reason="Nion Swift is not installed")
 
 
-@pytest.fixture(scope="module")
-def parts():
-    pytest.importorskip("nion.instrumentation")
-    with simulator() as found:
-        yield found
-
-
-@pytest.fixture
-def nion(parts):
-    """An armed instrument; the simulator as it stands at its start."""
-    instrument = armed(parts)
-    yield instrument
-    instrument.safe(LONG)
+parts, nion = nion_helpers.parts, nion_helpers.nion
 
 
 def test_coarser_pixels_hold_the_same_electrons():

@@ -15,22 +15,10 @@ from probegym.hardware_bridge.instruments.nion import instrument as driver
 from probegym.hardware_bridge.instruments.nion.instrument import NionInstrument
 from probegym.hardware_bridge.instruments.nion.setup import USIM
 from probegym.hardware_bridge.world import Refused
-from tests.nion_helpers import LONG, Watched, aborted, armed, electrons, image, ronchigram, setting, simulator
+from tests import nion_helpers
+from tests.nion_helpers import LONG, Watched, aborted, electrons, image, ronchigram, setting
 
-
-@pytest.fixture(scope="module")
-def parts():
-    pytest.importorskip("nion.instrumentation")
-    with simulator() as found:
-        yield found
-
-
-@pytest.fixture
-def nion(parts):
-    """An armed instrument; the simulator as it stands at its start."""
-    instrument = armed(parts)
-    yield instrument
-    instrument.safe(LONG)
+parts, nion = nion_helpers.parts, nion_helpers.nion
 
 
 def test_the_safe_state_is_the_blanker_and_stillness_and_ready_does_not_let_the_beam_through(parts, nion):

@@ -15,18 +15,15 @@ from probegym.hardware_bridge.instruments.nion.describe import described
 from probegym.hardware_bridge.instruments.nion.instrument import NionInstrument
 from probegym.hardware_bridge.instruments.nion.setup import USIM, NionSetup
 from probegym.hardware_bridge.world import Refused
-from tests.nion_helpers import LONG, armed, electrons, image, ronchigram, setting, simulator
+from tests import nion_helpers
+from tests.nion_helpers import LONG, armed, electrons, image, ronchigram, setting
 
 BEAM = {"BeamCurrent": 200e-12, "EHT": 100e3, "ConvergenceAngle": 0.04}
 PLACE = PlaceProbe(np.zeros((1, 2)), np.array([0.05]))
 EXPOSING = (image(), ronchigram(), AcquireSpectrum("eels", np.array([[2e-8, 2e-8]]), 0.02), PLACE)
 
 
-@pytest.fixture(scope="module")
-def parts():
-    pytest.importorskip("nion.instrumentation")
-    with simulator() as found:
-        yield found
+parts = nion_helpers.parts
 
 
 @pytest.fixture

@@ -58,3 +58,24 @@ class Script(ABC):
     @abstractmethod
     def run(self, step: Callable[[np.ndarray], Observation], env: ScopeEnv, observation: Observation, seed: int) -> None:
         """Act until done. ``step`` raises OutOfBudget when the episode ends."""
+
+    def play(self, act: Callable[[np.ndarray], tuple[Observation, bool]], env: ScopeEnv, observation: Observation, seed: int) -> None:
+        """Run to the end of an episode. act: does an action; returns what is seen then, and whether the episode is over.
+
+        Raises ProbeGymError when the script stops before.
+        """
+        over = False
+
+        def step(action: np.ndarray) -> Observation:
+            nonlocal over
+            if over:
+                raise OutOfBudget
+            seen, over = act(action)
+            return seen
+
+        try:
+            self.run(step, env, observation, seed)
+        except OutOfBudget:
+            pass
+        if not over:
+            raise ProbeGymError(f"{type(self).__name__} stopped before its episode ended: it must declare or use up the budget")

@@ -14,8 +14,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from probegym.agents.base import Agent, OracleAgent, OutOfBudget, Script
+from probegym.agents.base import Agent, OracleAgent, Script
 from probegym.envs.episodes import Episodes, Snapshot
+from probegym.envs.task import Observation
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Readings
 
@@ -183,25 +184,16 @@ def walk(agent: Agent | Script, env_id: str, scenario: str, seed: int, advisers:
 def _walk_script(agent: Script, env_id: str, scenario: str, seed: int, advisers: Sequence[Agent], kwargs: dict) -> tuple[list[Visit], Outcome]:
     env = gym.make(env_id, scenario=scenario, disable_env_checker=True, **kwargs).unwrapped
     observation, _ = env.reset(seed=seed)
-    notes, over = _Recorder(seed, env.episodes, advisers), False
+    notes = _Recorder(seed, env.episodes, advisers)
 
-    def step(action: np.ndarray):
-        nonlocal over
-        if over:
-            raise OutOfBudget
+    def act(action: np.ndarray) -> tuple[Observation, bool]:
         action = np.asarray(action, env.action_space.dtype)
         notes.decided(env.snapshot(), action, None)
         observation, reward, terminated, truncated, info = env.step(action)
         notes.done(reward, info)
-        over = terminated or truncated
-        return observation
+        return observation, terminated or truncated
 
-    try:
-        agent.run(step, env, observation, seed)
-    except OutOfBudget:
-        pass
-    if not over:
-        raise ProbeGymError(f"{type(agent).__name__} stopped before its episode ended: it must declare or use up the budget")
+    agent.play(act, env, observation, seed)
     return notes.visits, notes.outcome()
 
 

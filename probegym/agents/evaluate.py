@@ -6,14 +6,14 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
 
-from probegym.agents.base import Agent, OutOfBudget, Script
+from probegym.agents.base import Agent, Script
 from probegym.agents.statistics import bootstrap_median, wilson
 from probegym.envs.task import Observation
 from probegym.errors import ProbeGymError
@@ -46,6 +46,12 @@ class Results:
     costs: dict[str, np.ndarray]
     metrics: dict[str, np.ndarray]  # as info had them at the end
     to_goal: dict[str, np.ndarray]
+
+    def columns(self) -> dict[str, Any]:
+        """Every field as a list, one entry an episode, for JSON."""
+        return {
+            name: {key: array.tolist() for key, array in value.items()} if isinstance(value, dict) else value.tolist() for name, value in asdict(self).items()
+        }
 
     def summary(self, confidence: float = 0.95, seed: int = 0) -> dict[str, float | list[float]]:
         """Success rate with Wilson interval; medians with bootstrap intervals. Costs to goal are of the successes."""
@@ -114,29 +120,22 @@ def _run_batch(agent: Agent, env_id: str, scenario: str, lanes: int, seed: int, 
 
 def _run_script(agent: Script, env_id: str, scenario: str, lanes: int, seed: int, kwargs: dict, observer: Observer | None) -> list[dict]:
     env = gym.make(env_id, scenario=scenario, disable_env_checker=True, **kwargs).unwrapped
-    total, steps, last, over, goal = 0.0, 0, {}, False, {}
+    total, steps, last, goal = 0.0, 0, {}, {}
 
-    def step(action: np.ndarray):
-        nonlocal total, steps, last, over, goal
-        if over:
-            raise OutOfBudget
+    def act(action: np.ndarray) -> tuple[Observation, bool]:
+        nonlocal total, steps, last, goal
         action = np.asarray(action, np.float32)
         observation, reward, terminated, truncated, last = env.step(action)
         if observer is not None:
             observer.step(*_lane((action, observation, reward, terminated, truncated, last, True)))
-        total, steps, over = total + reward, steps + 1, terminated or truncated
+        total, steps = total + reward, steps + 1
         goal = goal or (last if last["is_success"] else {})
-        return observation
+        return observation, terminated or truncated
 
     observation, info = env.reset(seed=seed)
     if observer is not None:
         observer.begin(seed, *_lane((observation, info)))
-    try:
-        agent.run(step, env, observation, seed)
-    except OutOfBudget:
-        pass
-    if not over:
-        raise ProbeGymError(f"{type(agent).__name__} stopped before its episode ended: it must declare or use up the budget")
+    agent.play(act, env, observation, seed)
     return [_row(last, total, steps, goal)]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from probegym.agents import files
-from probegym.agents.evaluate import EVALUATION_SEED, Results, evaluate, write_json
+from probegym.agents.evaluate import EVALUATION_SEED, evaluate, write_json
 from probegym.agents.registry import make_agent, task_type
 from probegym.errors import ProbeGymError
 from probegym.terminal.train import bar
@@ -30,16 +29,8 @@ def report(name: str, env_id: str, scenario: str, episodes: int, seed: int | Non
     console.print(_table(summary, task_type(env_id).measured))
     if out is not None:
         what = {"agent": name, "environment": env_id, "scenario": scenario, "first_seed": seed}
-        write_json(out, files.plain(what | {"summary": summary, "episodes": _columns(results)}))
+        write_json(out, files.plain(what | {"summary": summary, "episodes": results.columns()}))
         console.print(f"results in {out}", highlight=False, soft_wrap=True)
-
-
-def _columns(results: Results) -> dict[str, Any]:
-    """Every field as a list, one entry an episode."""
-    return {
-        name: {key: array.tolist() for key, array in value.items()} if isinstance(value, dict) else value.tolist()
-        for name, value in asdict(results).items()
-    }
 
 
 def _table(summary: dict[str, Any], measured: str) -> Table:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from probegym.agents import statistics
-from probegym.agents.benchmark.rows import BEST, KINDS, Table, _rows_of, scores
+from probegym.agents.benchmark.rows import BEST, KINDS, Table, rows_of, scores, short
 from probegym.errors import ProbeGymError
 
 COLOURS = {"learned": "#0072b2", BEST: "#d55e00", "script": "#e69f00", "oracle": "#009e73", "random": "#999999"}
@@ -36,13 +36,26 @@ def _svg(figure: Any) -> str:
     return stream.getvalue()[stream.getvalue().index("<svg") :]
 
 
+def _panels(table: Table, columns: int, width: float, height: float) -> tuple[Any, np.ndarray]:
+    """A figure with a panel for each environment, width by height inches each, at most so many beside each other."""
+    names = list(table.suite.environments)
+    columns = min(columns, len(names))
+    rows = -(-len(names) // columns)
+    figure, axes = _pyplot().subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False)
+    for axis in axes.flat[len(names) :]:
+        axis.set_axis_off()
+    for axis, name in zip(axes.flat, names, strict=False):
+        axis.set_title(short(name))
+    return figure, axes
+
+
 def profiles(table: Table) -> str:
     """Share of runs above each score, for id and for the shifted scenarios."""
     plot = _pyplot()
     figure, axes = plot.subplots(1, 3, figsize=(10, 2.8), sharey=True)
     for axis, split in zip(axes, ("id", "near", "far"), strict=True):
         for kind in KINDS:
-            if not (rows := _rows_of(table, kind, split)):
+            if not (rows := rows_of(table, kind, split)):
                 continue
             found = scores(rows.values())
             low, high = statistics.interval(lambda s: statistics.performance_profile(s, LEVELS), found, resamples=300)
@@ -59,12 +72,8 @@ def costs(table: Table, split: str = "id") -> str:
     plot = _pyplot()
     from matplotlib import ticker
 
-    names = list(table.suite.environments)
-    columns = min(4, len(names))
-    figure, axes = plot.subplots(-(-len(names) // columns), columns, figsize=(2.6 * columns, 2.5 * -(-len(names) // columns)), squeeze=False)
-    for axis in axes.flat[len(names) :]:
-        axis.set_axis_off()
-    for axis, environment in zip(axes.flat, names, strict=False):
+    figure, axes = _panels(table, 4, 2.6, 2.5)
+    for axis, environment in zip(axes.flat, table.suite.environments, strict=False):
         rows = [row for row in table.rows if row.facts.environment == environment and row.facts.split == split and np.isfinite(row.to_goal["time"])]
         for row in rows:
             kind = BEST if row.best else row.facts.kind
@@ -72,7 +81,7 @@ def costs(table: Table, split: str = "id") -> str:
         front = sorted((row.to_goal["time"], row.success) for row in rows if row.facts.kind != "oracle")
         best = [point for index, point in enumerate(front) if all(point[1] > other[1] for other in front[:index])]
         axis.step(*zip(*best, strict=True), where="post", color="#bbbbbb", linewidth=1, zorder=0) if best else None
-        axis.set(title=environment.removeprefix("probegym/").removesuffix("-v0"), ylim=(-0.05, 1.05), xscale="log")
+        axis.set(ylim=(-0.05, 1.05), xscale="log")
         if rows:
             at = [row.to_goal["time"] for row in rows]
             axis.set_xlim(min(at) / 1.5, max(at) * 1.5)
@@ -89,16 +98,11 @@ def costs(table: Table, split: str = "id") -> str:
 
 def shifts(table: Table) -> str:
     """Scores in and out of distribution, a panel for each environment: learned against the best script, for every axis of shift."""
-    plot = _pyplot()
-    names = list(table.suite.environments)
-    columns = min(2, len(names))
-    figure, axes = plot.subplots(-(-len(names) // columns), columns, figsize=(5.2 * columns, 2.3 * -(-len(names) // columns)), squeeze=False)
-    for axis in axes.flat[len(names) :]:
-        axis.set_axis_off()
-    for axis, environment in zip(axes.flat, names, strict=False):
+    figure, axes = _panels(table, 2, 5.2, 2.3)
+    for axis, environment in zip(axes.flat, table.suite.environments, strict=False):
         scenarios = table.suite.environments[environment].scenarios
         for offset, kind in ((-0.12, "learned"), (0.12, BEST)):
-            rows = {key[1]: row for key, row in _rows_of(table, kind, "all").items() if key[0] == environment}
+            rows = {key[1]: row for key, row in rows_of(table, kind, "all").items() if key[0] == environment}
             at = [index for index, name in enumerate(scenarios) if name in rows]
             if not at:
                 continue
@@ -108,7 +112,6 @@ def shifts(table: Table) -> str:
         axis.axhline(0, color="#cccccc", linewidth=0.8)
         axis.axhline(1, color="#cccccc", linewidth=0.8)
         axis.set_xticks(range(len(scenarios)), scenarios, rotation=40, ha="right", fontsize=7)
-        axis.set_title(environment.removeprefix("probegym/").removesuffix("-v0"))
         axis.set_ylim(max(-1.0, axis.get_ylim()[0]), min(2.0, max(1.1, axis.get_ylim()[1])))
     axes[0, 0].set_ylabel("score")
     axes[0, 0].legend(fontsize=7)

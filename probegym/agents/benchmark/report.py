@@ -13,7 +13,7 @@ import numpy as np
 
 from probegym.agents import files
 from probegym.agents.benchmark import figures
-from probegym.agents.benchmark.rows import BEST, COSTS, Row, Table
+from probegym.agents.benchmark.rows import BEST, COSTS, Row, Table, short
 from probegym.agents.evaluate import write_json
 
 HEAD = ("scenario", "agent", "success", "95 %", "score", "return", "95 %", "measurements", "seconds", "dose e/\u00c5\u00b2", "area: m", "s", "e", "damage")
@@ -71,12 +71,8 @@ def _gaps(table: Table) -> tuple[list[str], list[list[str]]]:
         for agent in filter(None, (contest.learned, table.best.get(environment))):
             found = {split: [r.score for name in contest.scenarios if (r := table.row(environment, agent, name)) and r.facts.split == split] for split in ("id", "near", "far")}
             mean = {split: float(np.mean(values)) if values else np.nan for split, values in found.items()}
-            lines.append([_short(environment), agent, *(share(mean[s]) for s in mean), *(share(mean["id"] - mean[s]) for s in ("near", "far"))])
+            lines.append([short(environment), agent, *(share(mean[s]) for s in mean), *(share(mean["id"] - mean[s]) for s in ("near", "far"))])
     return head, lines
-
-
-def _short(environment: str) -> str:
-    return environment.removeprefix("probegym/").removesuffix("-v0")
 
 
 def _ordered(table: Table, environment: str) -> Iterator[Row]:
@@ -100,7 +96,7 @@ def _winners(table: Table) -> tuple[list[str], list[list[str]]]:
             if mine and script:
                 verdict = "ahead" if mine.value_interval[0] > script.value_interval[1] else "behind" if mine.value_interval[1] < script.value_interval[0] else "alike"
                 where[verdict].append(name)
-        lines.append([_short(environment), *(", ".join(names) or "-" for names in where.values())])
+        lines.append([short(environment), *(", ".join(names) or "-" for names in where.values())])
     return head, lines
 
 
@@ -110,7 +106,7 @@ def sections(table: Table, environments: bool = True) -> Iterator[tuple[str, lis
         yield title, head, lines, [line[0] for line in lines]
     for environment in table.suite.environments if environments else ():
         rows = list(_ordered(table, environment))
-        yield _short(environment), list(HEAD), [_cells(row) for row in rows], [BEST if row.best else row.facts.kind for row in rows]
+        yield short(environment), list(HEAD), [_cells(row) for row in rows], [BEST if row.best else row.facts.kind for row in rows]
 
 
 def markdown(table: Table) -> str:

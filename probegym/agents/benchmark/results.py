@@ -63,13 +63,9 @@ def digest(content: Any) -> str:
 def write(folder: Path, run: Run) -> Path:
     """The file of a run, complete or not at all. Raises ProbeGymError."""
     path = folder / run.facts.path
-    told = {"schema": SCHEMA, "facts": asdict(run.facts), "seconds": run.seconds, "episodes": _listed(asdict(run.results))}
+    told = {"schema": SCHEMA, "facts": asdict(run.facts), "seconds": run.seconds, "episodes": run.results.columns()}
     write_json(path, files.plain(told))
     return path
-
-
-def _listed(value: Any) -> Any:
-    return {name: _listed(item) for name, item in value.items()} if isinstance(value, dict) else value.tolist()
 
 
 def read(path: Path) -> Run:

@@ -11,6 +11,7 @@ import numpy as np
 from probegym.agents import statistics
 from probegym.agents.benchmark.results import Facts, Run
 from probegym.agents.benchmark.suite import Suite
+from probegym.agents.evaluate import Results
 from probegym.agents.statistics import wilson
 
 COSTS = ("measurements", "time", "dose")
@@ -71,11 +72,14 @@ class Table:
         return next((r for r in self.rows if (r.facts.environment, r.facts.agent, r.facts.scenario) == (environment, agent, scenario)), None)
 
 
+def short(environment: str) -> str:
+    """Its name without namespace and version."""
+    return environment.removeprefix("probegym/").removesuffix("-v0")
+
+
 def score_of(run: Run, metric: str) -> float:
     """Mean over the episodes of a run."""
-    results = run.results
-    values = {"return": results.returns, "success": results.success} | results.metrics
-    return float(np.mean(values[metric]))
+    return float(np.mean(_values(run.results, metric)))
 
 
 def table(suite: Suite, runs: Iterable[Run], planned: Iterable[Facts]) -> Table:
@@ -121,8 +125,8 @@ def _row(group: list[Run], grouped: dict, metric: str, best: bool) -> Row:
     )  # fmt: skip
 
 
-def _values(results, metric: str) -> np.ndarray:
-    return np.asarray({"return": results.returns, "success": results.success}.get(metric, results.metrics.get(metric)), float)
+def _values(results: Results, metric: str) -> np.ndarray:
+    return np.asarray(({"return": results.returns, "success": results.success} | results.metrics)[metric], float)
 
 
 def _most(facts: Facts, cost: str, grouped: dict) -> float:
@@ -131,7 +135,7 @@ def _most(facts: Facts, cost: str, grouped: dict) -> float:
     return float(np.mean(np.concatenate(spent))) if spent else 0.0
 
 
-def _rows_of(out: Table, kind: str, split: str) -> dict[tuple[str, str], Row]:
+def rows_of(out: Table, kind: str, split: str) -> dict[tuple[str, str], Row]:
     """Of one kind by task, an environment and a scenario; tasks without a score are left out."""
     return {
         (row.facts.environment, row.facts.scenario): row
@@ -152,10 +156,10 @@ def _with_interval(statistic, *tables: np.ndarray) -> tuple[float, float, float]
 
 
 def _summary(out: Table, kind: str, split: str) -> Summary | None:
-    mine = _rows_of(out, kind, split)
+    mine = rows_of(out, kind, split)
     if not mine:
         return None
-    others = _rows_of(out, BEST, split)
+    others = rows_of(out, BEST, split)
     shared = [task for task in mine if task in others]
     better = None
     if shared and kind != BEST:
