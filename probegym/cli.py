@@ -174,6 +174,7 @@ def train(
     seed: Seed = 1,
     out: Annotated[Path, typer.Option("--out", help="Folder of checkpoints, TensorBoard logs and policy.")] = Path("runs/train"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the folder.")] = False,
+    chosen: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=NUMBER", help="A hyperparameter of ppo or sac, as probegym sweep finds them.")] = None,
     seeds: Annotated[int | None, typer.Option("--seeds", min=1, max=10_000, help="Train so many seeds, each into OUT/seed-k.")] = None,
     first_seed: Annotated[int | None, typer.Option("--first-seed", min=0, max=MAXIMUM_SEED, help="The first of --seeds; 1.")] = None,
     executor: Annotated[ExecutorName | None, typer.Option("--executor", help="Where --seeds are trained: local (a process each) or ray.")] = None,
@@ -187,7 +188,10 @@ def train(
     if (steps if algorithm is Algorithm.distil else updates) is not None:
         raise ProbeGymError(f"{wrong} does not go with --algorithm {algorithm}: use {other}")
     env_id = environment(env)
+    from probegym.agents.hyperparameters import parsed
     from probegym.terminal import train as training
+
+    hyperparameters = parsed(algorithm, chosen or [])
 
     training.refuse_evaluation(env_id, scenario)
     if seeds is None and (first_seed is not None or executor or workers):
@@ -199,11 +203,15 @@ def train(
         from probegym.agents.executors import executor as made
 
         first = 1 if first_seed is None else first_seed
-        training.many(env_id, scenario, str(algorithm), updates or steps, range(first, first + seeds), out, resume, made(executor or ExecutorName.local, workers), console)
+        training.many(env_id, scenario, str(algorithm), updates or steps, hyperparameters, range(first, first + seeds), out, resume,
+                      made(executor or ExecutorName.local, workers), console)  # fmt: skip
     elif algorithm is Algorithm.distil:
         training.distil(env_id, scenario, updates, seed, out, resume, console)
     else:
-        training.reinforce(env_id, scenario, str(algorithm), steps or 100_000, seed, out, resume, console)
+        from probegym.agents.sb3 import Training
+
+        asked = Training(env_id, scenario, str(algorithm), steps or training.DEFAULT_STEPS, seed, hyperparameters)
+        training.reinforce(asked, out, resume, console)
 
 
 app.command()(sweep)

@@ -139,7 +139,7 @@ def test_sac_with_hindsight_trains_and_ships_a_policy(tmp_path):
     from probegym.agents import sb3
 
     training = sb3.Training(ENV_ID, "train", "sac", 96)
-    model = sb3.train_sb3(ENV_ID, "train", "sac", 96, tmp_path)
+    model = sb3.train_sb3(training, tmp_path)
     folder = sb3.export_sb3(model, training, tmp_path / "policy", "probegym train AdatomManipulation")
     policy = BundlePolicy(str(folder))
     results = evaluate(policy, ENV_ID, "train", 8)

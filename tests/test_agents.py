@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 from scipy import stats
 
-from probegym.agents import bundle, sb3
+from probegym.agents import bundle, hyperparameters, sb3
 from probegym.agents.base import OracleAgent, RandomAgent
 from probegym.agents.bundle import BundlePolicy, spec_digest
 from probegym.agents.distil import Distillation, Student, Trainer
@@ -237,29 +238,30 @@ def weights(model) -> torch.Tensor:
 @pytest.mark.parametrize("algorithm", sb3.ALGORITHMS)
 def test_training_resumes_and_exports(algorithm, tmp_path):
     told: list[sb3.Progress] = []
-    model = sb3.train_sb3(ENV_ID, "train", algorithm, 256, tmp_path, report=told.append)
+    asked = sb3.Training(ENV_ID, "train", algorithm, 256)
+    model = sb3.train_sb3(asked, tmp_path, report=told.append)
     assert model.num_timesteps >= 256 and told and told[-1].mean_return is not None
     assert list(tmp_path.glob("tensorboard/*/events*"))
-    fresh = sb3.build(sb3.Training(ENV_ID, "train", algorithm, 256), tmp_path)
+    fresh = sb3.build(asked, tmp_path)
     assert not torch.equal(weights(model), weights(fresh))
-    again = sb3.train_sb3(ENV_ID, "train", algorithm, 256, tmp_path, resume=True)  # nothing is left to do
+    again = sb3.train_sb3(asked, tmp_path, resume=True)  # nothing is left to do
     assert torch.equal(weights(model), weights(again)) and again.num_timesteps == model.num_timesteps
-    more = sb3.train_sb3(ENV_ID, "train", algorithm, 544, tmp_path, resume=True)
+    more = sb3.train_sb3(replace(asked, steps=544), tmp_path, resume=True)
     assert more.num_timesteps >= 544 and not torch.equal(weights(more), weights(again))
-    _check_refusals(algorithm, tmp_path)
-    _check_export(more, sb3.Training(ENV_ID, "train", algorithm, 544), tmp_path / "policy")
+    _check_refusals(asked, tmp_path)
+    _check_export(more, replace(asked, steps=544), tmp_path / "policy")
 
 
-def _check_refusals(algorithm, folder):
+def _check_refusals(asked, folder):
     with pytest.raises(ProbeGymError, match="--resume"):
-        sb3.train_sb3(ENV_ID, "train", algorithm, 256, folder)
+        sb3.train_sb3(asked, folder)
     with pytest.raises(ProbeGymError, match="other seed"):
-        sb3.train_sb3(ENV_ID, "train", algorithm, 256, folder, seed=2, resume=True)
+        sb3.train_sb3(replace(asked, seed=2), folder, resume=True)
     spoiled = folder / "spoiled"
     spoiled.mkdir()
     (spoiled / "checkpoint.pt").write_bytes(sb3.checkpoint_path(folder).read_bytes()[:1000])
     with pytest.raises(ProbeGymError, match="cannot be read"):
-        sb3.train_sb3(ENV_ID, "train", algorithm, 256, spoiled, resume=True)
+        sb3.train_sb3(asked, spoiled, resume=True)
 
 
 def _check_export(model, training, folder):
@@ -272,10 +274,21 @@ def _check_export(model, training, folder):
 @pytest.mark.filterwarnings("ignore")
 def test_a_policy_of_numbered_actions_is_exported(tmp_path):
     training = sb3.Training("probegym/TipConditioning-v0", "train", "ppo", 64)
-    model = sb3.train_sb3(training.env_id, "train", "ppo", training.steps, tmp_path)
+    model = sb3.train_sb3(training, tmp_path)
     policy = BundlePolicy(sb3.export_sb3(model, training, tmp_path / "policy", "a test"))
     observation = model.env.reset()
     policy.begin(sb3.LANES, 0)
     assert np.array_equal(policy.decide(observation), model.predict(observation, deterministic=True)[0])
     with pytest.raises(ProbeGymError, match="sac needs continuous actions"):
-        sb3.train_sb3(training.env_id, "train", "sac", 64, tmp_path / "sac")
+        sb3.train_sb3(replace(training, algorithm="sac"), tmp_path / "sac")
+
+
+def test_hyperparameters_are_chosen_or_refused(tmp_path):
+    asked = sb3.Training(ENV_ID, "train", "ppo", 64, hyperparameters=hyperparameters.parsed("ppo", ["learning_rate=2e-3", "n_epochs=2"]))
+    assert asked.hyperparameters == {"learning_rate": 2e-3, "n_epochs": 2} and isinstance(asked.hyperparameters["n_epochs"], int)
+    model = sb3.build(asked, tmp_path)
+    assert (model.lr_schedule(1.0), model.n_epochs, model.gamma) == (2e-3, 2, sb3.build(replace(asked, hyperparameters={}), tmp_path).gamma)
+    for algorithm, text, told in (("ppo", "tau=0.1", "unknown hyperparameter 'tau' of ppo: use learning_rate"), ("sac", "tau=2", "between 1e-06 and 1"),
+                                  ("sac", "tau", "NAME=NUMBER"), ("sac", "tau=nan", "between"), ("distil", "gamma=0.9", "distil")):  # fmt: skip
+        with pytest.raises(ProbeGymError, match=told):
+            hyperparameters.parsed(algorithm, [text])

@@ -224,7 +224,7 @@ def test_nothing_to_export(tmp_path, console):
 def test_a_training_is_exported_from_its_checkpoint(tmp_path, console):
     training = sb3.Training(STM, "train", "ppo", 64)
     run = tmp_path / "run"
-    model = sb3.train_sb3(training.env_id, "train", "ppo", training.steps, run)
+    model = sb3.train_sb3(training, run)
     export(str(run), tmp_path / "first", console)
     policy, observation = BundlePolicy(tmp_path / "first"), model.env.reset()
     policy.begin(sb3.LANES, 0)

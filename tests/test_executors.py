@@ -281,7 +281,7 @@ def test_seeds_are_trained_resumed_and_shown(quick, tmp_path):
         assert steps == sorted(set(steps)) and steps[-1] == 1500 and row["result"]["length"] == 2048 and 0 <= row["result"]["success"] <= 1
     assert "seed-2: done in" in done.output and "at attempt 2" in done.output and "0, " in done.output.partition("attempts began at")[2]
     spec = json.loads((tmp_path / "run/seed-2/policy/policy.json").read_text())
-    assert spec["command"].startswith("probegym train AdatomManipulation-v0 --algorithm ppo --scenario train --steps 1500 --seed 2 --out ")
+    assert spec["command"].startswith("probegym train AdatomManipulation-v0 --algorithm ppo --scenario train --steps 1500 --seed 2 --out runs/seed-2")
     _repeated(command, tmp_path)
 
 

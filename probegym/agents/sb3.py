@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +91,17 @@ def _lane(info: dict[str, np.ndarray], lane: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Training:
-    """What is trained; ``steps`` environment steps in all, which alone may be raised when it is resumed."""
+    """What is trained; ``steps`` environment steps in all, which alone may be raised when it is resumed.
+
+    hyperparameters: those of Stable-Baselines3 that take the place of ours.
+    """
 
     env_id: str
     scenario: str
     algorithm: str
     steps: int
     seed: int = 1
+    hyperparameters: dict[str, float | int] = field(default_factory=dict)
 
 
 @dataclass
@@ -140,7 +144,7 @@ def build(training: Training, folder: Path) -> BaseAlgorithm:
         own = {"buffer_size": kept, "learning_starts": min(1000, training.steps // 2), "gradient_steps": 4}
         if "achieved_goal" in envs.single_observation_space.spaces:
             own |= goals.options(training.steps, envs.single_action_space.shape[0])
-    return ALGORITHMS[training.algorithm](env=VecMonitor(ScopeVecEnv(envs)), **_networks(training, envs), **shared, **own)
+    return ALGORITHMS[training.algorithm](env=VecMonitor(ScopeVecEnv(envs)), **_networks(training, envs), **shared, **(own | training.hyperparameters))
 
 
 def save(model: BaseAlgorithm, training: Training, folder: Path) -> None:
@@ -212,20 +216,20 @@ class _Watch(BaseCallback):
         return True
 
 
-def train_sb3(env_id: str, scenario: str, algorithm: str, steps: int, folder: str | os.PathLike, seed: int = 1, resume: bool = False,
-              report: Callable[[Progress], None] = lambda _: None, checkpoint_every: int = 10_000) -> BaseAlgorithm:  # fmt: skip
-    """Train to ``steps`` environment steps, from the folder's checkpoint if ``resume``; TensorBoard logs beside it."""
-    training, folder = Training(env_id, scenario, algorithm, steps, seed), Path(folder)
+def train_sb3(training: Training, folder: str | os.PathLike, resume: bool = False, report: Callable[[Progress], None] = lambda _: None,
+              checkpoint_every: int = 10_000) -> BaseAlgorithm:  # fmt: skip
+    """Train to the end, from the folder's checkpoint if ``resume``; TensorBoard logs beside it."""
+    folder = Path(folder)
     model = build(training, folder)
     if resume:
         load(model, training, folder)
     elif checkpoint_path(folder).exists():
         raise ProbeGymError(f"folder {folder} holds a checkpoint: go on from it with --resume, or choose another with --out")
-    left = steps - model.num_timesteps
+    left = training.steps - model.num_timesteps
     if left > 0:
         # other episodes than before the interruption; below EVALUATION_SEED
-        model.env.seed((seed * 1_000_000 + model.num_timesteps) % 9_000_000)
-        model.learn(left, _Watch(training, folder, report, checkpoint_every), tb_log_name=algorithm, reset_num_timesteps=not resume)
+        model.env.seed((training.seed * 1_000_000 + model.num_timesteps) % 9_000_000)
+        model.learn(left, _Watch(training, folder, report, checkpoint_every), tb_log_name=training.algorithm, reset_num_timesteps=not resume)
         save(model, training, folder)
     return model
 

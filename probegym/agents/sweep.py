@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from probegym import tables
-from probegym.agents import files
+from probegym.agents import files, hyperparameters
 from probegym.agents.executors import RETRIES, Json, Outcome, Report, Work
 from probegym.agents.executors.cluster import connected
 from probegym.agents.executors.local import Local
@@ -28,13 +28,6 @@ from probegym.errors import ProbeGymError
 from probegym.scenarios import complaint
 from probegym.scenarios.distributions import Distribution, Sampled
 
-SHARED = {"learning_rate": (1e-8, 1.0), "gamma": (0.0, 1.0)}
-LIMITS: dict[str, dict[str, tuple[float, float]]] = {
-    "ppo": SHARED | {"gae_lambda": (0.0, 1.0), "ent_coef": (0.0, 1.0), "vf_coef": (0.0, 10.0), "clip_range": (1e-3, 1.0), "max_grad_norm": (1e-3, 100.0), "n_epochs": (1, 100)},
-    "sac": SHARED | {"tau": (1e-6, 1.0), "batch_size": (1, 65_536), "gradient_steps": (1, 64)},
-}  # fmt: skip
-"""Algorithm -> its hyperparameters that may be swept, by their names in Stable-Baselines3, and what they must lie between."""
-WHOLE = {"n_epochs", "batch_size", "gradient_steps"}
 REDUCTION, GRACE = 3, 0.1  # ASHA: one in three goes on; no trial ends before this share of its steps
 LARGEST_FILE = 100_000  # bytes
 
@@ -42,20 +35,16 @@ LARGEST_FILE = 100_000  # bytes
 def read_space(path: Path, algorithm: str) -> dict[str, Distribution]:
     """The space of a YAML file, hyperparameter -> number or distribution; raises ProbeGymError with file, line or name, and mend."""
     table, lines = tables.read(path, "space file", LARGEST_FILE)
-    if algorithm not in LIMITS:
-        raise ProbeGymError(f"algorithm {algorithm!r} has no hyperparameters to sweep: use one of {', '.join(LIMITS)}")
     if not isinstance(table, dict) or not table:
         raise ProbeGymError(f"space file {path} must map hyperparameters to distributions, as learning_rate: {{log_uniform: [1.0e-4, 1.0e-2]}}")
-    if unknown := [name for name in table if name not in LIMITS[algorithm]]:
-        place = f"{path}, line {tables.nearest(lines, (str(unknown[0]),))}"
-        raise ProbeGymError(f"space file {place}: unknown hyperparameter {unknown[0]!r} of {algorithm}: use {', '.join(LIMITS[algorithm])}")
     space = {}
     for name, value in table.items():
+        place = f"space file {path}, line {tables.nearest(lines, (str(name),))}: "
+        hyperparameters.refuse_unknown(algorithm, name, place)
         try:
             space[name] = TypeAdapter(Sampled).validate_python(value)
         except ValidationError as error:
-            place = f"{path}, line {tables.nearest(lines, (name,))}"
-            raise ProbeGymError(f"space file {place}: {name}: {complaint(error)[1]}") from error
+            raise ProbeGymError(f"{place}{name}: {complaint(error)[1]}") from error
     return space
 
 
@@ -64,11 +53,8 @@ def draw(space: dict[str, Distribution], algorithm: str, trials: int, seed: int)
     keys = (np.uint64(seed) << np.uint64(32)) + np.arange(trials, dtype=np.uint64)
     drawn: list[dict[str, float | int]] = [{} for _ in range(trials)]
     for name, distribution in space.items():
-        low, high = LIMITS[algorithm][name]
         for trial, value in zip(drawn, distribution.sample(keys, f"sweep {name}").tolist(), strict=True):
-            if not low <= value <= high:
-                raise ProbeGymError(f"{name} was drawn as {value:g}, it must lie between {low:g} and {high:g}: narrow its distribution")
-            trial[name] = round(value) if name in WHOLE else value
+            trial[name] = hyperparameters.checked(algorithm, name, value, "narrow its distribution")
     return drawn
 
 

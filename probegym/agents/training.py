@@ -7,8 +7,7 @@ import os
 import platform
 import shlex
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,10 @@ POINTS = 20  # of a curve, and checkpoints
 Told = Callable[[int, float | None], None]
 
 
-def command_line(env_id: str, **options) -> str:
+def command_line(env_id: str, hyperparameters: Json | None = None, **options) -> str:
     """The ``probegym train`` command of a training, as its policy records it."""
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    words += [word for name, value in (hyperparameters or {}).items() for word in ("--set", f"{name}={value!r}")]
     return shlex.join(["probegym", "train", env_id.split("/")[1], *words])
 
 
@@ -119,7 +119,7 @@ def _distil(told: Json, folder: Path, begin: Callable[[int], None], point: Told)
             point(news.update, news.success)
 
     learner.run(note, lambda agent: float(evaluate(agent, told["env_id"], told["scenario"], told["live"], FINAL_SEED).success.mean()), evaluations=POINTS)
-    options = {"algorithm": "distil", "scenario": told["scenario"], "updates": told["length"], "seed": told["seed"], "out": folder}
+    options = {"algorithm": "distil", "scenario": told["scenario"], "updates": told["length"], "seed": told["seed"], "out": f"runs/{folder.name}"}
     learner.finish(folder / "policy", command_line(told["env_id"], **options), told["final"], lambda done, total: None)
     return learner.update
 
@@ -128,7 +128,7 @@ def _reinforce(told: Json, folder: Path, begin: Callable[[int], None], point: To
     """Environment steps that were done."""
     from probegym.agents import sb3
 
-    training = sb3.Training(told["env_id"], told["scenario"], told["algorithm"], told["length"], told["seed"])
+    training = sb3.Training(told["env_id"], told["scenario"], told["algorithm"], told["length"], told["seed"], told["hyperparameters"])
     resume, every = sb3.checkpoint_path(folder).exists(), max(1, training.steps // POINTS)
     last = _steps(sb3.checkpoint_path(folder)) if resume else 0
     begin(last)
@@ -140,10 +140,9 @@ def _reinforce(told: Json, folder: Path, begin: Callable[[int], None], point: To
             last = at
             point(at, news.success)
 
-    with _hyperparameters(training.algorithm, told["hyperparameters"]):
-        model = sb3.train_sb3(training.env_id, training.scenario, training.algorithm, training.steps, folder, training.seed, resume, note, min(10_000, every))
-    options = {"algorithm": training.algorithm, "scenario": training.scenario, "steps": training.steps, "seed": training.seed, "out": folder}
-    sb3.export_sb3(model, training, folder / "policy", command_line(training.env_id, **options))
+    model = sb3.train_sb3(training, folder, resume, note, min(10_000, every))
+    options = {"algorithm": training.algorithm, "scenario": training.scenario, "steps": training.steps, "seed": training.seed, "out": f"runs/{folder.name}"}
+    sb3.export_sb3(model, training, folder / "policy", command_line(training.env_id, training.hyperparameters, **options))
     return int(model.num_timesteps)
 
 
@@ -154,19 +153,6 @@ def _steps(checkpoint: Path) -> int:
         return int(torch.load(checkpoint, weights_only=True, map_location="cpu")["steps"])
     except Exception as error:
         raise ProbeGymError(f"checkpoint {checkpoint} cannot be read ({type(error).__name__}): delete it and train again") from error
-
-
-@contextmanager
-def _hyperparameters(algorithm: str, chosen: Json) -> Iterator[None]:
-    """Within the block the algorithm is made with these in place of our own."""
-    from probegym.agents.sb3 import ALGORITHMS
-
-    ours = ALGORITHMS[algorithm]
-    ALGORITHMS[algorithm] = lambda **given: ours(**given | chosen)  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        ALGORITHMS[algorithm] = ours
 
 
 def _final(told: Json, policy: Path) -> Json:

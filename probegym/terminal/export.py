@@ -53,10 +53,10 @@ def _from_checkpoint(folder: Path, out: Path, console: Console) -> None:
     if "training" in state:
         from probegym.agents import sb3
 
-        training = sb3.Training(env_id, scenario, told["algorithm"], number, seed)
+        training = sb3.Training(**told)
         model = sb3.build(training, folder)
         sb3.load(model, training, folder)
-        command = command_line(env_id, algorithm=training.algorithm, scenario=scenario, steps=model.num_timesteps, seed=seed, out=folder)
+        command = command_line(env_id, training.hyperparameters, algorithm=training.algorithm, scenario=scenario, steps=model.num_timesteps, seed=seed, out=folder)
         sb3.export_sb3(model, training, out, command)
     else:
         _distilled(folder, env_id, scenario, number, seed, out, console)

@@ -51,7 +51,7 @@ def sweep(
     train.refuse_mixing(out, f"trial-*/{DIARY}", resume)
     files.writable(out)
     console = Console()
-    asked = train.asked(env_id, scenario, algorithm, steps) | {"seed": seed}
+    asked = train.asked(env_id, scenario, algorithm, steps, {}) | {"seed": seed}
     with train.told_as_they_end(f"sweep of {trials} trials", trials, console) as report:
         rows = swept(asked, drawn, out, executor, workers, report)
     console.print(_table(rows, list(drawn[0])))

@@ -22,6 +22,7 @@ from probegym.errors import ProbeGymError
 
 if TYPE_CHECKING:
     from probegym.agents.registry import Learner
+    from probegym.agents.sb3 import Training
 
 DEFAULT_ENVIRONMENT = "probegym/StemTuning-v0"  # of ``evaluate``
 LIVE_EPISODES = 48  # of the success shown during training
@@ -106,30 +107,32 @@ def _run(learner: Learner, env_id: str, scenario: str, console: Console) -> None
         learner.run(report, live, evaluations=20)
 
 
-def reinforce(env_id: str, scenario: str, algorithm: str, steps: int, seed: int, out: Path, resume: bool, console: Console) -> None:
+def reinforce(training: Training, out: Path, resume: bool, console: Console) -> None:
     """PPO or SAC from Stable-Baselines3; the policy goes to OUT/policy."""
     _prepare(out, resume)
     from probegym.agents.sb3 import Progress as News
-    from probegym.agents.sb3 import Training, export_sb3, train_sb3
+    from probegym.agents.sb3 import export_sb3, train_sb3
 
-    command = command_line(env_id, algorithm=algorithm, scenario=scenario, steps=steps, seed=seed, out=out)
+    steps = training.steps
+    options = {"algorithm": training.algorithm, "scenario": training.scenario, "steps": steps, "seed": training.seed, "out": out}
+    command = command_line(training.env_id, training.hyperparameters, **options)
     with _interruptible(command, out, console), bar(console) as progress:
-        task = progress.add_task(f"training {algorithm}", total=steps, told="")
+        task = progress.add_task(f"training {training.algorithm}", total=steps, told="")
 
         def report(news: News) -> None:
             told = "" if news.mean_return is None else f"return {news.mean_return:.2f}  success {news.success or 0:.0%}"
             progress.update(task, completed=min(news.steps, steps), told=told)
 
-        model = train_sb3(env_id, scenario, algorithm, steps, out, seed, resume, report)
+        model = train_sb3(training, out, resume, report)
         progress.update(task, completed=steps)
-    _finished(export_sb3(model, Training(env_id, scenario, algorithm, steps, seed), out / "policy", command), env_id, console)
+    _finished(export_sb3(model, training, out / "policy", command), training.env_id, console)
 
 
 # ---- many ----
 
 
-def many(env_id: str, scenario: str, algorithm: str, length: int | None, numbers: Sequence[int], out: Path, resume: bool, executor: Executor,
-         console: Console) -> None:  # fmt: skip
+def many(env_id: str, scenario: str, algorithm: str, length: int | None, hyperparameters: Json, numbers: Sequence[int], out: Path, resume: bool,
+         executor: Executor, console: Console) -> None:  # fmt: skip
     """A training for every seed into OUT/seed-k, a table of them, and their curves in OUT/seeds.json. Raises ProbeGymError when one failed, after the table."""
     from probegym.agents import registry
 
@@ -137,7 +140,7 @@ def many(env_id: str, scenario: str, algorithm: str, length: int | None, numbers
     files.writable(out)
     if algorithm == "distil":
         length = length or registry.distillation(env_id).updates
-    told = asked(env_id, scenario, algorithm, length or DEFAULT_STEPS)
+    told = asked(env_id, scenario, algorithm, length or DEFAULT_STEPS, hyperparameters)
     with told_as_they_end(f"training {len(numbers)} seeds", len(numbers), console) as report:
         rows = seeds(executor, told, numbers, out, report)
     console.print(_seeds_table(rows, "updates" if algorithm == "distil" else "steps"))
@@ -161,10 +164,10 @@ def refuse_mixing(out: Path, trainings: str, resume: bool) -> None:
         raise ProbeGymError(f"folder {out} holds no {trainings}: leave --resume out to start, or name the folder with --out")
 
 
-def asked(env_id: str, scenario: str, algorithm: str, length: int) -> Json:
+def asked(env_id: str, scenario: str, algorithm: str, length: int, hyperparameters: Json) -> Json:
     """What ``training.train`` is told, seed and folder aside."""
     what = {"env_id": env_id, "scenario": scenario, "algorithm": algorithm, "length": length}
-    return what | {"live": LIVE_EPISODES, "final": SELECTION_EPISODES, "hyperparameters": {}}
+    return what | {"live": LIVE_EPISODES, "final": SELECTION_EPISODES, "hyperparameters": hyperparameters}
 
 
 @contextmanager
