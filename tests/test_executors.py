@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from probegym.agents import sb3, sweep, training
+from probegym.agents import sweep, training
 from probegym.agents.executors import Outcome, Work, executor
 from probegym.agents.executors.cluster import Ray
 from probegym.agents.executors.local import Local
@@ -350,13 +350,6 @@ def test_a_broken_space_is_refused(quick, tmp_path, text, told):
     assert not (tmp_path / "runs").exists()
 
 
-def test_hyperparameters_reach_the_algorithm(tmp_path):
-    what = sb3.Training("probegym/AdatomManipulation-v0", "train", "ppo", 64)
-    with training._hyperparameters("ppo", {"gamma": 0.5, "n_epochs": 3}):
-        model = sb3.build(what, tmp_path)
-    assert (model.gamma, model.n_epochs, sb3.build(what, tmp_path).gamma) == (0.5, 3, 0.98)
-
-
 def test_a_sweep_ends_with_its_best_trial(quick, tmp_path):
     command = ("sweep", "AdatomManipulation", "--space", space(tmp_path), "--trials", 2, "--steps", 64, "--out", "run")
     done = call(*command)
@@ -365,7 +358,10 @@ def test_a_sweep_ends_with_its_best_trial(quick, tmp_path):
     assert {row["trial"] for row in rows} == {0, 1} and all(row["ok"] and row["result"]["length"] == 64 for row in rows)
     assert [sweep.rank(row) for row in rows] == sorted(map(sweep.rank, rows), reverse=True)
     assert f"best: trial {rows[0]['trial']}, policy in run/trial-{rows[0]['trial']}/policy" in done.output
-    assert (tmp_path / f"run/trial-{rows[0]['trial']}/policy/policy.onnx").is_file()
+    best = tmp_path / f"run/trial-{rows[0]['trial']}/policy"
+    command_of_best = json.loads((best / "policy.json").read_text())["command"]
+    assert (best / "policy.onnx").is_file() and command_of_best in done.output.replace("\n", "")
+    assert all(f"--set {name}={value!r}" in command_of_best for name, value in rows[0]["hyperparameters"].items())
     assert "--resume" in call(*command).stderr
 
 

@@ -39,7 +39,7 @@ def sweep(
 
     Trials go to OUT/trial-k, all of them to OUT/sweep.json. After an interruption, the same command with --resume goes on.
     """
-    from probegym.agents import files
+    from probegym.agents import bundle, files
     from probegym.agents.sweep import draw, read_space
     from probegym.agents.sweep import sweep as swept
     from probegym.agents.training import DIARY
@@ -56,8 +56,9 @@ def sweep(
         rows = swept(asked, drawn, out, executor, workers, report)
     console.print(_table(rows, list(drawn[0])))
     if (best := rows[0])["result"]:
-        told = "\n".join(f"  {name}: {value:.4g}" for name, value in best["hyperparameters"].items())
-        console.print(f"best: trial {best['trial']}, policy in {out}/trial-{best['trial']}/policy\n{told}", highlight=False, soft_wrap=True)
+        policy = out / f"trial-{best['trial']}/policy"
+        told = f"best: trial {best['trial']}, policy in {policy}\ntrain it again, longer, or with more --seeds by\n  {bundle.read(policy).spec['command']}"
+        console.print(told, highlight=False, soft_wrap=True)
     console.print(f"all trials in {out / 'sweep.json'}", highlight=False, soft_wrap=True)
     train.refuse_failures(rows, "trial")
 
