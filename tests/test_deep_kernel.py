@@ -10,7 +10,7 @@ from scipy import ndimage, stats
 
 from probegym.errors import ProbeGymError
 from probegym.surrogates.acquisition import expected_improvement, pick
-from probegym.surrogates.deep_kernel import DeepKernel, DeepKernelSettings, patches_of
+from probegym.surrogates.deep_kernel import FARTHEST, DeepKernel, DeepKernelSettings, patches_of
 from tests.helpers import python
 
 SIDE = 24
@@ -178,6 +178,26 @@ def test_training_goes_up(learned, embedding):
         posterior.append(kernel.log_likelihood(weights, index, y) - 0.5 * (weights**2).sum())
         weights = kernel.fit(weights, index, y)
     assert (np.diff(posterior) >= -1e-9).all() and posterior[1] > posterior[0] + 0.1
+
+
+@pytest.mark.parametrize("embedding", EMBEDDINGS)
+def test_the_gradient_is_that_of_the_posterior(embedding):
+    """Along random directions over all parts, and along every parameter of the kernel; beyond FARTHEST the prior alone pulls."""
+    rng = np.random.default_rng(3)
+    image, value = specimen(0)
+    kernel = DeepKernel(patches_of(image, 11), coordinates(), DeepKernelSettings(embedding=embedding))
+    index, weights = rng.choice(SIDE**2, 30), rng.normal(size=kernel.size)
+    weights[-1] = -FARTHEST - 1
+
+    def loss(at: np.ndarray) -> float:
+        return 0.5 * float(at @ at) - kernel.log_likelihood(at, index, value[index])
+
+    target = torch.from_numpy((value[index] - value[index].mean()) / value[index].std())
+    gradient = kernel._loss(torch.from_numpy(weights), torch.from_numpy(index), target)[1].numpy()
+    ways = np.concatenate([rng.normal(size=(8, kernel.size)) / np.sqrt(kernel.size), np.eye(kernel.size)[-9:]])
+    slopes = [(loss(weights + 1e-5 * way) - loss(weights - 1e-5 * way)) / 2e-5 for way in ways]
+    np.testing.assert_allclose(ways @ gradient, slopes, rtol=1e-5, atol=1e-6)
+    assert gradient[-1] == pytest.approx(weights[-1])
 
 
 @pytest.mark.parametrize("embedding", EMBEDDINGS)

@@ -19,13 +19,12 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from linear_operator.utils.cholesky import psd_safe_cholesky
-from linear_operator.utils.errors import NanError, NotPSDError
 from pydantic import BaseModel, ConfigDict, Field
 from torch.nn.functional import silu
 from torch.optim import LBFGS
 
 from probegym.errors import ProbeGymError
+from probegym.surrogates.evidence import Kernel, evidence, factor, rbf
 from probegym.surrogates.threads import one_thread
 
 COMPONENTS = 24  # most principal components of a patch that the dense network sees
@@ -66,17 +65,6 @@ class _Part(NamedTuple):
     deviation: float
 
 
-class Kernel(NamedTuple):
-    """What the marginal likelihood needs besides the embedding; torch scalars or vectors."""
-
-    length_scale: torch.Tensor  # (latent,)
-    amplitude: torch.Tensor  # variance
-    noise: torch.Tensor  # variance
-    mean: torch.Tensor
-    local_length: torch.Tensor | None  # in units of the coordinates' deviation
-    local_amplitude: torch.Tensor | None
-
-
 class DeepKernel:
     """A Gaussian process on the pixels of one image; learned state lives in the flat weights that the methods take and return.
 
@@ -102,7 +90,10 @@ class DeepKernel:
         self._windows = _windows(patches.shape[1], len(s.widths)) if s.embedding == "convolution" else ()
         self.local = not self.plain and self._places is not None and s.local > 0
         self._parts = self._network() + self._kernel_parts()
-        self.size = sum(part.start.numel() for part in self._parts)
+        self._sizes = [part.start.numel() for part in self._parts]
+        self._start = torch.cat([part.start.flatten() for part in self._parts])
+        self._deviation = torch.cat([torch.full_like(part.start, part.deviation).flatten() for part in self._parts])
+        self.size = len(self._start)
 
     # ---- parameters ----
 
@@ -139,11 +130,12 @@ class DeepKernel:
         return np.zeros(self.size)
 
     def _unpacked(self, weights: torch.Tensor) -> dict[str, torch.Tensor]:
-        pieces = torch.split(weights.clamp(-FARTHEST, FARTHEST), [part.start.numel() for part in self._parts])
-        return {p.name: p.start + p.deviation * piece.view(p.start.shape) for p, piece in zip(self._parts, pieces, strict=True)}
+        pieces = torch.split(torch.addcmul(self._start, self._deviation, weights.clamp(-FARTHEST, FARTHEST)), self._sizes)
+        return {part.name: piece.view(part.start.shape) for part, piece in zip(self._parts, pieces, strict=True)}
 
-    def _embedded(self, values: dict[str, torch.Tensor], index: torch.Tensor | slice) -> torch.Tensor:
-        x = self._inputs[index]
+    def _embedded(self, values: dict[str, torch.Tensor], index: torch.Tensor | slice, tape: list[tuple[torch.Tensor, ...]] | None = None) -> torch.Tensor:
+        """The embedding (n, latent) of pixels; on the tape go every layer's input and what its nonlinearity was given, last of all the last input."""
+        tape, x = [] if tape is None else tape, self._inputs[index]
         if self.plain:
             return x
         depth, places, pixels = len(self.settings.widths), len(x), x.shape[1]
@@ -151,10 +143,33 @@ class DeepKernel:
             if self._windows:  # a convolution: every window of the patch is one row
                 x = x.reshape(places, pixels, x.shape[1] if layer else 1)[:, self._windows[layer]].flatten(2).flatten(0, 1)
                 pixels = len(self._windows[layer])
-            x = silu(torch.addmm(values[f"bias {layer}"], x, values[f"weight {layer}"].T))
+            sums = torch.addmm(values[f"bias {layer}"], x, values[f"weight {layer}"].T)
+            tape.append((x, sums))
+            x = silu(sums)
         if self._windows:
             x = x.reshape(places, pixels, x.shape[1]).mean(1)
+        tape.append((x,))
         return self._skip[index] + x @ values[f"weight {depth}"].T
+
+    def _pulled_back(self, values: dict[str, torch.Tensor], tape: list[tuple[torch.Tensor, ...]], by_z: torch.Tensor) -> list[torch.Tensor]:
+        """Gradients by the network's parts, in their order, from that by the embedding (n, latent)."""
+        if self.plain:
+            return []
+        depth = len(self.settings.widths)
+        gradients, by_x = [by_z.T @ tape[depth][0]], by_z @ values[f"weight {depth}"]
+        if self._windows:
+            pixels = len(self._windows[-1])
+            by_x = (by_x / pixels).repeat_interleave(pixels, 0)
+        for layer in range(depth - 1, -1, -1):
+            x, sums = tape[layer]
+            gate = torch.sigmoid(sums)
+            by_sums = by_x * gate * (1 + sums * (1 - gate))
+            gradients = [by_sums.T @ x, by_sums.sum(0), *gradients]
+            if layer:
+                by_x = by_sums @ values[f"weight {layer}"]
+                if self._windows:
+                    by_x = _spread(by_x, self._windows[layer], len(self._windows[layer - 1]), len(by_z))
+        return gradients
 
     def _kernel(self, values: dict[str, torch.Tensor]) -> Kernel:
         amplitude = torch.exp(2 * values["amplitude"])
@@ -163,9 +178,9 @@ class DeepKernel:
         return Kernel(torch.exp(values["length_scale"]), amplitude, noise, values["mean"], *local)
 
     def _covariance(self, kernel: Kernel, z1: torch.Tensor, p1: torch.Tensor | None, z2: torch.Tensor, p2: torch.Tensor | None) -> torch.Tensor:
-        out = kernel.amplitude * _rbf(z1 / kernel.length_scale, z2 / kernel.length_scale)
+        out = kernel.amplitude * rbf(z1 / kernel.length_scale, z2 / kernel.length_scale)
         if self.local:
-            out = out + kernel.local_amplitude * _rbf(p1 / kernel.local_length, p2 / kernel.local_length)
+            out = out + kernel.local_amplitude * rbf(p1 / kernel.local_length, p2 / kernel.local_length)
         return out
 
     def _at(self, values: dict[str, torch.Tensor], index: torch.Tensor | slice) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -185,26 +200,32 @@ class DeepKernel:
         if scale is None or not self.settings.steps:
             return weights.numpy().copy()
 
-        leaf = weights.requires_grad_()
+        leaf = torch.nn.Parameter(weights)
         options = {"max_iter": self.settings.steps, "max_eval": 2 * self.settings.steps, "history_size": 10, "tolerance_change": 1e-9}
         optimiser = LBFGS([leaf], line_search_fn="strong_wolfe", **options)
 
+        @torch.no_grad()
         def closure() -> torch.Tensor:
-            optimiser.zero_grad()
-            loss = self._loss(leaf, index, target)
-            loss.backward()
+            loss, leaf.grad = self._loss(leaf, index, target)
             return loss
 
         optimiser.step(closure)
         return leaf.detach().numpy()
 
-    def _loss(self, weights: torch.Tensor, index: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        values = self._unpacked(weights)
+    def _loss(self, weights: torch.Tensor, index: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Minus the log posterior of the weights without its constants, and its gradient (size,)."""
+        values, tape = self._unpacked(weights), []
         kernel = self._kernel(values)
-        z, p = self._at(values, index)
-        cholesky = _cholesky(self._covariance(kernel, z, p, z, p) + torch.diag_embed(kernel.noise.expand(len(z))))
-        white = torch.linalg.solve_triangular(cholesky, (target - kernel.mean)[:, None], upper=False)
-        return 0.5 * (white * white).sum() + cholesky.diagonal().log().sum() + 0.5 * (weights * weights).sum()
+        z = self._embedded(values, index, tape)
+        value, by_z, by_kernel = evidence(kernel, z, self._places[index] if self.local else None, target)
+        # the kernel's parameters are logarithms of its numbers, or of their roots; the jitter grows with the amplitude
+        amplitude, noise = kernel.amplitude, kernel.noise - self.settings.noise_floor**2 - JITTER * kernel.amplitude
+        by_parts = [by_kernel.length_scale * kernel.length_scale, 2 * amplitude * (by_kernel.amplitude + JITTER * by_kernel.noise), 2 * noise * by_kernel.noise, by_kernel.mean]
+        if self.local:
+            by_parts += [by_kernel.local_length * kernel.local_length, 2 * kernel.local_amplitude * by_kernel.local_amplitude]
+        flat = torch.cat([part.reshape(-1) for part in (*self._pulled_back(values, tape, by_z), *by_parts)])
+        gradient = torch.addcmul(weights, flat * self._deviation, (weights.abs() <= FARTHEST).to(flat.dtype))
+        return value + 0.5 * (weights * weights).sum(), gradient
 
     @one_thread()
     def log_likelihood(self, weights: np.ndarray, index: np.ndarray, y: np.ndarray) -> float:
@@ -212,7 +233,7 @@ class DeepKernel:
         weights, index, y = self._checked(weights, index, y)
         target, _, _ = _standardised_target(y)
         with torch.no_grad():
-            loss = self._loss(weights, index, target) - 0.5 * (weights * weights).sum()
+            loss = self._loss(weights, index, target)[0] - 0.5 * (weights * weights).sum()
         return -loss.item() - 0.5 * len(y) * math.log(2 * math.pi)
 
     @one_thread()
@@ -228,7 +249,7 @@ class DeepKernel:
             kernel = self._kernel(values)
             z, p = self._at(values, slice(None))
             here = z[index], p[index] if self.local else None
-            cholesky = _cholesky(self._covariance(kernel, *here, *here) + torch.diag_embed(kernel.noise.expand(len(index))))
+            cholesky = factor(self._covariance(kernel, *here, *here), kernel.noise)
             right = torch.cat([self._covariance(kernel, *here, z, p), (target - kernel.mean)[:, None]], 1)
             white = torch.linalg.solve_triangular(cholesky, right, upper=False)
             across, residual = white[:, :-1], white[:, -1]
@@ -251,7 +272,7 @@ class DeepKernel:
             values = self._unpacked(weights)
             kernel = self._kernel(values)
             here = self._at(values, index)
-            cholesky = _cholesky(self._covariance(kernel, *here, *here) + torch.diag_embed(kernel.noise.expand(len(index))))
+            cholesky = factor(self._covariance(kernel, *here, *here), kernel.noise)
             inverse = torch.cholesky_inverse(cholesky)
             variance = 1 / inverse.diagonal()
             predicted = target - variance * (inverse @ (target - kernel.mean))
@@ -273,20 +294,6 @@ class DeepKernel:
         if np.abs(y).max(initial=0) > LARGEST:
             raise ProbeGymError(f"a measured value is {np.abs(y).max():g}, larger than {LARGEST:g}: take another unit, or logarithms")
         return torch.from_numpy(weights), torch.from_numpy(index.astype(np.int64)), y
-
-
-def _rbf(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """exp(-|a - b|^2 / 2) of all pairs, (n, d) and (m, d) -> (n, m)."""
-    half = -0.5 * (a * a).sum(1)[:, None] - 0.5 * (b * b).sum(1)
-    return torch.exp(torch.addmm(half, a, b.T))
-
-
-def _cholesky(matrix: torch.Tensor) -> torch.Tensor:
-    """Lower factor; with 1e-8 to 1e-6 on the diagonal where it needs that. Raises ProbeGymError if not even that helps."""
-    try:
-        return psd_safe_cholesky(matrix, jitter=1e-8, max_tries=3)
-    except (NotPSDError, NanError) as error:
-        raise ProbeGymError("the covariance of the measured points has no Cholesky factor: raise noise_floor, or start from initial()") from error
 
 
 def _standardised_target(y: np.ndarray) -> tuple[torch.Tensor, float, float | None]:
@@ -344,6 +351,13 @@ def patches_of(image: np.ndarray, size: int) -> np.ndarray:
     standard = (image - image.mean()) / deviation if deviation > 1e-12 * float(np.abs(image).max()) else np.zeros(image.shape)
     around = np.pad(standard, (size // 2, (size - 1) // 2), mode="reflect")
     return np.lib.stride_tricks.sliding_window_view(around, (size, size)).reshape(image.size, size * size).copy()
+
+
+def _spread(windows: torch.Tensor, pixels: torch.Tensor, count: int, places: int) -> torch.Tensor:
+    """What the windows (places * windows, 9 * channels) of a convolution hold, summed at their pixels: (places * count, channels)."""
+    channels = windows.shape[1] // pixels.shape[1]
+    out = windows.new_zeros(places, count, channels)
+    return out.index_add_(1, pixels.reshape(-1), windows.reshape(places, pixels.numel(), channels)).flatten(0, 1)
 
 
 def _windows(features: int, layers: int) -> tuple[torch.Tensor, ...]:
