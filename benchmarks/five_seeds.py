@@ -1,0 +1,142 @@
+"""Five trainings of every shipped policy: their curves, how far seeds differ, and which of them ships.
+
+``--train`` trains what is not there yet, with two workers (hours; goes on where it was stopped). Every policy then plays the same episodes of
+the training scenario, seeds from 9,600,000, which no training has seen and no figure of a page is of. The rule: seed 1 ships, unless
+another seed's return is higher beyond chance (the 95 % interval of the paired differences to seed 1, Bonferroni's for four comparisons,
+lies above zero); then the best does. Writes docs/results/five_seeds.json, docs/images/learning_curves.png, and
+RUNS/submission, with which ``probegym benchmark --submission`` plays each of the five trainings in a run of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import yaml
+from report import json_line, table
+
+from probegym.agents.benchmark.submission import bundle_digest
+from probegym.agents.evaluate import evaluate
+from probegym.agents.files import write_bytes
+from probegym.agents.registry import make_agent
+from probegym.agents.statistics import mean_interval
+
+TRAININGS = {
+    "stem-tuning-ronchigram": ("StemTuning", "--updates", "4000"),
+    "afm-tuning": ("AfmTuning", "--updates", "9600"),
+    "tip-conditioning": ("TipConditioning", "--updates", "10000"),
+    "level-selection": ("LevelSelection", "--updates", "160"),
+    "spectrum-exploration": ("SpectrumExploration", "--updates", "800"),
+    "beam-manipulation": ("BeamManipulation", "--updates", "120"),
+    "adatom-manipulation": ("AdatomManipulation", "--algorithm", "sac", "--steps", "48000"),
+    "ising-inference": ("IsingInference", "--updates", "80"),
+}
+"""Shipped policy -> what ``probegym train`` is told."""
+SEEDS = 5
+FIRST_SEED = 9_600_000
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def train(runs: Path, names: list[str], workers: int) -> None:
+    """Train, or go on."""
+    for name in names:
+        out = runs / name
+        resume = ["--resume"] if any(out.glob("seed-*/training.json")) else []
+        told = [*TRAININGS[name], "--scenario", "train", "--seeds", str(SEEDS), "--workers", str(workers), "--out", str(out), *resume]
+        subprocess.run([sys.executable, "-m", "probegym", "train", *told], check=True)
+
+
+def measured(runs: Path, name: str, episodes: int) -> list[dict[str, Any]]:
+    """Of every seed what its diary says, and its scores on the episodes by which is chosen."""
+    env_id, rows = f"probegym/{TRAININGS[name][0]}-v0", []
+    for seed in range(1, SEEDS + 1):
+        folder = runs / name / f"seed-{seed}"
+        diary = json.loads((folder / "training.json").read_text())
+        results = evaluate(make_agent(str(folder / "policy"), env_id), env_id, "train", episodes, FIRST_SEED)
+        seconds = sum(attempt["seconds"] for attempt in diary["attempts"])
+        rows.append({"seed": seed, "curve": diary["curve"], "seconds": seconds, "returns": results.returns, "success": results.success,
+                     "sha256": json.loads((folder / "policy/policy.json").read_text())["sha256"]})  # fmt: skip
+    return rows
+
+
+def chosen(rows: list[dict[str, Any]]) -> int:
+    """The seed that ships."""
+    first, best = rows[0], max(rows, key=lambda row: row["returns"].mean())
+    low, _ = mean_interval(best["returns"] - first["returns"], 1 - 0.05 / (len(rows) - 1))
+    return best["seed"] if low > 0 else first["seed"]
+
+
+def draw(found: dict[str, list[dict[str, Any]]]) -> None:
+    """Success on episodes of the training scenario over the training, a line a seed."""
+    columns = min(4, len(found))
+    figure, axes = plt.subplots(-(-len(found) // columns), columns, figsize=(3 * columns, 2.3 * -(-len(found) // columns)), sharey=True, squeeze=False, layout="constrained")
+    for axis in axes.flat[len(found) :]:
+        axis.set_axis_off()
+    for axis, (name, rows) in zip(axes.flat, found.items(), strict=False):
+        for row, colour in zip(rows, plt.get_cmap("viridis")(np.linspace(0, 0.9, len(rows))), strict=True):
+            at, success = np.asarray([point for point in row["curve"] if point[1] is not None], float).reshape(-1, 2).T
+            axis.plot(at, success, color=colour, lw=1.2, label=f"seed {row['seed']}")
+        axis.set_title(TRAININGS[name][0], fontsize=9)
+        axis.set(xlabel="steps" if "--steps" in TRAININGS[name] else "updates", ylim=(-0.03, 1.03))
+        axis.grid(alpha=0.3)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("success")
+    axes[0, 0].legend(fontsize=6)
+    figure.savefig(DOCS / "images/learning_curves.png", dpi=110)
+    plt.close(figure)
+
+
+def submit(runs: Path, names: list[str]) -> None:
+    """The trainings as a submission, each played in a run of its own."""
+    folder, policies = runs / "submission", {}
+    for name in names:
+        for seed in range(1, SEEDS + 1):
+            shutil.copytree(runs / name / f"seed-{seed}/policy", folder / f"{name}-{seed}", dirs_exist_ok=True)
+        policies[f"probegym/{TRAININGS[name][0]}-v0"] = {
+            "folder": f"{name}-{{seed}}", "sha256": [bundle_digest(folder / f"{name}-{seed}") for seed in range(1, SEEDS + 1)], "trained_on": ["train"],
+            "command": " ".join(["probegym train", *TRAININGS[name], "--scenario train --seeds", str(SEEDS)]),
+        }  # fmt: skip
+    told = {"schema": "probegym-submission/1", "name": "five-seeds", "authors": ["ProbeGym"], "description": "Five trainings of every shipped policy.",
+            "licence": "MIT", "policies": policies}  # fmt: skip
+    write_bytes(folder / "manifest.yaml", yaml.safe_dump(told, sort_keys=False).encode())
+
+
+def main() -> None:
+    """Print the table and one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=Path, default=Path("runs/five-seeds"))
+    parser.add_argument("--train", action="store_true", help="train what is not there yet")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--episodes", type=int, default=1000)
+    parser.add_argument("--policies", nargs="+", choices=TRAININGS, default=list(TRAININGS))
+    arguments = parser.parse_args()
+    if arguments.train:
+        train(arguments.runs, arguments.policies, arguments.workers)
+    found = {name: measured(arguments.runs, name, arguments.episodes) for name in arguments.policies}
+    lines, kept = [], {}
+    for name, rows in found.items():
+        ships, returns = chosen(rows), np.array([row["returns"].mean() for row in rows])
+        successes = " ".join(f"{row['success'].mean():.1%}" for row in rows)
+        lines.append((name, " ".join(f"{value:.3f}" for value in returns), f"{returns.mean():.3f} +- {returns.std(ddof=1):.3f}", successes,
+                      sum(row["seconds"] for row in rows) / len(rows) / 60, f"seed {ships}"))  # fmt: skip
+        kept[name] = {"ships": ships, "seeds": [row | {"returns": float(row["returns"].mean()), "success": float(row["success"].mean())} for row in rows]}
+    table(f"Trainings on five seeds, {arguments.episodes} episodes of the training scenario each",
+          ("policy", "return of seeds 1 to 5", "mean, deviation", "success", "minutes", "ships"), lines)  # fmt: skip
+    write_bytes(DOCS / "results/five_seeds.json", json.dumps(kept).encode())
+    draw(found)
+    submit(arguments.runs, arguments.policies)
+    json_line("five_seeds", episodes=arguments.episodes, policies=kept)
+
+
+if __name__ == "__main__":
+    main()
