@@ -83,11 +83,11 @@ def digest(value) -> str:
     return total.hexdigest()
 
 
-def python(code: str, *arguments, **environment) -> str:
+def python(code: str, *arguments, seconds: float = 120, **environment) -> str:
     """What a fresh Python prints."""
     surroundings = os.environ | {"PYTHONPATH": str(ROOT)} | environment
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    done = subprocess.run(command, env=surroundings, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=surroundings, cwd=ROOT, capture_output=True, text=True, timeout=seconds)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout.strip()
 

@@ -21,6 +21,7 @@ from tests.helpers import ROOT, python
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 DEVICE = ROOT / "notebooks/instrument_as_ophyd_device.ipynb"
+DEPLOY = ROOT / "notebooks/7_deploy.ipynb"
 LARGEST = 250_000  # bytes, pictures included
 RUN = """
 import json, sys
@@ -51,8 +52,9 @@ def cells(path: Path) -> list[dict]:
     return [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
 
 
-def vendors() -> None:
-    for name in ("bluesky", "ophyd_async", "matplotlib"):
+def needed(path: Path) -> None:
+    """Skip where an optional package that the notebook shows is not installed."""
+    for name in {DEVICE: ("bluesky", "ophyd_async"), DEPLOY: ("nion.instrumentation",)}.get(path, ()):
         pytest.importorskip(name)
 
 
@@ -67,15 +69,15 @@ def test_a_notebook_is_small_and_shows_a_whole_run_without_an_error(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_and_prints_what_it_shows(path):
-    vendors()
+    needed(path)
     shown = "".join("".join(output["text"]) for cell in cells(path) for output in cell["outputs"] if output.get("name") == "stdout")
-    assert python(RUN, path, MPLBACKEND="Agg") == shown.strip()
+    assert python(RUN, path, MPLBACKEND="Agg", OMP_NUM_THREADS="1", seconds=400) == shown.strip()
 
 
 @pytest.fixture(scope="module")
 def defined() -> dict:
     """What the cell that defines the device leaves."""
-    vendors()
+    needed(DEVICE)
     held: dict = {"__name__": "notebook"}
     exec("".join(next(cell for cell in cells(DEVICE) if "class InstrumentDevice" in "".join(cell["source"]))["source"]), held)
     return held
