@@ -159,7 +159,7 @@ def invented(agent: str, kind: str, scenario: str, split: str, run: int, returns
     n = len(returns)
     reached = np.ones(n, bool) if reached is None else np.asarray(reached)
     spent = {name: np.full(n, 2.0) for name in ("time", "dose", "damage", "measurements")}
-    facts = Facts(ADATOM, agent, kind, scenario, split, "threshold" if split == "far" else "", run, 0, n, "", "")
+    facts = Facts(ADATOM, agent, kind, scenario, split, "threshold" if split == "far" else "", run, 0, n, "", "", "")
     return Run(facts, Results(reached, np.asarray(returns, float), np.full(n, 5), spent, {"error": np.asarray(returns) * 2.0}, {k: v / 2 for k, v in spent.items()}), seconds)
 
 
@@ -178,9 +178,11 @@ def test_scores_lie_between_random_and_oracle(by_hand):
     table = rows.table(by_hand[0], by_hand[1], [])
     assert table.row(ADATOM, "random", "id").score == 0 and table.row(ADATOM, "oracle", "id").score == 1
     row = table.row(ADATOM, "adatom-manipulation", "id")
-    assert row.score == pytest.approx(0.6) and row.score_runs == pytest.approx([0.5, 0.7]) and row.value == pytest.approx(8)
+    assert row.score == pytest.approx(0.6) and row.values == pytest.approx([7, 9]) and row.value == pytest.approx(8)
+    assert rows.normalised(row.values, row.low, row.high) == pytest.approx([0.5, 0.7]) and row.score_interval[0] <= 0.6 <= row.score_interval[1]
     assert row.episodes == 4 and row.steps_per_second == pytest.approx(20 / 8) and row.to_goal["time"] == 1.0
-    assert row.area["time"] == pytest.approx(0.5)  # of the 2 s that random spends, the goal comes after 1 s
+    assert row.area["time"] == pytest.approx(0.5)  # of the 2 s that episodes spend at most, the goal comes after 1 s
+    assert row.spent["time"] == 1.0
 
 
 def test_the_best_script_is_chosen_on_the_training_scenario(by_hand):
@@ -196,7 +198,55 @@ def test_figures_over_environments_by_hand(by_hand):
     assert found["learned", "id"].gap[0] == pytest.approx(0.4)
     assert found["learned", "id"].better[0] == pytest.approx(0.5)  # runs of 0.5 and 0.7 against 0.8 and 0
     low, high = found["learned", "id"].iqm[1:]
-    assert 0.5 <= low <= 0.6 <= high <= 0.7 and found[rows.BEST, "id"].better is None
+    assert low == high == pytest.approx(0.6) and found[rows.BEST, "id"].better is None  # random and the oracle are 2 better in run 2 as well: drawn together, nothing is left
+
+
+def test_scenarios_that_share_their_episodes_are_not_counted_twice(by_hand):
+    """far-threshold holds the very runs of id: an interval over both must be no narrower than over one."""
+    shifted = [run if run.facts.agent in ("random", "oracle") else replace(run, results=replace(run.results, returns=run.results.returns + 3 * run.facts.run)) for run in by_hand[1]]
+    found = {(s.kind, s.split): s for s in rows.table(by_hand[0], shifted, []).summaries}
+    one, both = (found["learned", split].gap for split in ("id", "all"))
+    assert both == pytest.approx(one) and one[1] < one[2]
+
+
+def test_ahead_is_by_episodes_in_pairs_and_never_by_one_run(by_hand):
+    suite, every = by_hand
+    wide = np.array([-50.0, 50.0])
+    better = [replace(run, results=replace(run.results, returns=wide + {"adatom-manipulation": 10, "oracle": 20}.get(run.facts.agent, 0) + [0.0, 0.5])) for run in every]
+    table = rows.table(suite, better, [])
+    mine, other = (table.row(ADATOM, name, "id") for name in ("adatom-manipulation", "corrected-drag"))
+    assert mine.value_interval[0] < other.value_interval[1] and rows.ahead(mine, other) == "ahead" and rows.ahead(other, mine) == "behind"
+    assert rows.ahead(mine, mine) == "not told apart"
+    single = suite.model_copy(update={"runs": 1})
+    table = rows.table(single, [run for run in better if run.facts.run == 1], [])
+    assert np.isnan(table.summaries[0].iqm[1]) and " - " in report.markdown(table)
+
+
+def test_a_missing_bound_leaves_no_score_and_others_are_compared_without_that_scenario(by_hand):
+    suite, every = by_hand
+    left = [run for run in every if (run.facts.agent, run.facts.scenario, run.facts.run) != ("oracle", "far-threshold", 2)]
+    table = rows.table(suite, left, [run.facts for run in every])
+    row = table.row(ADATOM, "adatom-manipulation", "far-threshold")
+    assert np.isnan(row.score) and row.missing == 1 and "adatom-manipulation (1 runs missing)" in report.markdown(table)
+    assert {s.split for s in table.summaries} == {"id", "all"} and all(s.tasks == 1 for s in table.summaries)
+    assert next(entry for entry in report.leaderboard(table)["entries"] if entry["agent"] == "adatom-manipulation")["missing_runs"] == 1
+
+
+def test_results_of_other_code_are_not_mixed_in(small, played, monkeypatch):
+    monkeypatch.setattr(results, "code", lambda: "0" * 64)
+    with pytest.raises(ProbeGymError, match="the package has changed since"):
+        jobs.jobs(small, played)
+
+
+def test_a_score_that_no_episode_has_is_told(by_hand):
+    contest = by_hand[0].environments[ADATOM].model_copy(update={"score": "beauty"})
+    with pytest.raises(ProbeGymError, match="no 'beauty' to score by: use one of return, success, error"):
+        rows.table(by_hand[0].model_copy(update={"environments": {ADATOM: contest}}), by_hand[1], [])
+
+
+def test_names_of_users_break_no_table(small, played):
+    told = tabled(small.model_copy(update={"description": "<script>alert(1)</script>"}), played)
+    assert "<script" not in report.page(told) and report._cell("a | b\n<b>") == "a \\| b &lt;b&gt;"
 
 
 def test_another_metric_may_be_the_score(by_hand):
@@ -248,7 +298,7 @@ def test_the_page_asks_nothing_of_the_network(small, played):
 
 
 def test_the_leaderboard_is_ordered(small, played):
-    board = report.leaderboard(tabled(small, played))
+    board = report.leaderboard(tabled(small, played))["entries"]
     assert board[0]["score_id"] >= board[-1]["score_id"] and board[-1]["agent"] == "random" and {"score_far", "success_id", "agent_digest"} <= set(board[0])
 
 

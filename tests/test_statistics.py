@@ -14,6 +14,7 @@ from probegym.agents.statistics import (
     optimality_gap,
     performance_profile,
     probability_of_improvement,
+    score_interval,
 )
 
 RNG = np.random.default_rng(0)
@@ -55,6 +56,30 @@ def test_the_interval_draws_runs_within_each_task():
     scores = np.tile([0.0, 10.0, 20.0, 30.0], (5, 1))
     low, high = interval(lambda table: float(table.mean()), scores)
     assert low == high == 15.0
+
+
+def test_what_shares_episodes_is_drawn_together():
+    """Two agents that differ by 1 in every run, and two copies of a task: the difference is certain, and copies tell nothing new."""
+    runs = RNG.normal(0.0, 1.0, (8, 1))
+    ends = interval(lambda a, b: float(a.mean() - b.mean()), runs + 1, runs, together=[0])
+    assert ends == pytest.approx([1.0, 1.0])
+    alone, twice, apart = (
+        np.ptp(interval(lambda table: float(table.mean()), np.repeat(runs, n, 1), together=groups)) for n, groups in ((1, [0]), (2, [0, 0]), (2, [0, 1]))
+    )
+    assert twice == pytest.approx(alone) and apart < 0.85 * alone
+    with pytest.raises(ValueError, match="same runs and tasks"):
+        interval(lambda a, b: 0.0, runs, runs[:4], together=[0])
+
+
+def test_one_run_has_no_interval():
+    assert np.isnan(interval(interquartile_mean, RUNS[:1])).all() and np.isnan(mean_interval(np.ones(1))).all()
+
+
+def test_the_interval_of_a_score_pairs_episodes_and_knows_that_its_ends_are_estimates():
+    random, oracle = RNG.normal(0.0, 1.0, 100), RNG.normal(10.0, 1.0, 100)
+    assert score_interval(random, random, oracle) == pytest.approx((0.0, 0.0)) and score_interval(oracle, random, oracle) == pytest.approx((1.0, 1.0))
+    low, high = score_interval(np.full(100, 5.0), random, oracle)
+    assert low < 0.5 < high and high - low == pytest.approx(2 * 1.96 * 0.1 * np.sqrt(2) * 0.5 / 10, rel=0.4)
 
 
 def test_the_interval_is_that_of_scipy():

@@ -6,7 +6,7 @@ Scores are arrays (runs, tasks). Formulas of Agarwal et al., "Deep reinforcement
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import stats
@@ -47,12 +47,26 @@ def probability_of_improvement(scores: Scores, others: Scores) -> float:
     return float(((difference > 0) + 0.5 * (difference == 0)).mean())
 
 
-def interval(statistic: Callable[..., float | np.ndarray], *scores: Scores, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
-    """(2,) or (2, ...): lower and upper end of a statistic's stratified bootstrap interval. scores: (runs, tasks) of each agent that it takes."""
+def interval(statistic: Callable[..., float | np.ndarray], *scores: Scores, together: Sequence[int] | None = None, confidence: float = 0.95,
+             resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:  # fmt: skip
+    """(2,) or (2, ...): lower and upper end of a statistic's stratified bootstrap interval; NaN where there is only one run. scores: (runs, tasks) of each agent that it takes.
+
+    together: (tasks,) numbers of groups, for runs that share episodes: all tables, and the tasks of one group, draw the same runs. Without
+    it every table draws for every task by itself.
+    """
     rng, tables = np.random.default_rng(seed), [_scores(table) for table in scores]
+    if min(map(len, tables)) < 2:
+        return np.full_like(np.repeat(np.asarray(statistic(*tables), float)[None], 2, 0), np.nan)
+    if together is not None and len({table.shape for table in tables}) > 1:
+        raise ValueError("tables that are drawn together must have the same runs and tasks")
     drawn = []
     for _ in range(resamples):
-        drawn.append(statistic(*(np.take_along_axis(table, rng.integers(0, len(table), table.shape), axis=0) for table in tables)))
+        if together is None:
+            chosen = [rng.integers(0, len(table), table.shape) for table in tables]
+        else:
+            groups = np.asarray(together)
+            chosen = [rng.integers(0, len(tables[0]), (len(tables[0]), groups.max() + 1))[:, groups]] * len(tables)
+        drawn.append(statistic(*(np.take_along_axis(table, index, axis=0) for table, index in zip(tables, chosen, strict=True))))
     return np.quantile(np.asarray(drawn), [0.5 - confidence / 2, 0.5 + confidence / 2], axis=0)
 
 
@@ -60,6 +74,14 @@ def mean_interval(values: np.ndarray, confidence: float = 0.95, resamples: int =
     """Percentile bootstrap interval of a mean of values (n,)."""
     low, high = interval(lambda table: float(table.mean()), np.asarray(values, float)[:, None], confidence=confidence, resamples=resamples, seed=seed)
     return float(low), float(high)
+
+
+def score_interval(values: np.ndarray, low: np.ndarray, high: np.ndarray, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
+    """Percentile bootstrap interval of (mean - mean of low) / (mean of high - mean of low), (episodes,) each of the same episodes, which are drawn together."""
+    index = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))
+    mean, least, most = (np.asarray(array, float)[index].mean(1) for array in (values, low, high))
+    ends = np.quantile((mean - least) / np.maximum(most - least, 1e-12), [0.5 - confidence / 2, 0.5 + confidence / 2])
+    return float(ends[0]), float(ends[1])
 
 
 def efficiency_area(spent: np.ndarray, reached: np.ndarray, most: float) -> float:
@@ -77,7 +99,8 @@ def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float
     z = stats.norm.ppf(0.5 + confidence / 2)
     p, scale = successes / trials, 1 + z**2 / trials
     middle, half = p + z**2 / (2 * trials), z * np.sqrt(p * (1 - p) / trials + z**2 / (4 * trials**2))
-    return float(max(0.0, (middle - half) / scale)), float(min(1.0, (middle + half) / scale))
+    low, high = (middle - half) / scale, (middle + half) / scale
+    return float(low) if successes else 0.0, float(high) if successes < trials else 1.0
 
 
 def bootstrap_median(values: np.ndarray, confidence: float = 0.95, seed: int = 0, resamples: int = 2000) -> tuple[float, float]:

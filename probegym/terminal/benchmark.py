@@ -16,6 +16,7 @@ from probegym.agents.evaluate import write_json
 from probegym.errors import ProbeGymError
 
 NEEDED_BYTES = 200_000_000
+WIDE = 200  # columns
 
 
 def chosen(name: str, environments: list[str], agents: list[str], seeds: int | None, episodes: int | None, folder: Path | None) -> Suite:
@@ -29,17 +30,22 @@ def run(suite: Suite, out: Path, executor: executors.Executor, console: Console)
     """Run what is not there yet and write the report; returns the exit code, 1 when runs are missing."""
     files.writable(out, NEEDED_BYTES)
     todo, planned = jobs.jobs(suite, out), jobs.planned(suite)
+    before = {facts for facts in planned if results.done(out, facts)}
     console.print(f"{len(todo)} jobs to do, {len(planned)} runs of {suite.episodes} episodes in all; raw results in {out / 'raw'}", highlight=False, soft_wrap=True)
     write_json(out / "suite.json", suite.model_dump(mode="json", exclude={"folders"}))
-    begun, failed = time.monotonic(), []
+    begun, failed, busy = time.monotonic(), [], 0.0
 
     def told(outcome: executors.Outcome) -> None:
+        nonlocal busy
+        busy += outcome.seconds
         again = f", attempt {outcome.attempts}" if outcome.attempts > 1 else ""
         console.print(f"{outcome.name}: {f'{outcome.seconds:.0f} s{again}' if outcome.ok else f'FAILED{again}: {outcome.error.splitlines()[-1]}'}", highlight=False, markup=False, soft_wrap=True)
         failed.extend([] if outcome.ok else [outcome.name])
 
     executor.run(todo, told)
-    console.print(f"all jobs: {time.monotonic() - begun:.0f} s", highlight=False)
+    episodes = sum(results.read(out / facts.path).seconds for facts in planned if facts not in before and results.done(out, facts))
+    beside = f"; {busy:.0f} s in them, {episodes:.0f} s of it episodes: {busy / episodes - 1:.1%} beside these" if episodes else ""
+    console.print(f"all jobs: {time.monotonic() - begun:.0f} s{beside}", highlight=False)
     return max(shown(suite, out, console), int(bool(failed)))
 
 
@@ -51,8 +57,12 @@ def shown(suite: Suite, out: Path, console: Console) -> int:
         raise ProbeGymError(f"{out} holds no runs of this suite: run it first")
     table = rows.table(suite, found, planned)
     report.write(table, out)
+    if not console.is_terminal:
+        console.width = max(console.width, WIDE)  # figures in a log are not cut
     for title, head, lines, _ in report.sections(table, environments=False):
-        printed = Printed(*head, title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
+        printed = Printed(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
+        for name in head:
+            printed.add_column(name, overflow="fold")
         for line in lines:
             printed.add_row(*line)
         console.print(printed)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from probegym.agents import statistics
-from probegym.agents.benchmark.rows import BEST, KINDS, Table, rows_of, scores, short
+from probegym.agents.benchmark.rows import BEST, KINDS, Table, compared, groups, normalised, rows_of, short, tabled
 from probegym.errors import ProbeGymError
 
 COLOURS = {"learned": "#0072b2", BEST: "#d55e00", "script": "#e69f00", "oracle": "#009e73", "random": "#999999"}
@@ -55,44 +56,57 @@ def profiles(table: Table) -> str:
     figure, axes = plot.subplots(1, 3, figsize=(10, 2.8), sharey=True)
     for axis, split in zip(axes, ("id", "near", "far"), strict=True):
         for kind in KINDS:
-            if not (rows := rows_of(table, kind, split)):
+            if not (rows := compared(table, kind, split)):
                 continue
-            found = scores(rows.values())
-            low, high = statistics.interval(lambda s: statistics.performance_profile(s, LEVELS), found, resamples=300)
+            found, together = tabled(rows.values()), groups(rows.values())
+            low, high = statistics.interval(_profile, *found, together=together, resamples=300)
             axis.fill_between(LEVELS, low, high, color=COLOURS[kind], alpha=0.2, linewidth=0)
-            axis.plot(LEVELS, statistics.performance_profile(found, LEVELS), color=COLOURS[kind], label=kind)
+            axis.plot(LEVELS, _profile(*found), color=COLOURS[kind], label=kind)
         axis.set(title=split, xlabel="score (0 random, 1 oracle)", xlim=(LEVELS[0], LEVELS[-1]))
     axes[0].set_ylabel("share of runs above")
-    axes[0].legend(loc="lower left")
+    _legend(figure, KINDS)
     return _svg(figure)
 
 
+def _profile(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    return statistics.performance_profile(normalised(values, low, high), LEVELS)
+
+
+def _legend(figure: Any, kinds: Sequence[str]) -> None:
+    """Below all panels, where it lies on nothing."""
+    handles = [_pyplot().Line2D([], [], **_mark(kind), linestyle="", label=kind) for kind in kinds]
+    figure.tight_layout()
+    figure.legend(handles=handles, loc="upper center", ncol=len(handles), bbox_to_anchor=(0.5, 0.0))
+
+
+def _mark(kind: str) -> dict[str, Any]:
+    """Larger and hollow for the best script, so that neither of two equal points hides the other."""
+    return {"marker": MARKS[kind], "color": COLOURS[kind], "markersize": 7 if kind == BEST else 4.5, "markerfacecolor": "none" if kind == BEST else COLOURS[kind]}
+
+
 def costs(table: Table, split: str = "id") -> str:
-    """Success against the seconds and the dose of an instrument that it took, a panel for each environment; to the upper left is better."""
-    plot = _pyplot()
+    """Success against the instrument's seconds, up to the goal or, without it, to the end: a panel for each environment; to the upper left is better."""
     from matplotlib import ticker
 
     figure, axes = _panels(table, 4, 2.6, 2.5)
     for axis, environment in zip(axes.flat, table.suite.environments, strict=False):
-        rows = [row for row in table.rows if row.facts.environment == environment and row.facts.split == split and np.isfinite(row.to_goal["time"])]
+        rows = [row for row in table.rows if row.facts.environment == environment and row.facts.split == split]
         for row in rows:
             kind = BEST if row.best else row.facts.kind
-            axis.plot(row.to_goal["time"], row.success, MARKS[kind], color=COLOURS[kind], markersize=6)
-        front = sorted((row.to_goal["time"], row.success) for row in rows if row.facts.kind != "oracle")
+            axis.plot(row.spent["time"], row.success, linestyle="", **_mark(kind))
+        front = sorted((row.spent["time"], row.success) for row in rows if row.facts.kind != "oracle")
         best = [point for index, point in enumerate(front) if all(point[1] > other[1] for other in front[:index])]
         axis.step(*zip(*best, strict=True), where="post", color="#bbbbbb", linewidth=1, zorder=0) if best else None
         axis.set(ylim=(-0.05, 1.05), xscale="log")
         if rows:
-            at = [row.to_goal["time"] for row in rows]
+            at = [row.spent["time"] for row in rows]
             axis.set_xlim(min(at) / 1.5, max(at) * 1.5)
         axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5), numticks=6))
         axis.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
         axis.xaxis.set_minor_formatter(ticker.NullFormatter())
-        axis.set_xlabel("instrument seconds to goal (median)", fontsize=7)
+        axis.set_xlabel("instrument seconds, mean", fontsize=7)
     axes[0, 0].set_ylabel("success")
-    handles = [plot.Line2D([], [], marker=MARKS[kind], color=COLOURS[kind], linestyle="", label=kind) for kind in ("learned", BEST, "script", "oracle", "random")]
-    figure.legend(handles=handles, loc="lower center", ncol=5, bbox_to_anchor=(0.5, -0.06))
-    figure.tight_layout()
+    _legend(figure, ("learned", BEST, "script", "oracle", "random"))
     return _svg(figure)
 
 
@@ -107,13 +121,12 @@ def shifts(table: Table) -> str:
             if not at:
                 continue
             middle = np.array([rows[scenarios[i]].score for i in at])
-            ends = np.array([statistics.mean_interval(rows[scenarios[i]].score_runs, resamples=500) for i in at])
-            axis.errorbar(np.array(at) + offset, middle, np.abs(ends.T - middle), fmt=MARKS[kind], color=COLOURS[kind], markersize=4, linewidth=1, label=kind)
+            ends = np.array([rows[scenarios[i]].score_interval for i in at])
+            axis.errorbar(np.array(at) + offset, middle, np.abs(ends.T - middle), linestyle="", linewidth=1, elinewidth=1, **_mark(kind))
         axis.axhline(0, color="#cccccc", linewidth=0.8)
         axis.axhline(1, color="#cccccc", linewidth=0.8)
         axis.set_xticks(range(len(scenarios)), scenarios, rotation=40, ha="right", fontsize=7)
         axis.set_ylim(max(-1.0, axis.get_ylim()[0]), min(2.0, max(1.1, axis.get_ylim()[1])))
     axes[0, 0].set_ylabel("score")
-    axes[0, 0].legend(fontsize=7)
-    figure.tight_layout()
+    _legend(figure, ("learned", BEST))
     return _svg(figure)

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import probegym
 from probegym import scenarios
 from probegym.agents import registry
 from probegym.agents.benchmark import results
@@ -28,12 +27,12 @@ def plan(suite: Suite, entry: Entry) -> list[Facts]:
     contest, family, out = suite.environments[entry.env_id], registry.family(entry.env_id), []
     for run in range(1, suite.runs + 1):
         agent = suite.agent(entry.env_id, entry.agent, run)
-        told = agent.bundle.digest if isinstance(agent, BundlePolicy) else f"probegym {probegym.__version__}"
+        told = agent.bundle.digest if isinstance(agent, BundlePolicy) else "of the package"
         for name in (contest.train, *contest.scenarios):
             scenario = scenarios.load(family, name)
             first = (TRAINING_SEED if scenario.split == "train" else FIRST_SEED) + (run - 1) * suite.episodes
             about = results.digest(scenario.model_dump(mode="json"))
-            out.append(Facts(entry.env_id, entry.agent, entry.kind, name, scenario.split, scenario.axis, run, first, suite.episodes, told, about))
+            out.append(Facts(entry.env_id, entry.agent, entry.kind, name, scenario.split, scenario.axis, run, first, suite.episodes, told, about, results.code()))
     return out
 
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from probegym import __version__
 from probegym.agents import files
 from probegym.agents.benchmark import figures
-from probegym.agents.benchmark.rows import BEST, COSTS, Row, Table, short
+from probegym.agents.benchmark.rows import BEST, COSTS, Row, Table, ahead, short
 from probegym.agents.evaluate import write_json
 
-HEAD = ("scenario", "agent", "success", "95 %", "score", "return", "95 %", "measurements", "seconds", "dose e/\u00c5\u00b2", "area: m", "s", "e", "damage")
+HEAD = ("scenario", "agent", "success", "95 %", "score", "95 %", "value", "95 %", "measurements", "seconds", "dose e/\u00c5\u00b2",
+        "area: measurements", "area: seconds", "area: dose", "damage")  # fmt: skip
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1180px;margin:2rem auto;padding:0 1rem;color:#1a1a1a;background:#fff}
 table{border-collapse:collapse;font-size:13px;margin:.5rem 0 2rem}th,td{padding:.2rem .6rem;text-align:right;border-bottom:1px solid #e5e5e5}
@@ -25,9 +28,13 @@ h2{margin-top:2.5rem}svg{max-width:100%;height:auto}.missing{color:#b00020}.note
 """
 NOTES = (
     "Score: 0 is random, 1 is the oracle, which sees the hidden state; a learned agent may pass it where its plan is not the best there is. Run k of every "
-    "agent meets the same episodes. Intervals are 95 %: Wilson's of rates, bootstraps of the rest, drawn anew within each task. The best script of an "
-    "environment has the highest score on its training scenario. Measurements, seconds and dose: medians of an instrument's, up to the goal, of the episodes "
-    "that reached it. Area: under the share of episodes at their goal against what they had spent, up to what random spends: 1 is everyone at no cost."
+    "agent meets the same episodes. Intervals are 95 %: Wilson's of rates, bootstraps of the rest. In a row episodes are drawn anew, with random's and the "
+    "oracle's of the same seeds; over all environments runs are, within each environment, for all its scenarios and agents together. Runs of an "
+    "agent with one policy are blocks of episodes: their spread tells nothing of how trainings differ. With fewer than five runs intervals are too narrow. The best script of an "
+    "environment has the highest value on its training scenario. Ahead or behind: the interval of the mean difference, episode by episode, lies on one side "
+    "of zero, in each scenario by itself. Measurements, seconds and dose: medians of an instrument's, up to the goal, of the episodes "
+    "that reached it, so that who succeeds in easy episodes alone looks cheap. Area: under the share of episodes at their goal against what they had spent, up to the most that any "
+    "episode in the environment spent: 1 is everyone at no cost. The value is the return where nothing else is said. Where runs are missing there is no score."
 )
 
 
@@ -43,12 +50,16 @@ def share(value: float) -> str:
     return f"{value + 0.0:.2f}".replace("-0.00", "0.00") if np.isfinite(value) else "-"
 
 
+def spread(low: float, high: float, told: Callable[[float], str]) -> str:
+    """An interval, a dash for none."""
+    return f"{told(low)} to {told(high)}" if np.isfinite(low) else "-"
+
+
 def _cells(row: Row) -> list[str]:
     low, high = row.success_interval
-    least, most = row.value_interval
     return [
-        row.facts.scenario, row.facts.agent + (" *" if row.best else ""), f"{row.success:.1%}", f"{low:.0%}-{high:.0%}", share(row.score), number(row.value),
-        f"{number(least)} to {number(most)}", *(number(row.to_goal[name]) for name in COSTS), *(share(row.area[name]) for name in COSTS), number(row.damage, 2),
+        row.facts.scenario, row.facts.agent + (" *" if row.best else "") + (f" ({row.missing} runs missing)" if row.missing else ""), f"{row.success:.1%}",
+        f"{low:.0%} to {high:.0%}", share(row.score), spread(*row.score_interval, share), number(row.value), spread(*row.value_interval, number), *(number(row.to_goal[name]) for name in COSTS), *(share(row.area[name]) for name in COSTS), number(row.damage, 2),
     ]  # fmt: skip
 
 
@@ -56,21 +67,24 @@ def _summaries(table: Table) -> tuple[list[str], list[list[str]]]:
     head = ["agents", "split", "tasks", "IQM of score", "95 %", "optimality gap", "95 %", "success", "beats best script", "95 %"]
     lines = []
     for s in table.summaries:
-        better = ["-", "-"] if s.better is None else [f"{s.better[0]:.2f}", f"{s.better[1]:.2f}-{s.better[2]:.2f}"]
-        lines.append([
-            s.kind, s.split, str(s.tasks), f"{s.iqm[0]:.3f}", f"{s.iqm[1]:.3f}-{s.iqm[2]:.3f}", f"{s.gap[0]:.3f}", f"{s.gap[1]:.3f}-{s.gap[2]:.3f}", f"{s.success:.1%}", *better,
-        ])  # fmt: skip
+        figures = [cell for middle, *ends in (s.iqm, s.gap) for cell in (_third(middle), spread(*ends, _third))]
+        better = ["-", "-"] if s.better is None else [share(s.better[0]), spread(*s.better[1:], share)]
+        lines.append([s.kind, s.split, str(s.tasks), *figures, f"{s.success:.1%}", *better])
     return head, lines
 
 
+def _third(value: float) -> str:
+    return f"{value:.3f}".replace("-0.000", "0.000")
+
+
 def _gaps(table: Table) -> tuple[list[str], list[list[str]]]:
-    """Score on id, and how much less it is out of distribution."""
+    """Score on id, and how much less it is out of distribution; where a scenario has none, neither has its split."""
     head = ["environment", "agent", "id", "near", "far", "id - near", "id - far"]
     lines = []
     for environment, contest in table.suite.environments.items():
         for agent in filter(None, (contest.learned, table.best.get(environment))):
             found = {split: [r.score for name in contest.scenarios if (r := table.row(environment, agent, name)) and r.facts.split == split] for split in ("id", "near", "far")}
-            mean = {split: float(np.mean(values)) if values else np.nan for split, values in found.items()}
+            mean = {split: float(np.mean(values)) if values else np.nan for split, values in found.items()}  # NaN where one is
             lines.append([short(environment), agent, *(share(mean[s]) for s in mean), *(share(mean["id"] - mean[s]) for s in ("near", "far"))])
     return head, lines
 
@@ -84,18 +98,17 @@ def _ordered(table: Table, environment: str) -> Iterator[Row]:
 
 
 def _winners(table: Table) -> tuple[list[str], list[list[str]]]:
-    """Where learning is ahead of the best script, where it is behind: by the intervals of both returns."""
-    head = ["environment", "ahead in", "alike in", "behind in"]
+    """Where learning is ahead of the best script, and where behind."""
+    head = ["environment", "ahead in", "not told apart in", "behind in"]
     lines = []
     for environment, contest in table.suite.environments.items():
         if not contest.learned or environment not in table.best:
             continue
-        where: dict[str, list[str]] = {"ahead": [], "alike": [], "behind": []}
+        where: dict[str, list[str]] = {"ahead": [], "not told apart": [], "behind": []}
         for name in contest.scenarios:
             mine, script = table.row(environment, contest.learned, name), table.row(environment, table.best[environment], name)
             if mine and script:
-                verdict = "ahead" if mine.value_interval[0] > script.value_interval[1] else "behind" if mine.value_interval[1] < script.value_interval[0] else "alike"
-                where[verdict].append(name)
+                where[ahead(mine, script)].append(name)
         lines.append([short(environment), *(", ".join(names) or "-" for names in where.values())])
     return head, lines
 
@@ -113,10 +126,20 @@ def markdown(table: Table) -> str:
     """The whole report as Markdown."""
     out = ["# Benchmark", "", table.suite.description, "", NOTES, ""]
     if table.missing:
-        out += [f"**{len(table.missing)} runs are missing**: " + ", ".join(str(facts.path.with_suffix("")) for facts in table.missing[:20]), ""]
+        out += [f"**{_missing(table)}**", ""]
     for title, head, lines, _ in sections(table):
-        out += [f"## {title}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head), *("| " + " | ".join(line) + " |" for line in lines), ""]
+        out += [f"## {title}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head), *("| " + " | ".join(map(_cell, line)) + " |" for line in lines), ""]
     return "\n".join(out)
+
+
+def _cell(text: str) -> str:
+    """Names are users' own: nothing of them is taken for Markdown or HTML."""
+    return escape(text).replace("|", "\\|").replace("\n", " ")
+
+
+def _missing(table: Table) -> str:
+    names = [str(facts.path.with_suffix("")) for facts in table.missing]
+    return f"{len(names)} runs are missing: " + ", ".join(names[:20]) + (f", and {len(names) - 20} more" if len(names) > 20 else "")
 
 
 def page(table: Table) -> str:
@@ -124,8 +147,7 @@ def page(table: Table) -> str:
     parts = [f"<!doctype html><html lang='en'><meta charset='utf-8'><title>ProbeGym benchmark</title><style>{STYLE}</style><h1>ProbeGym benchmark</h1>"]
     parts.append(f"<p>{escape(table.suite.description)} {table.suite.runs} runs of {table.suite.episodes} episodes each.</p><p class='note'>{escape(NOTES)}</p>")
     if table.missing:
-        names = ", ".join(str(facts.path.with_suffix("")) for facts in table.missing[:20])
-        parts.append(f"<p class='missing'>{len(table.missing)} runs are missing: {escape(names)}</p>")
+        parts.append(f"<p class='missing'>{escape(_missing(table))}</p>")
     drawn = {"All environments": figures.profiles, "In and out of distribution": figures.shifts, "Learned against the best script": figures.costs}
     for title, head, lines, kinds in sections(table):
         parts.append(f"<h2>{escape(title)}</h2>" + (drawn[title](table) if title in drawn else ""))
@@ -133,20 +155,30 @@ def page(table: Table) -> str:
             f"<tr class='{escape(kind.split()[0])}'>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>" for line, kind in zip(lines, kinds, strict=True)
         )
         parts.append("<table><tr>" + "".join(f"<th>{escape(name)}</th>" for name in head) + f"</tr>{cells}</table>")
+    told = "".join(f"<tr><td>{escape(name)}</td><td>{escape(agent)}</td><td>{pace:,.0f}</td></tr>" for name, agent, pace in _paces(table))
+    parts.append(f"<h2>Speed</h2><table><tr><th>environment</th><th>agent</th><th>steps a second, on this machine</th></tr>{told}</table>")
     return "".join(parts)
+
+
+def _paces(table: Table) -> Iterator[tuple[str, str, float]]:
+    """Environment, agent, median over its scenarios."""
+    for environment, contest in table.suite.environments.items():
+        for agent in contest.agents:
+            if found := [row.steps_per_second for row in table.rows if (row.facts.environment, row.facts.agent) == (environment, agent)]:
+                yield short(environment), agent, float(np.median(found))
 
 
 def table_csv(table: Table) -> str:
     """Every row as CSV, numbers in full."""
     stream = io.StringIO()
     out = csv.writer(stream, lineterminator="\n")
-    out.writerow(["environment", "scenario", "split", "axis", "agent", "kind", "best_script", "episodes", "success", "success_low", "success_high", "score", "value", "value_low",
-                  "value_high", *(f"{name}_to_goal" for name in COSTS), *(f"{name}_area" for name in COSTS), "damage"])  # fmt: skip
+    out.writerow(["environment", "scenario", "split", "axis", "agent", "kind", "best_script", "missing_runs", "episodes", "success", "success_low", "success_high",
+                  "score", "score_low", "score_high", "value", "value_low", "value_high", *(f"{name}_to_goal" for name in COSTS), *(f"{name}_area" for name in COSTS), "damage"])  # fmt: skip
     for environment in table.suite.environments:
         for row in _ordered(table, environment):
             f = row.facts
-            out.writerow([f.environment, f.scenario, f.split, f.axis, f.agent, f.kind, int(row.best), row.episodes, row.success, *row.success_interval, row.score, row.value,
-                          *row.value_interval, *row.to_goal.values(), *row.area.values(), row.damage])  # fmt: skip
+            out.writerow([f.environment, f.scenario, f.split, f.axis, f.agent, f.kind, int(row.best), row.missing, row.episodes, row.success, *row.success_interval, row.score,
+                          *row.score_interval, row.value, *row.value_interval, *row.to_goal.values(), *row.area.values(), row.damage])  # fmt: skip
     return stream.getvalue()
 
 
@@ -156,18 +188,20 @@ def speeds(table: Table) -> str:
     return "\n".join(["environment,scenario,agent,steps_per_second", *lines, ""])
 
 
-def leaderboard(table: Table) -> list[dict]:
-    """One entry for each environment and agent: score and success by split."""
-    out = []
+def leaderboard(table: Table) -> dict[str, Any]:
+    """What was run, and an entry for each environment and agent: score and success by split, and what kept it from being whole."""
+    suite, out = table.suite, []
     for environment, contest in table.suite.environments.items():
         for agent in contest.agents:
             rows = [r for name in contest.scenarios if (r := table.row(environment, agent, name))]
             if rows:
                 by = {split: [r for r in rows if r.facts.split == split] for split in ("id", "near", "far")}
-                out.append({"environment": environment, "agent": agent, "kind": BEST if rows[0].best else rows[0].facts.kind, "agent_digest": rows[0].facts.agent_digest}
+                out.append({"environment": environment, "agent": agent, "kind": BEST if rows[0].best else rows[0].facts.kind, "agent_digest": rows[0].facts.agent_digest,
+                            "code": rows[0].facts.code, "missing_runs": sum(r.missing for r in rows)}
                            | {f"score_{s}": float(np.mean([r.score for r in found])) for s, found in by.items() if found}
                            | {f"success_{s}": float(np.mean([r.success for r in found])) for s, found in by.items() if found})  # fmt: skip
-    return sorted(out, key=lambda entry: (entry["environment"], -np.nan_to_num(entry.get("score_id", np.nan), nan=-1e9)))
+    out.sort(key=lambda entry: (entry["environment"], -np.nan_to_num(entry.get("score_id", np.nan), nan=-1e9)))
+    return {"description": suite.description, "version": __version__, "runs": suite.runs, "episodes": suite.episodes, "entries": out}
 
 
 def write(table: Table, folder: Path) -> None:

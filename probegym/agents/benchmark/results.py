@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from dataclasses import asdict, dataclass
@@ -10,17 +11,19 @@ from typing import Any
 
 import numpy as np
 
+import probegym
 from probegym.agents import files
 from probegym.agents.evaluate import Results, write_json
 from probegym.errors import ProbeGymError
 
 SCHEMA = "probegym-run/1"
 MAXIMUM_BYTES = 200_000_000
+PACKAGE = Path(probegym.__file__).parent
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a run is of. agent_digest, scenario_digest: change when what is run does. first_seed: of its episodes, one seed after the other."""
+    """What a run is of. code, agent_digest, scenario_digest: change when what is run does. first_seed: of its episodes, one seed after the other."""
 
     environment: str
     agent: str
@@ -33,6 +36,7 @@ class Facts:
     episodes: int
     agent_digest: str
     scenario_digest: str
+    code: str
 
     @property
     def path(self) -> Path:
@@ -58,6 +62,15 @@ def named(text: str) -> str:
 def digest(content: Any) -> str:
     """Of anything that is JSON."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+@functools.cache
+def code() -> str:
+    """Of the whole package, Python and tables alike: twins, rewards and scripts have no other digest."""
+    total = hashlib.sha256()
+    for path in sorted(path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".yaml")):
+        total.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return total.hexdigest()
 
 
 def write(folder: Path, run: Run) -> Path:
@@ -104,5 +117,6 @@ def done(folder: Path, facts: Facts) -> bool:
     there = read(path).facts
     if there != facts:
         other = next(name for name, value in asdict(facts).items() if getattr(there, name) != value)
-        raise ProbeGymError(f"{path} is of another benchmark ({other} was {getattr(there, other)!r}): choose another folder with --out")
+        told = "the package has changed since" if other == "code" else f"{other} was {getattr(there, other)!r}"
+        raise ProbeGymError(f"{path} is of another benchmark ({told}): choose another folder with --out")
     return True

@@ -13,6 +13,7 @@ from probegym.agents.benchmark.results import Facts, Run
 from probegym.agents.benchmark.suite import Suite
 from probegym.agents.evaluate import Results
 from probegym.agents.statistics import wilson
+from probegym.errors import ProbeGymError
 
 COSTS = ("measurements", "time", "dose")
 BEST = "best script"
@@ -23,22 +24,29 @@ SPLITS = ("id", "near", "far")
 
 @dataclass(frozen=True)
 class Row:
-    """An agent in a scenario, over all its runs. score: of its metric, 0 as random and 1 as the oracle; NaN where these two are alike.
+    """An agent in a scenario, over the runs that there are. score: of its metric, 0 as random and 1 as the oracle; NaN where these two are alike, or runs are missing.
 
-    to_goal: median of each cost at the goal, of the episodes that reached it. area: see ``statistics.efficiency_area``, up to what an episode may
-    spend, or, without such a limit, to what random spends on average.
+    values, low, high: means of each run, of the agent, random and the oracle. by_episode: the metric. to_goal: median of each cost at the
+    goal, of the episodes that reached it. spent: mean of each cost up to the goal, or the end without it. area: see ``statistics.efficiency_area``,
+    up to the most that any episode in this environment spent. missing: runs of the agent, random or the oracle that are not there.
     """
 
     facts: Facts
     best: bool
+    missing: int
     episodes: int
     success: float
     success_interval: tuple[float, float]
     value: float
     value_interval: tuple[float, float]
     score: float
-    score_runs: np.ndarray
+    score_interval: tuple[float, float]
+    values: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    by_episode: np.ndarray
     to_goal: dict[str, float]
+    spent: dict[str, float]
     area: dict[str, float]
     damage: float
     steps_per_second: float
@@ -46,7 +54,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """A kind of agent on a split, over all environments: each a value with its interval. better: chance to beat the best script."""
+    """A kind of agent on a split, over all environments: each a value with its interval, NaN with one run. better: chance to beat the best script."""
 
     kind: str
     split: str
@@ -93,8 +101,9 @@ def table(suite: Suite, runs: Iterable[Run], planned: Iterable[Facts]) -> Table:
     out = Table(suite, missing=[facts for facts in planned if facts not in there])
     for environment, contest in suite.environments.items():
         out.best |= _best(environment, contest.scripts, contest.train, contest.score, grouped)
-    for (environment, agent, _), group in grouped.items():
-        out.rows.append(_row(group, grouped, suite.environments[environment].score, out.best.get(environment) == agent))
+        mine = {key: group for key, group in grouped.items() if key[0] == environment}
+        most = {name: max((float(run.results.costs[name].max()) for group in mine.values() for run in group), default=0.0) for name in COSTS}
+        out.rows += [_row(group, grouped, suite, most, out.best.get(environment) == agent) for (_, agent, _), group in mine.items()]
     out.summaries = [summary for kind in KINDS for split in (*SPLITS, "all") if (summary := _summary(out, kind, split))]
     return out
 
@@ -104,21 +113,25 @@ def _best(environment: str, scripts: tuple[str, ...], train: str, metric: str, g
     return {environment: max(worth, key=lambda name: worth[name])} if worth else {}
 
 
-def _row(group: list[Run], grouped: dict, metric: str, best: bool) -> Row:
+def _row(group: list[Run], grouped: dict, suite: Suite, most: dict[str, float], best: bool) -> Row:
     facts, results = group[0].facts, [run.results for run in group]
-    bounds = [[score_of(run, metric) for run in grouped.get((facts.environment, name, facts.scenario), [])] for name in ("random", "oracle")]
-    low, high = (float(np.mean(values)) if values else np.nan for values in bounds)
-    values = np.array([score_of(run, metric) for run in group])
-    span = high - low
-    scores = (values - low) / span if span > 0 else np.full(len(values), np.nan)
+    metric = suite.environments[facts.environment].score
+    bounds = [grouped.get((facts.environment, name, facts.scenario), []) for name in ("random", "oracle")]
+    missing = sum(suite.runs - len(found) for found in (group, *bounds))
+    by_episode, least, highest = (np.concatenate([_values(run.results, metric) for run in found] or [np.empty(0)]) for found in (group, *bounds))
+    values, low, high = (np.array([score_of(run, metric) for run in found]) for found in (group, *bounds))
+    scored = not missing and high.mean() > low.mean()
     success = np.concatenate([r.success for r in results])
-    by_episode = np.concatenate([_values(r, metric) for r in results])
     reached = {name: np.concatenate([r.to_goal[name] for r in results]) for name in COSTS}
-    most = {name: _most(facts, name, grouped) for name in COSTS}
+    spent = {name: np.where(success, reached[name], np.concatenate([r.costs[name] for r in results])) for name in COSTS}
     return Row(
-        facts=facts, best=best, episodes=len(success), success=float(success.mean()), success_interval=wilson(int(success.sum()), len(success)),
-        value=float(values.mean()), value_interval=statistics.mean_interval(by_episode), score=float(scores.mean()), score_runs=scores,
-        to_goal={name: float(np.median(spent[success])) if success.any() else np.nan for name, spent in reached.items()},
+        facts=facts, best=best, missing=missing, episodes=len(success), success=float(success.mean()), success_interval=wilson(int(success.sum()), len(success)),
+        value=float(values.mean()), value_interval=statistics.mean_interval(by_episode),
+        score=float((values.mean() - low.mean()) / (high.mean() - low.mean())) if scored else np.nan,
+        score_interval=statistics.score_interval(by_episode, least, highest) if scored and len(by_episode) > 1 else (np.nan, np.nan),
+        values=values, low=low, high=high, by_episode=by_episode,
+        to_goal={name: float(np.median(reached[name][success])) if success.any() else np.nan for name in COSTS},
+        spent={name: float(spent[name].mean()) for name in COSTS},
         area={name: statistics.efficiency_area(reached[name], success, most[name]) if most[name] > 0 else np.nan for name in COSTS},
         damage=float(np.mean(np.concatenate([r.costs["damage"] for r in results]))),
         steps_per_second=float(sum(r.steps.sum() for r in results) / max(sum(run.seconds for run in group), 1e-9)),
@@ -126,13 +139,10 @@ def _row(group: list[Run], grouped: dict, metric: str, best: bool) -> Row:
 
 
 def _values(results: Results, metric: str) -> np.ndarray:
-    return np.asarray(({"return": results.returns, "success": results.success} | results.metrics)[metric], float)
-
-
-def _most(facts: Facts, cost: str, grouped: dict) -> float:
-    """What random spends on average: most of what there is, as it hardly ever stops."""
-    spent = [run.results.costs[cost] for run in grouped.get((facts.environment, "random", facts.scenario), [])]
-    return float(np.mean(np.concatenate(spent))) if spent else 0.0
+    known = {"return": results.returns, "success": results.success} | results.metrics
+    if metric not in known:
+        raise ProbeGymError(f"episodes end with no {metric!r} to score by: use one of {', '.join(known)}")
+    return np.asarray(known[metric], float)
 
 
 def rows_of(out: Table, kind: str, split: str) -> dict[tuple[str, str], Row]:
@@ -144,28 +154,54 @@ def rows_of(out: Table, kind: str, split: str) -> dict[tuple[str, str], Row]:
     }
 
 
-def scores(rows: Iterable[Row]) -> np.ndarray:
-    """(runs, tasks); runs that not all tasks have are left out."""
-    columns = [row.score_runs for row in rows]
-    return np.stack([column[: min(map(len, columns))] for column in columns], axis=1)
+def compared(out: Table, kind: str, split: str) -> dict[tuple[str, str], Row]:
+    """The same, of tasks alone that every kind which takes part has: whoever is missing somewhere is not compared there."""
+    there = [found for one in KINDS if (found := rows_of(out, one, split))]
+    return {task: row for task, row in rows_of(out, kind, split).items() if all(task in found for found in there)}
 
 
-def _with_interval(statistic, *tables: np.ndarray) -> tuple[float, float, float]:
-    low, high = statistics.interval(statistic, *tables)
+def normalised(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Scores of runs, (runs, tasks) each: low is random, high the oracle."""
+    return (values - low.mean(0)) / np.maximum(high.mean(0) - low.mean(0), 1e-12)
+
+
+def tabled(rows: Iterable[Row]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Values of the agent, random and the oracle, (runs, tasks) each."""
+    kept = list(rows)
+    values, low, high = (np.stack([getattr(row, name) for row in kept], axis=1) for name in ("values", "low", "high"))
+    return values, low, high
+
+
+def groups(rows: Iterable[Row]) -> list[int]:
+    """A number for each row's environment: its scenarios share their seeds."""
+    names = [row.facts.environment for row in rows]
+    return [sorted(set(names)).index(name) for name in names]
+
+
+def _with_interval(statistic, together: list[int], *tables: np.ndarray) -> tuple[float, float, float]:
+    low, high = statistics.interval(statistic, *tables, together=together)
     return float(statistic(*tables)), float(low), float(high)
 
 
 def _summary(out: Table, kind: str, split: str) -> Summary | None:
-    mine = rows_of(out, kind, split)
+    mine = compared(out, kind, split)
     if not mine:
         return None
-    others = rows_of(out, BEST, split)
-    shared = [task for task in mine if task in others]
-    better = None
-    if shared and kind != BEST:
-        better = _with_interval(statistics.probability_of_improvement, scores(mine[t] for t in shared), scores(others[t] for t in shared))
-    found = scores(mine.values())
-    return Summary(
-        kind, split, len(mine), _with_interval(statistics.interquartile_mean, found), _with_interval(statistics.optimality_gap, found),
-        float(np.mean([row.success for row in mine.values()])), better,
-    )  # fmt: skip
+    together, better = groups(mine.values()), None
+    others = compared(out, BEST, split)
+    if others and kind != BEST:
+        values = (np.stack([found[task].values for task in mine], axis=1) for found in (mine, others))
+        better = _with_interval(statistics.probability_of_improvement, together, *values)
+    iqm, gap = (
+        _with_interval(lambda v, low, high, of=of: of(normalised(v, low, high)), together, *tabled(mine.values()))
+        for of in (statistics.interquartile_mean, statistics.optimality_gap)
+    )
+    return Summary(kind, split, len(mine), iqm, gap, float(np.mean([row.success for row in mine.values()])), better)
+
+
+def ahead(mine: Row, other: Row) -> str:
+    """"ahead", "behind" or "not told apart": by the 95 % interval of the mean difference, episode by episode of the same seeds."""
+    if mine.missing or other.missing:
+        return "not told apart"
+    low, high = statistics.mean_interval(mine.by_episode - other.by_episode)
+    return "ahead" if low > 0 else "behind" if high < 0 else "not told apart"
