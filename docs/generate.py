@@ -1,0 +1,188 @@
+"""Writes docs/environments from docstrings, spaces, scenario files and agents: ``python docs/generate.py`` from the repository root.
+
+``--scores runs/reference`` takes over what `probegym benchmark --suite docs/reference.yaml --out runs/reference` measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import inspect
+import json
+import re
+from pathlib import Path
+
+from gymnasium import spaces
+
+import probegym
+from probegym import scenarios
+from probegym.agents.bundle import shipped
+from probegym.agents.registry import BASELINES
+from probegym.envs import environment_type
+from probegym.scenarios.shifts import Shift, shifts
+
+FOLDER = Path(__file__).parent
+PAGES, SCORES, IMAGES = FOLDER / "environments", FOLDER / "environments" / "scores.csv", FOLDER / "images"
+COLUMNS = ("environment", "scenario", "agent", "kind", "best_script", "episodes", "success", "success_low", "success_high", "score", "value",
+           "value_low", "value_high", "measurements_to_goal", "time_to_goal", "dose_to_goal")  # fmt: skip
+MOST_ENTRIES, LONGEST = 2, 40  # of what sets a scenario apart; characters of a value
+
+
+def short(env_id: str) -> str:
+    """``StemTuning`` of ``probegym/StemTuning-v0``."""
+    return env_id.removeprefix("probegym/").removesuffix("-v0")
+
+
+def space(one: spaces.Space) -> str:
+    """A space in a few words: bounds, shape, type."""
+    if isinstance(one, spaces.Box):
+        low, high = float(one.low.min()), float(one.high.max())
+        ends = ", ".join(f"{end:g}".replace("inf", "∞") for end in (low, high))
+        return f"{one.shape} {one.dtype} from {ends.replace(', ', ' to ')}"
+    return str(one)
+
+
+def seen_and_done(task_type, names: list[str]) -> str:
+    """The spaces as they are, scenarios with the same ones together."""
+    groups: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for name in names:
+        task = task_type(scenarios.load(task_type.family, name).task)
+        keys = tuple(f"`{key}` {space(one)}" for key, one in task.observation_space.items())
+        groups.setdefault((str(task.action_space), keys), []).append(name)
+    rows = [f"| {', '.join(f'`{name}`' for name in found)} | `{action}` | {'<br>'.join(keys)} |" for (action, keys), found in groups.items()]
+    return "\n".join(["| scenarios | action | observation |", "|---|---|---|", *rows])
+
+
+def worlds(task_type, names: list[str]) -> str:
+    """Every scenario: its split, what it is, what an episode may spend, what sets it apart from training."""
+    train, rows = scenarios.load(task_type.family, "train"), []
+    for name in names:
+        one = scenarios.load(task_type.family, name)
+        limits = one.budget.limits()
+        units = {"measurements": task_type.measured, "time": "s", "dose": "e/Å²", "damage": "damage"}
+        budget = ", ".join(f"{value:,.6g} {units[key]}" for key, value in limits.items())
+        apart = "" if one.split in ("train", "id") else told(shifts(train, one))
+        rows.append(f"| `{name}` | {one.split}{', ' + one.axis if one.axis else ''} | {one.description} | {budget} | {apart} |")
+    return "\n".join(["| scenario | split, axis | what it is | an episode may spend | against `train` |", "|---|---|---|---|---|", *rows])
+
+
+def told(found: list[Shift]) -> str:
+    """The entries without a common value first."""
+    order = sorted(found, key=lambda shift: not shift.apart)
+    lines = [f"`{shift.entry}`: {value(shift.one)} → {value(shift.other)}" for shift in order[:MOST_ENTRIES]]
+    return "<br>".join([*lines, *([f"{len(order) - MOST_ENTRIES} more"] if len(order) > MOST_ENTRIES else [])])
+
+
+def value(entry: object) -> str:
+    """A value of a scenario, shortened, as it may stand in a table."""
+    text = "default" if entry is None else str(entry).replace("'", "").replace("|", "/").replace("*", "")
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+
+
+def players(env_id: str, family: str) -> str:
+    """Policies that ship and procedures that need no training."""
+    rows = []
+    for name, folder in shipped().items():
+        about = json.loads((folder / "policy.json").read_text(encoding="utf-8"))
+        if about["environment"] == env_id:
+            rows.append(f"| `{name}` | policy, trained on `{about['scenario']}` | sees {', '.join(f'`{key}`' for key in about['observations'])} |")
+    for name, build in BASELINES[family].items():
+        first = (inspect.getdoc(build) or "").split("\n\n")[0].replace("\n", " ")
+        rows.append(f"| `{name}` | script | {first} |")
+    rows += ["| `random` | | samples the action space |", "| `oracle` | sees the hidden state | what the task writes down for somebody who knows it |"]
+    return "\n".join(["| agent | kind | what it does |", "|---|---|---|", *rows])
+
+
+def scores(env_id: str) -> str:
+    """What the agents reached, best first; empty where nothing was measured."""
+    with SCORES.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["environment"] == env_id]
+    if not rows:
+        return ""
+    lines = ["| agent | kind | score | return (95 %) | success (95 %) | at the goal, medians |", "|---|---|---|---|---|---|"]
+    for row in sorted(rows, key=lambda row: -float(row["score"])):
+        x = {key: float(row[key]) for key in COLUMNS[6:]}
+        kind = "best script" if row["best_script"] == "1" else row["kind"]
+        spent = "-" if x["time_to_goal"] != x["time_to_goal"] else f"{x['measurements_to_goal']:g} {measured(env_id)}, {x['time_to_goal']:,.3g} s"
+        lines.append(f"| `{row['agent']}` | {kind} | {x['score']:.2f} | {x['value']:.3f} ({x['value_low']:.3f} to {x['value_high']:.3f}) "
+                     f"| {x['success']:.0%} ({x['success_low']:.0%} to {x['success_high']:.0%}) | {spent} |")  # fmt: skip
+    count = int(rows[0]["episodes"])
+    return (f"Scenario `id`, {count} episodes in {count // 20} runs of 20, seeds from 20,000,000; a score of 0 is random, 1 the oracle ([protocol](../benchmark.md#protocol)).\n"
+            "`probegym benchmark --suite docs/reference.yaml --out runs/reference`\n\n" + "\n".join(lines))  # fmt: skip
+
+
+def measured(env_id: str) -> str:
+    """What one measurement of an environment is, in the plural."""
+    return environment_type(env_id).task_type.measured
+
+
+def picture(env_id: str, family: str) -> str:
+    """The gallery's film, or the one of the environment's own page."""
+    film = IMAGES / "gallery" / f"{short(env_id)}.gif"
+    if film.exists():
+        return f"![{short(env_id)}: left the trained policy, right the best script, the same episode](../images/gallery/{film.name})"
+    own = next((path for end in (".gif", "_curve.png", "_paths.png") if (path := IMAGES / f"{family}{end}").exists()), None)
+    return f"![{short(env_id)}](../images/{own.name})" if own else ""
+
+
+def page(env_id: str) -> str:
+    """The whole page of an environment."""
+    kind = environment_type(env_id)
+    family = kind.task_type.family
+    names = scenarios.names(family)
+    text = re.sub(r"(?m)^>>> (.*)$", r"```python\nimport gymnasium\nimport probegym\n\n\1\n```", inspect.getdoc(kind))
+    text = re.sub(r"docs/(\w+)\.md", r"[\1](../\1.md)", text)
+    summary, text = text.split("\n\n", 1)
+    made = {"Spaces by scenario": seen_and_done(kind.task_type, names), "Scenarios": worlds(kind.task_type, names), "Agents": players(env_id, family),
+            "Reference scores": scores(env_id)}  # fmt: skip
+    sections = {found[1]: found[2].strip() for found in re.finditer(r"^## (.+)\n+((?:(?!^## ).*\n?)*)", text, re.MULTILINE)}
+    ordered: dict[str, str] = {}
+    for title, body in sections.items():
+        if title == "Sources":
+            ordered |= {name: table for name, table in made.items() if table and name != "Spaces by scenario"}
+        ordered[title] = body
+        if title == "Observation Space":
+            ordered["Spaces by scenario"] = made["Spaces by scenario"]
+    body = "\n\n".join(f"## {title}\n\n{content}" for title, content in ordered.items())
+    return (f"# {short(env_id)}\n\n<!-- Written by docs/generate.py from the docstring, the scenarios and the scores: change those. -->\n\n`{env_id}`. {summary}\n"
+            f"What stands behind it, measured: [physics, figures, limits](../{family}.md).\n\n{picture(env_id, family)}\n\n{body}\n")  # fmt: skip
+
+
+def overview() -> str:
+    """The page that lists all environments."""
+    rows = []
+    for env_id in probegym.ENVIRONMENTS:
+        kind = environment_type(env_id)
+        family, names = kind.task_type.family, scenarios.names(kind.task_type.family)
+        summary = inspect.getdoc(kind).split("\n\n")[0].replace("\n", " ")
+        act = re.sub(r"\(.*", "", str(kind.task_type(scenarios.load(family, "train").task).action_space))
+        rows.append(f"| [{short(env_id)}]({family}.md) | {summary} | {act} | {len(names)} |")
+    table = "\n".join(["| environment | the agent's task | actions | scenarios |", "|---|---|---|---|", *rows])
+    return ("# Environments\n\n<!-- Written by docs/generate.py. -->\n\nEach page has the headings of Gymnasium's own, physics and assumptions, scenarios, reference scores, sources and "
+            f"version history.\nObservations are dictionaries; every environment is there once and as native lanes (`gymnasium.make_vec`).\n\n{table}\n")  # fmt: skip
+
+
+def pages() -> dict[Path, str]:
+    """Every file that this script writes -> its text."""
+    own = {PAGES / f"{environment_type(env_id).task_type.family}.md": page(env_id) for env_id in probegym.ENVIRONMENTS}
+    return own | {PAGES / "index.md": overview()}
+
+
+def take_over(run: Path) -> None:
+    """Keep the rows of a benchmark's table that the pages show."""
+    with (run / "table.csv").open(newline="", encoding="utf-8") as file:
+        rows = [{key: row[key] for key in COLUMNS} for row in csv.DictReader(file) if row["scenario"] == "id"]
+    with SCORES.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scores", type=Path, help="folder of a benchmark run to take the reference scores from")
+    asked = parser.parse_args()
+    if asked.scores:
+        take_over(asked.scores)
+    for place, written in pages().items():
+        place.write_text(written, encoding="utf-8")
