@@ -1,4 +1,4 @@
-"""Writes docs/environments from docstrings, spaces, scenario files and agents: ``python docs/generate.py`` from the repository root.
+"""Writes docs/environments and docs/commands.md from docstrings, spaces, scenario files, agents and help: ``python docs/generate.py`` from the repository root.
 
 ``--scores runs/reference`` takes over what `probegym benchmark --suite docs/reference.yaml --out runs/reference` measured.
 """
@@ -11,13 +11,16 @@ import inspect
 import json
 import re
 from pathlib import Path
+from typing import Any
 
+import typer
 from gymnasium import spaces
 
 import probegym
 from probegym import scenarios
 from probegym.agents.bundle import shipped
 from probegym.agents.registry import BASELINES
+from probegym.cli import app
 from probegym.envs import environment_type
 from probegym.scenarios.shifts import Shift, shifts
 
@@ -162,10 +165,37 @@ def overview() -> str:
             f"version history.\nObservations are dictionaries; every environment is there once and as native lanes (`gymnasium.make_vec`).\n\n{table}\n")  # fmt: skip
 
 
+def commands() -> str:
+    """The page of the command line: every command with its arguments and options."""
+    root = typer.main.get_command(app)
+    parts = [f"# Command line\n\n<!-- Written by docs/generate.py from the help of `probegym`. -->\n\n{root.help} Mistakes get one line on standard error and exit code 2; Ctrl-C gives 130."]
+    for path, command in leaves(root):
+        told = " ".join((command.help or "").split("\n\n"))
+        given = " ".join(param.metavar or param.name.upper() for param in command.params if param.param_type_name == "argument")
+        options = [param for param in command.params if param.param_type_name == "option" and param.name != "help"]
+        rows = [f"| {', '.join(f'`{name}`' for name in (*one.opts, *one.secondary_opts))} | {' '.join((one.help or '').split())} | {usual(one.default)} |" for one in options]
+        table = ["", "| option | meaning | default |", "|---|---|---|", *rows] if rows else []
+        parts.append("\n".join([f"## probegym {' '.join(path)}", "", f"`probegym {' '.join((*path, given)).strip()}`: {' '.join(told.split())}", *table]))
+    return "\n\n".join(parts).replace("<br>", "") + "\n"
+
+
+def leaves(command, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+    """Commands without commands of their own, with what is typed to reach them."""
+    below = getattr(command, "commands", None)
+    return [(path, command)] if not below else [leaf for name, one in below.items() for leaf in leaves(one, (*path, name))]
+
+
+def usual(default: object) -> str:
+    """A default as it would be typed; nothing for a flag that is off and for what is not given."""
+    if default is None or default is False or callable(default):
+        return ""
+    return f"`{getattr(default, 'value', default)}`"
+
+
 def pages() -> dict[Path, str]:
     """Every file that this script writes -> its text."""
     own = {PAGES / f"{environment_type(env_id).task_type.family}.md": page(env_id) for env_id in probegym.ENVIRONMENTS}
-    return own | {PAGES / "index.md": overview()}
+    return own | {PAGES / "index.md": overview(), FOLDER / "commands.md": commands()}
 
 
 def take_over(run: Path) -> None:
