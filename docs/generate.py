@@ -106,12 +106,17 @@ def scores(env_id: str) -> str:
     for row in sorted(rows, key=lambda row: -float(row["score"])):
         x = {key: float(row[key]) for key in COLUMNS[6:]}
         kind = "best script" if row["best_script"] == "1" else row["kind"]
-        spent = "-" if x["time_to_goal"] != x["time_to_goal"] else f"{x['measurements_to_goal']:g} {measured(env_id)}, {x['time_to_goal']:,.3g} s"
-        lines.append(f"| `{row['agent']}` | {kind} | {x['score']:.2f} | {x['value']:.3f} ({x['value_low']:.3f} to {x['value_high']:.3f}) "
+        spent = "-" if x["time_to_goal"] != x["time_to_goal"] else f"{x['measurements_to_goal']:g} {measured(env_id)}, {seconds(x['time_to_goal'])}"
+        lines.append(f"| `{row['agent']}` | {kind} | {round(x['score'], 2) + 0.0:.2f} | {x['value']:.3f} ({x['value_low']:.3f} to {x['value_high']:.3f}) "
                      f"| {x['success']:.0%} ({x['success_low']:.0%} to {x['success_high']:.0%}) | {spent} |")  # fmt: skip
     count = int(rows[0]["episodes"])
-    return (f"Scenario `id`, {count} episodes in {count // 20} runs of 20, seeds from 20,000,000; a score of 0 is random, 1 the oracle ([protocol](../benchmark.md#protocol)).\n"
+    return (f"Scenario `id`, {count} episodes in {count // 20} runs of 20, seeds from 20,000,000; a score of 0 is random, 1 the oracle;\nthe best script is the one that scored highest on `train` ([protocol](../benchmark.md#protocol)).\n"
             "`probegym benchmark --suite docs/reference.yaml --out runs/reference`\n\n" + "\n".join(lines))  # fmt: skip
+
+
+def seconds(time: float) -> str:
+    """Seconds on the instrument, three figures of them."""
+    return f"{time:,.0f} s" if time >= 100 else f"{time:.3g} s"
 
 
 def measured(env_id: str) -> str:

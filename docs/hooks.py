@@ -6,8 +6,6 @@ import posixpath
 import re
 from pathlib import Path
 
-from mkdocs.structure.files import File
-
 ROOT = Path(__file__).parents[1]
 ELSEWHERE = {"benchmarks.md": "benchmarks/README.md", "changelog.md": "CHANGELOG.md"} | {
     path.relative_to(ROOT).as_posix(): path.relative_to(ROOT).as_posix() for path in (ROOT / "notebooks").glob("*.ipynb")
@@ -54,12 +52,20 @@ def modules(places: tuple[str, ...], every: dict[str, tuple[str, tuple[str, ...]
 
 def on_files(files, config):
     """Add the pages that are made here."""
+    from mkdocs.structure.files import File  # here, so that tests can read this file without MkDocs
+
     for place, source in ELSEWHERE.items():
         files.append(File.generated(config, place, abs_src_path=str(ROOT / source)))
     for name, (title, places) in API.items():
-        text = f"# {title}\n\n" + "\n\n".join(f"::: {module}" for module in modules(places)) + "\n"
+        text = f"# {title}\n\n" + "\n\n".join(f"::: {module}{_options(module)}" for module in modules(places)) + "\n"
         files.append(File.generated(config, f"api/{name}.md", content=text))
     return files
+
+
+def _options(module: str) -> str:
+    """An environment's class has a page of its own: here its docstring would stand a second time."""
+    found = re.search(rf'"{re.escape(module)}:(\w+)"', (ROOT / "probegym" / "__init__.py").read_text(encoding="utf-8"))
+    return f"\n    options:\n      filters: ['!^_', '!^{found[1]}(Vector)?$']" if found else ""
 
 
 def on_page_markdown(markdown, page, config, files):
