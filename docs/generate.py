@@ -106,7 +106,7 @@ def scores(env_id: str) -> str:
     for row in sorted(rows, key=lambda row: -float(row["score"])):
         x = {key: float(row[key]) for key in COLUMNS[6:]}
         kind = "best script" if row["best_script"] == "1" else row["kind"]
-        spent = "-" if x["time_to_goal"] != x["time_to_goal"] else f"{x['measurements_to_goal']:g} {measured(env_id)}, {seconds(x['time_to_goal'])}"
+        spent = "-" if x["time_to_goal"] != x["time_to_goal"] else f"{counted(x['measurements_to_goal'], env_id)}, {seconds(x['time_to_goal'])}"
         lines.append(f"| `{row['agent']}` | {kind} | {round(x['score'], 2) + 0.0:.2f} | {x['value']:.3f} ({x['value_low']:.3f} to {x['value_high']:.3f}) "
                      f"| {x['success']:.0%} ({x['success_low']:.0%} to {x['success_high']:.0%}) | {spent} |")  # fmt: skip
     count = int(rows[0]["episodes"])
@@ -119,9 +119,10 @@ def seconds(time: float) -> str:
     return f"{time:,.0f} s" if time >= 100 else f"{time:.3g} s"
 
 
-def measured(env_id: str) -> str:
-    """What one measurement of an environment is, in the plural."""
-    return environment_type(env_id).task_type.measured
+def counted(number: float, env_id: str) -> str:
+    """So many measurements, by the name that the environment has for them."""
+    what = environment_type(env_id).task_type.measured
+    return f"{number:g} {what.removesuffix('s') if number == 1 else what}"
 
 
 def picture(env_id: str, family: str) -> str:

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,16 @@ def test_links_lead_somewhere(page):
         there = (page.parent / place).resolve() if place else page
         assert there.exists() and there.is_relative_to(ROOT), f"{name(page)} links to {target}"
         assert not anchor or anchor in anchors(there), f"{name(page)}: {there.name} has no heading #{anchor}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_lists_are_lists_for_mkdocs_too(page):
+    """It wants an empty line before a list, and four spaces before a block within an item."""
+    text = page.read_text(encoding="utf-8")
+    assert not re.search(r"^ {1,3}```", text, re.MULTILINE), f"{name(page)}: indent a block of a list by four spaces"
+    for before, line in pairwise(plain(text).splitlines()):
+        begins = re.match(r"[-*] |\d+\. ", line) and before.strip() and not re.match(r"\s|[-*] |\d+\. |#", before)
+        assert not begins, f"{name(page)}: an empty line is missing before {line!r}"
 
 
 def test_every_page_is_in_the_navigation_and_once():
