@@ -98,8 +98,7 @@ def players(env_id: str, family: str) -> str:
 
 def scores(env_id: str) -> str:
     """What the agents reached, best first; empty where nothing was measured."""
-    with SCORES.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["environment"] == env_id]
+    rows = measurements(env_id)
     if not rows:
         return ""
     lines = ["| agent | kind | score | return (95 %) | success (95 %) | at the goal, medians |", "|---|---|---|---|---|---|"]
@@ -112,6 +111,22 @@ def scores(env_id: str) -> str:
     count = int(rows[0]["episodes"])
     return (f"Scenario `id`, {count} episodes in {count // 20} runs of 20, seeds from 20,000,000; a score of 0 is random, 1 the oracle;\nthe best script is the one that scored highest on `train` ([protocol](../benchmark.md#protocol)).\n"
             "`probegym benchmark --suite docs/reference.yaml --out runs/reference`\n\n" + "\n".join(lines))  # fmt: skip
+
+
+def both(env_id: str) -> tuple[str, str]:
+    """Scores of the policy that ships and of the best script."""
+    found = {"learned": "", "best": ""}
+    for row in measurements(env_id):
+        kind = "best" if row["best_script"] == "1" else row["kind"]
+        if kind in found:
+            found[kind] = f"{float(row['score']):.2f}"
+    return found["learned"], found["best"]
+
+
+def measurements(env_id: str) -> list[dict[str, str]]:
+    """What was measured of an environment."""
+    with SCORES.open(newline="", encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if row["environment"] == env_id]
 
 
 def seconds(time: float) -> str:
@@ -165,10 +180,11 @@ def overview() -> str:
         family, names = kind.task_type.family, scenarios.names(kind.task_type.family)
         summary = inspect.getdoc(kind).split("\n\n")[0].replace("\n", " ")
         act = re.sub(r"\(.*", "", str(kind.task_type(scenarios.load(family, "train").task).action_space))
-        rows.append(f"| [{short(env_id)}]({family}.md) | {summary} | {act} | {len(names)} |")
-    table = "\n".join(["| environment | the agent's task | actions | scenarios |", "|---|---|---|---|", *rows])
+        rows.append(f"| [{short(env_id)}]({family}.md) | {summary} | {act} | {len(names)} | {' | '.join(both(env_id))} |")
+    table = "\n".join(["| environment | the agent's task | actions | scenarios | policy | best script |", "|---|---|---|---|---|---|", *rows])
     return ("# Environments\n\n<!-- Written by docs/generate.py. -->\n\nEach page has the headings of Gymnasium's own, physics and assumptions, scenarios, reference scores, sources and "
-            f"version history.\nObservations are dictionaries; every environment is there once and as native lanes (`gymnasium.make_vec`).\n\n{table}\n")  # fmt: skip
+            f"version history.\nObservations are dictionaries; every environment is there once and as native lanes (`gymnasium.make_vec`).\n\n{table}\n\n"
+            "The last columns are scores in scenario `id`, 0 as random and 1 as the oracle, 100 episodes each; each page has the intervals.\n")  # fmt: skip
 
 
 def commands() -> str:

@@ -37,7 +37,7 @@ DOI = re.compile(r"(?:arXiv:(\d{4}\.\d{4,5}))|\b(10\.\d{4,9}/[^\s,;]*[^\s,;.):])
 
 
 def modules(places: tuple[str, ...], every: dict[str, tuple[str, tuple[str, ...]]] = API) -> list[str]:
-    """Dotted names of the modules of some places; one that another page has to itself is left to that."""
+    """Dotted names of the modules of some places, empty ones aside; one that another page has to itself is left to that."""
     package = ROOT / "probegym"
     others = [package / place for _, found in every.values() for place in found if found != places]
     names = []
@@ -45,7 +45,7 @@ def modules(places: tuple[str, ...], every: dict[str, tuple[str, tuple[str, ...]
         files = sorted((package / place).rglob("*.py")) if (package / place).is_dir() else [package / place]
         for path in files:
             taken = any(other in path.parents for other in others if (package / place) in other.parents)
-            if not taken and not path.relative_to(package).as_posix().startswith(PICTURES):
+            if path.stat().st_size and not taken and not path.relative_to(package).as_posix().startswith(PICTURES):
                 names.append(".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"))
     return names
 
