@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-ELSEWHERE = {"benchmarks.md": "benchmarks/README.md", "changelog.md": "CHANGELOG.md"} | {
-    path.relative_to(ROOT).as_posix(): path.relative_to(ROOT).as_posix() for path in (ROOT / "notebooks").glob("*.ipynb")
+ELSEWHERE = {"benchmarks.md": "benchmarks/README.md", "changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md", "security.md": "SECURITY.md"} | {
+    f"notebooks/{path.stem}.md": f"notebooks/{path.name}" for path in sorted((ROOT / "notebooks").glob("*.ipynb"))
 }
-"""Place in the site -> file of the repository."""
+"""Page of the site -> file of the repository that it is made of."""
 PICTURES = ("envs/pictures",)
 """Modules that only draw: not in the reference."""
 
@@ -32,6 +33,7 @@ API = {
 }  # fmt: skip
 """Page of the reference -> its title, and the packages and modules that stand on it."""
 
+LINK = re.compile(r"\]\((?![a-z]+:)([^)#\s]+)(#[^)\s]*)?\)")
 CODE = re.compile(r"(```.*?^\s*```|`[^`\n]*`|\]\([^)]*\))", re.DOTALL | re.MULTILINE)
 DOI = re.compile(r"(?:arXiv:(\d{4}\.\d{4,5}))|\b(10\.\d{4,9}/[^\s,;]*[^\s,;.):])")
 
@@ -55,7 +57,8 @@ def on_files(files, config):
     from mkdocs.structure.files import File  # here, so that tests can read this file without MkDocs
 
     for place, source in ELSEWHERE.items():
-        files.append(File.generated(config, place, abs_src_path=str(ROOT / source)))
+        text = (ROOT / source).read_text(encoding="utf-8")
+        files.append(File.generated(config, place, content=notebook(text) if source.endswith(".ipynb") else text))
     for name, (title, places) in API.items():
         text = f"# {title}\n\n" + "\n\n".join(f"::: {module}{_options(module)}" for module in modules(places)) + "\n"
         files.append(File.generated(config, f"api/{name}.md", content=text))
@@ -68,13 +71,36 @@ def _options(module: str) -> str:
     return f"\n    options:\n      filters: ['!^_', '!^{found[1]}(Vector)?$']" if found else ""
 
 
+def notebook(text: str) -> str:
+    """A notebook as a page: cells, what they printed, pictures."""
+    parts = []
+    for cell in json.loads(text)["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if "image/png" in data:
+                parts.append(f"![picture](data:image/png;base64,{''.join(data['image/png']).strip()})".replace("\n", ""))
+            elif printed := "".join(output.get("text", data.get("text/plain", ""))).strip():
+                parts.append(f"```text\n{printed}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
 def on_page_markdown(markdown, page, config, files):
     """Links as they are in the repository become those of the site; identifiers of papers become links."""
-    here = posixpath.dirname(page.file.src_uri)
-    for place, source in ELSEWHERE.items():
-        there = posixpath.relpath(f"/{source}", f"/docs/{here}" if page.file.src_uri not in ELSEWHERE else posixpath.dirname(f"/{ELSEWHERE[page.file.src_uri]}"))
-        markdown = markdown.replace(f"]({there}", f"]({posixpath.relpath(f'/{place}', f'/{here}')}")
-    return linked(markdown)
+    return linked(moved(markdown, page.file.src_uri))
+
+
+def moved(markdown: str, place: str) -> str:
+    """Relative links of a page as the site has them. place: of the page in the site."""
+    source, there = posixpath.dirname(ELSEWHERE.get(place, f"docs/{place}")), {file: page for page, file in ELSEWHERE.items()}
+
+    def target(match: re.Match) -> str:
+        file, anchor = posixpath.normpath(posixpath.join(source, match[1])), match[2] or ""
+        in_site = there.get(file) or (file.removeprefix("docs/") if file.startswith("docs/") else None)
+        return f"]({posixpath.relpath(in_site, posixpath.dirname(place) or '.')}{anchor})" if in_site else match[0]
+
+    return LINK.sub(target, markdown)
 
 
 def linked(markdown: str) -> str:

@@ -75,7 +75,7 @@ def test_every_page_is_in_the_navigation_and_once():
     Loader.add_multi_constructor("", lambda loader, suffix, node: None)  # tags that MkDocs knows
     walk(yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), Loader)["nav"])
     hooks = loaded("hooks")
-    made = {f"api/{page}.md" for page in hooks.API} | {place for place in hooks.ELSEWHERE if place.endswith(".md")}
+    made = {f"api/{page}.md" for page in hooks.API} | {*hooks.ELSEWHERE}
     assert sorted(listed) == sorted(made | {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")})
 
 
@@ -99,6 +99,15 @@ def test_the_reference_has_every_module_once_but_those_of_the_terminal_and_the_p
 ])  # fmt: skip
 def test_identifiers_of_papers_become_links_outside_code(told, link):
     assert link in loaded("hooks").linked(told)
+
+
+@pytest.mark.parametrize(("place", "link", "there"), [
+    ("benchmarks.md", "../docs/bridge.md#figures", "bridge.md#figures"), ("connect.md", "../notebooks/7_deploy.ipynb", "notebooks/7_deploy.md"),
+    ("environments/afm_tuning.md", "../afm_tuning.md", "../afm_tuning.md"), ("notebooks/7_deploy.md", "../docs/images/afm_lines.png", "../images/afm_lines.png"),
+    ("contributing.md", "docs/add_an_environment.md", "add_an_environment.md"), ("faq.md", "https://docs.ray.io", "https://docs.ray.io"),
+])  # fmt: skip
+def test_links_follow_their_page_into_the_site(place, link, there):
+    assert loaded("hooks").moved(f"[see]({link})", place) == f"[see]({there})"
 
 
 def test_the_site_builds_without_a_warning(tmp_path):
