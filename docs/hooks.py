@@ -106,12 +106,33 @@ def moved(markdown: str, place: str) -> str:
 def linked(markdown: str) -> str:
     """DOIs and arXiv numbers outside code and links, as links."""
     pieces = CODE.split(markdown)
-    return "".join(piece if index % 2 else DOI.sub(_link, piece) for index, piece in enumerate(pieces))
+    return "".join(piece if index % 2 else DOI.sub(lambda match: "[{}]({})".format(*_identifier(match)), piece) for index, piece in enumerate(pieces))
 
 
-def _link(match: re.Match) -> str:
+def on_page_content(html, page, config, files):
+    """Docstrings become pages after the Markdown was read, so their identifiers are linked here."""
+    return linked_html(html) if page.file.src_uri.startswith("api/") else html
+
+
+def linked_html(html: str) -> str:
+    """DOIs and arXiv numbers outside code and links, as links."""
+    out, closed = [], ""  # closed: the tag that must end before anything is linked again
+    for piece in re.split(r"(<[^>]+>)", html):
+        tag = re.match(r"<(a|code|pre)\b", piece)
+        if closed:
+            closed = "" if piece == f"</{closed}>" else closed
+        elif tag:
+            closed = tag[1]
+        elif not piece.startswith("<"):
+            piece = DOI.sub(lambda match: '<a href="{1}">{0}</a>'.format(*_identifier(match)), piece)
+        out.append(piece)
+    return "".join(out)
+
+
+def _identifier(match: re.Match) -> tuple[str, str]:
+    """What is shown, and where it leads."""
     arxiv, doi = match.groups()
     if arxiv:
-        return f"[arXiv:{arxiv}](https://arxiv.org/abs/{arxiv})"
+        return f"arXiv:{arxiv}", f"https://arxiv.org/abs/{arxiv}"
     doi += ")" * (doi.count("(") - doi.count(")"))
-    return f"[{doi}](https://doi.org/{doi})"
+    return doi, f"https://doi.org/{doi}"

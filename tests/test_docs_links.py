@@ -55,6 +55,7 @@ def test_lists_are_lists_for_mkdocs_too(page):
     """It wants an empty line before a list, and four spaces before a block within an item."""
     text = page.read_text(encoding="utf-8")
     assert not re.search(r"^ {1,3}```", text, re.MULTILINE), f"{name(page)}: indent a block of a list by four spaces"
+    assert not re.search(r"^ {4}```\n(?:\d+\.|-) ", text, re.MULTILINE), f"{name(page)}: an empty line behind a block of a list"
     for before, line in pairwise(plain(text).splitlines()):
         begins = re.match(r"[-*] |\d+\. ", line) and before.strip() and not re.match(r"\s|[-*] |\d+\. |#", before)
         assert not begins, f"{name(page)}: an empty line is missing before {line!r}"
@@ -99,6 +100,11 @@ def test_the_reference_has_every_module_once_but_those_of_the_terminal_and_the_p
 ])  # fmt: skip
 def test_identifiers_of_papers_become_links_outside_code(told, link):
     assert link in loaded("hooks").linked(told)
+
+
+def test_identifiers_in_the_reference_become_links_once():
+    html = '<p>Susi (2016, 10.1038/ncomms13040).</p><pre>10.1038/a</pre><a href="https://doi.org/10.1038/b">10.1038/b</a>'
+    assert loaded("hooks").linked_html(html) == html.replace("10.1038/ncomms13040", '<a href="https://doi.org/10.1038/ncomms13040">10.1038/ncomms13040</a>')
 
 
 @pytest.mark.parametrize(("place", "link", "there"), [
