@@ -171,7 +171,7 @@ def drag(
     conductance (S) at which 63 % of the adatoms go to the tip. onset: (lanes,) V above which electrons excite hops, ``efficiency`` a
     piece at twice that (Braun et al. 2003, AIP Conf. Proc. 696, 109: above 70 mV for Au on Ag(111)). trace: (lanes, samples)
     float32 A at equal distances, (lanes, 0) for samples = 0. told: TOLD, (lanes,) each, height in m, largest
-    conductance in S, way of the tip to the first hop in m, negative if there is none.
+    conductance in S, way of the tip to the first hop in m, negative if there is none. Raises ValueError for too many adatoms or samples.
     """
     lanes, n = status.shape
     if n > MOST_ADATOMS or samples > MOST_SAMPLES:

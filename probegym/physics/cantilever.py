@@ -22,7 +22,10 @@ HEAVIEST = 1e5
 
 @functools.cache
 def eigenvalues(modes: int, tip_mass: float = 0.0) -> tuple[float, ...]:
-    """beta_n of cos b cosh b + 1 + tip_mass b (cos b sinh b - sin b cosh b) = 0; ``tip_mass`` over that of the beam."""
+    """beta_n of cos b cosh b + 1 + tip_mass b (cos b sinh b - sin b cosh b) = 0; ``tip_mass`` over that of the beam.
+
+    Raises ProbeGymError for no mode or a tip mass out of range.
+    """
     if modes < 1 or not 0 <= tip_mass < HEAVIEST:
         raise ProbeGymError(f"a beam needs at least one mode and a tip mass from 0 to {HEAVIEST:g}, got {modes} modes and {tip_mass:g}")
 

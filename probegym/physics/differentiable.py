@@ -76,6 +76,7 @@ class TorchImageFormer:
 
         coefficients: (lanes, n) in m. line_x, line_y: (lanes, rows), where each scan line starts, m. pixel_size: m, along
         a line. Differentiable in all three tensors. Returns (lanes, rows, columns), of this former's device and dtype.
+        Raises ValueError for shapes that do not fit together.
         """
         if coefficients.shape != (len(line_x), len(self.names)) or line_y.shape != line_x.shape:
             shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (coefficients, line_x, line_y))

@@ -74,7 +74,10 @@ def small_torus(rows: int, columns: int, temperature: float) -> tuple[float, flo
 
 
 def log_partition(rows: int, columns: int, coupling: float, field: float = 0.0) -> float:
-    """Logarithm of the partition function of a rows x columns torus by the transfer matrix of one row; columns up to 12."""
+    """Logarithm of the partition function of a rows x columns torus by the transfer matrix of one row; columns up to 12.
+
+    Raises ProbeGymError for other numbers of columns than 3 to 12.
+    """
     if not 3 <= columns <= 12:
         raise ProbeGymError(f"the transfer matrix has 2^columns rows: give 3 to 12 columns, got {columns}")
     s = (2 * ((np.arange(2**columns)[:, None] >> np.arange(columns)) & 1) - 1).astype(float)

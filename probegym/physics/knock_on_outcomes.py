@@ -63,7 +63,7 @@ class Sheet:
 
 @cache
 def sheet(target: str) -> Sheet:
-    """The sheet for one of TARGETS; the snapshots come from Langevin dynamics with a fixed key."""
+    """The sheet for one of TARGETS; the snapshots come from Langevin dynamics with a fixed key. Raises ProbeGymError for another name."""
     from probegym.physics.structures import GRAPHENE_LATTICE, graphene_silicon
 
     if target not in TARGETS:
@@ -93,6 +93,7 @@ def blow(sheet: Sheet, energy, polar, azimuth, snapshot) -> tuple[np.ndarray, np
     """Positions and velocities (lanes, atoms, 3) right after the blow; recoil energy in eV, angles in rad, all (lanes,).
 
     polar: from the direction of the beam, azimuth: from the direction to Si or, without, to a neighbour.
+    Raises ProbeGymError for energies, angles or snapshots that cannot be.
     """
     energy, polar, azimuth, snapshot = np.broadcast_arrays(*map(np.atleast_1d, (energy, polar, azimuth, snapshot)))
     if not ((energy >= 0) & (polar >= 0) & (polar < np.pi / 2)).all() or not ((snapshot >= 0) & (snapshot < len(sheet.positions))).all():
@@ -200,7 +201,7 @@ class Outcomes:
 
 @cache
 def load(target: str) -> Outcomes:
-    """The table of one of TARGETS."""
+    """The table of one of TARGETS. Raises ProbeGymError for another name."""
     if target not in TARGETS:
         raise ProbeGymError(f"no outcomes for {target!r}: one of {', '.join(TARGETS)}")
     with TABLE.open(encoding="utf-8", newline="") as file:

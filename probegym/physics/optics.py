@@ -43,7 +43,7 @@ def velocity_ratio(energy: float) -> float:
 
 
 def split_name(name: str) -> tuple[int, int, str]:
-    """Order, symmetry and component of a coefficient: ``"C12b"`` -> ``(1, 2, "b")``."""
+    """Order, symmetry and component of a coefficient: ``"C12b"`` -> ``(1, 2, "b")``. Raises ValueError for a name that is not in ABERRATIONS."""
     if name not in ABERRATIONS:
         raise ValueError(f"unknown aberration {name!r}; use one of {', '.join(ABERRATIONS)}")
     return int(name[1]), int(name[2]), name[3:]

@@ -77,6 +77,7 @@ def topographs(apex: np.ndarray, loose: np.ndarray, switch_row: np.ndarray, jump
     hops/s, m that it comes forward by. surface: (lanes, n) parameters. centre, velocity: (lanes, 2) m, m/s. noise:
     (lanes, 4) relative current noise, rms m of height, rms m from line to line, feedback bandwidth in Hz. placed:
     (lanes, n, 4) more features, m. line_time: s, there and back. reference_current: A at which z is that of the surface.
+    Raises ValueError for too many pixels or atoms.
     """
     rows, columns = shape
     lanes, _, atoms, _ = apex.shape

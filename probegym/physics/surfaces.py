@@ -192,7 +192,7 @@ def grating(
 ) -> Layers:
     """Lines of a calibration grating: pitch and depth, m; duty: share of the ridge at half height; wall_angle: rad from the plane.
 
-    rotation: rad by which the lines deviate from the y axis.
+    rotation: rad by which the lines deviate from the y axis. Raises ProbeGymError where walls meet.
     """
     y, x = grid.axes
     wall = max(depth / math.tan(wall_angle), grid.finest) / pitch  # a wall steeper than a pixel is a pixel wide
@@ -258,7 +258,7 @@ def patches(
 def fibrils(
     grid: _Grid, *, radius=3e-9, length=6e-7, persistence=2e-7, density=1.6e13, roughness=1e-10, material="polystyrene", substrate="mica"
 ) -> Layers:
-    """Worm-like chains lying on a substrate: radius, contour and persistence length, m; density of chains, 1/m^2."""
+    """Worm-like chains lying on a substrate: radius, contour and persistence length, m; density of chains, 1/m^2. Raises ProbeGymError for too many chains."""
     chains, links = grid.count(density), max(2, math.ceil(length / max(radius / 2, grid.finest / 2)))
     if chains * links > 500_000:
         raise ProbeGymError(f"fibrils: {chains} chains of {links} links are too many: lower density or length, or raise radius")
@@ -321,6 +321,7 @@ def build(kind: str, key, extent, shape, *, tilt=(0.0, 0.0), **parameters) -> Su
     """A surface of one of KINDS; key: one uint64; extent: (height, width), m; shape: (rows, columns); tilt: slopes along y and x.
 
     The parameters of a kind are the keywords of its function. The same key gives the same surface, bit for bit.
+    Raises ProbeGymError for another kind, and for slopes beyond 1.
     """
     if kind not in KINDS:
         raise ProbeGymError(f"unknown kind of surface {kind!r}: one of {', '.join(KINDS)}")
@@ -336,7 +337,10 @@ def build(kind: str, key, extent, shape, *, tilt=(0.0, 0.0), **parameters) -> Su
 
 
 def debris(key, extent, *, count=12, radius=1.2e-8, spread=0.25) -> np.ndarray:
-    """Loose particles (count, 4): x, y, radius, m, and whether each still lies there (1 or 0; set it to take one away)."""
+    """Loose particles (count, 4): x, y, radius, m, and whether each still lies there (1 or 0; set it to take one away).
+
+    Raises ProbeGymError for another count than 0 to MOST_OBJECTS.
+    """
     _check("debris", {"radius": radius, "spread": spread}, {"radius": None, "spread": None})
     if not 0 <= count <= MOST_OBJECTS:
         raise ProbeGymError(f"debris: count must be from 0 to {MOST_OBJECTS}")
@@ -346,7 +350,10 @@ def debris(key, extent, *, count=12, radius=1.2e-8, spread=0.25) -> np.ndarray:
 
 
 def with_debris(surface: Surface, particles: np.ndarray, material: str | Material = "elastomer") -> Surface:
-    """The surface with those particles (n, 4) that are present lying on it; their material comes last in ``materials``."""
+    """The surface with those particles (n, 4) that are present lying on it; their material comes last in ``materials``.
+
+    Raises ProbeGymError for particles that are not finite or have no radius.
+    """
     particles = np.asarray(particles, float)
     if particles.ndim != 2 or particles.shape[1] != 4 or not np.isfinite(particles).all() or not (particles[:, 2] > 0).all():
         raise ProbeGymError("debris must be an array (n, 4) of finite x, y, radius > 0, present")

@@ -85,7 +85,7 @@ class Tersoff:
 
     @cached_property
     def parameters(self) -> np.ndarray:
-        """The tables in the order of the kernel's struct."""
+        """The tables in the order of the kernel's struct. Raises ProbeGymError for elements or cutoffs that the kernel has no place for."""
         if not 0 < len(self.elements) <= ELEMENTS:
             raise ProbeGymError(f"one to {ELEMENTS} elements, got {len(self.elements)}")
         pairs, triples = np.ones((8, ELEMENTS, ELEMENTS)), np.ones((6, ELEMENTS, ELEMENTS, ELEMENTS))

@@ -17,7 +17,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def available_threads() -> int:
-    """Threads used for a batch: ``PROBEGYM_THREADS``, else the processors this process may use."""
+    """Threads used for a batch: ``PROBEGYM_THREADS``, else the processors this process may use. Raises ProbeGymError where that is no whole number above 0."""
     asked = os.environ.get("PROBEGYM_THREADS")
     if asked and not (asked.isdigit() and int(asked)):
         raise ProbeGymError(f"PROBEGYM_THREADS must be a whole number above 0, got {asked!r}")

@@ -30,7 +30,10 @@ def expected_improvement(mean: np.ndarray, std: np.ndarray, best: float | np.nda
 
 
 def upper_confidence(mean: np.ndarray, std: np.ndarray, beta: float = 0.2) -> np.ndarray:
-    """The mean plus sqrt(beta) standard deviations, in the unit of the mean. Source: Srinivas et al. 2010, arXiv:0912.3995."""
+    """The mean plus sqrt(beta) standard deviations, in the unit of the mean. Source: Srinivas et al. 2010, arXiv:0912.3995.
+
+    Raises ProbeGymError for a beta below 0.
+    """
     mean, std = _posterior(mean, std)
     if not beta >= 0:
         raise ProbeGymError(f"beta must be at least 0, got {beta}")

@@ -84,7 +84,10 @@ class MultilevelGP:
         self._model = _Exact(_Likelihood(self.noise), self.kernel, self.mean).double()
 
     def condition(self, rows: torch.Tensor, y: np.ndarray) -> MultilevelGP:
-        """Take measurements in, in place of those before: rows (n, d + 3) from kernels.inputs, y (n,). Hyperparameters stay."""
+        """Take measurements in, in place of those before: rows (n, d + 3) from kernels.inputs, y (n,). Hyperparameters stay.
+
+        Raises ProbeGymError for no values, values that are not finite, or not one a row.
+        """
         y = np.asarray(y, float).reshape(-1)
         if len(rows) != len(y) or not len(y):
             raise ProbeGymError(f"each measurement needs one value, and there must be one, got {len(rows)} and {len(y)}")
@@ -194,7 +197,7 @@ class _Objective(torch.nn.Module):
 
 
 def information_gain(covariance: np.ndarray, noise: np.ndarray) -> float:
-    """1/2 log det(I + S^-1 K), nats, of measuring fields of covariance K (n, n) with noise variances S (n,), all above 0."""
+    """1/2 log det(I + S^-1 K), nats, of measuring fields of covariance K (n, n) with noise variances S (n,), all above 0. Raises ProbeGymError for others."""
     covariance, noise = np.asarray(covariance, float), np.asarray(noise, float)
     if not (noise > 0).all():
         raise ProbeGymError("without noise a measurement tells infinitely much: noise variances must be above 0")
@@ -207,7 +210,7 @@ def greedy_information(covariance: np.ndarray, noise: np.ndarray, count: int) ->
     """The ``count`` measurements, (count,) indices, each the one that tells most after those before it, and their information gain.
 
     At least 1 - 1/e of the best set's (Nemhauser, Wolsey & Fisher 1978, 10.1007/BF01588971; Krause, Singh & Guestrin 2008). Ties
-    go to the lower index.
+    go to the lower index. Raises ProbeGymError for a count that there are not.
     """
     if not 1 <= count <= len(noise):
         raise ProbeGymError(f"asked for {count} measurements of {len(noise)}: ask for from 1 to that many")
@@ -220,7 +223,7 @@ def greedy_information(covariance: np.ndarray, noise: np.ndarray, count: int) ->
 
 
 def best_information(covariance: np.ndarray, noise: np.ndarray, count: int) -> tuple[np.ndarray, float]:
-    """The set of ``count`` measurements that tells most, by trying all; for small instances only (at most 10,000 sets)."""
+    """The set of ``count`` measurements that tells most, by trying all; for small instances only (at most 10,000 sets). Raises ProbeGymError for more."""
     if math.comb(len(noise), count) > 10_000:
         raise ProbeGymError(f"{count} of {len(noise)} measurements are too many sets to try: use greedy_information")
     sets = [list(indices) for indices in itertools.combinations(range(len(noise)), count)]

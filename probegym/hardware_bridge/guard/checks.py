@@ -165,7 +165,7 @@ def site(descriptor: Descriptor, measured: Mapping[str, Measured], since: Callab
 
 
 def regions(command: Command, descriptor: Descriptor, at: Site) -> list[Region]:
-    """The squares of the sample that a command may touch, those on the way of a move among them."""
+    """The squares of the sample that a command may touch, those on the way of a move among them. Raises Refused for too many, or beyond the sample."""
     asked = [np.asarray(getattr(command, name), float)[0, :2] for name in PLACES if hasattr(command, name)] or [np.zeros(2)]
     origin, shifts = at.stage, [np.zeros(2), at.shift]  # whether a place is told with or without the shift, both count
     if isinstance(command, MoveStage):

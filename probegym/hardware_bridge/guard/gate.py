@@ -55,7 +55,10 @@ class Gate(States):
     # ---- the operator ----
 
     def ask(self, content: object) -> dict[str, Any]:
-        """Ask for arming: tries the safe state, and returns what the operator is shown, the nonce among it."""
+        """Ask for arming: tries the safe state, and returns what the operator is shown, the nonce among it.
+
+        Raises Refused unless the gate is disarmed and the request whole.
+        """
         if self.state not in (State.disarmed, State.asked):
             raise Refused(f"the gate is {self.state} ({self.why}): disarm or reset it before arming anew")
         self._idle()
@@ -72,7 +75,10 @@ class Gate(States):
         return {"request": request.model_dump(), "nonce": self.word, "budget": self.ledger.budget.model_dump(), "spent": asdict(self.ledger.worst())}
 
     def arm(self, word: object) -> None:
-        """The operator repeats the nonce; the instrument leaves its safe state and the lease begins."""
+        """The operator repeats the nonce; the instrument leaves its safe state and the lease begins.
+
+        Raises Refused for another word, or one that came too late.
+        """
         request, wanted = self.request, self.word
         if request is None or not wanted:  # which only a gate that was asked has
             raise Refused(f"nothing waits to be armed, the gate is {self.state}{self.why and f': {self.why}'}")
@@ -110,7 +116,7 @@ class Gate(States):
             self._go(State.held, why)
 
     def resume(self) -> None:
-        """Go on after a hold."""
+        """Go on after a hold. Raises Refused where nothing is held."""
         if self.state is not State.held:
             raise Refused(f"there is nothing to go on from, the gate is {self.state}")
         self._leased()

@@ -157,7 +157,7 @@ class Order:
             raise Refused(f"program, {place}: {condition} compares {left} with {right}")
 
     def unit(self, told: Expression, place: str, known: Known) -> str:
-        """Unit of an expression."""
+        """Unit of an expression. Raises Refused for a value or reading that not every path has given."""
         if isinstance(told, Number):
             return told.unit
         if isinstance(told, Spent):
