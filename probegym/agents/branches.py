@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 
 from probegym.agents.base import Agent, OracleAgent, Script
+from probegym.envs import single_env, vector_env
 from probegym.envs.episodes import Episodes, Snapshot
 from probegym.envs.task import Observation
 from probegym.errors import ProbeGymError
@@ -168,7 +168,7 @@ def walk(agent: Agent | Script, env_id: str, scenario: str, seed: int, advisers:
     """
     if isinstance(agent, Script):
         return _walk_script(agent, env_id, scenario, seed, advisers, kwargs)
-    envs = gym.make_vec(env_id, num_envs=1, scenario=scenario, autoreset_mode="Disabled", **kwargs)
+    envs = vector_env(env_id, num_envs=1, scenario=scenario, autoreset_mode="Disabled", **kwargs)
     observation, _ = envs.reset(seed=seed)
     agent.begin(1, seed)
     notes, over = _Recorder(seed, envs.episodes, advisers), False
@@ -182,7 +182,7 @@ def walk(agent: Agent | Script, env_id: str, scenario: str, seed: int, advisers:
 
 
 def _walk_script(agent: Script, env_id: str, scenario: str, seed: int, advisers: Sequence[Agent], kwargs: dict) -> tuple[list[Visit], Outcome]:
-    env = gym.make(env_id, scenario=scenario, disable_env_checker=True, **kwargs).unwrapped
+    env = single_env(env_id, scenario=scenario, **kwargs)
     observation, _ = env.reset(seed=seed)
     notes = _Recorder(seed, env.episodes, advisers)
 
@@ -205,7 +205,7 @@ class Branches:
     """
 
     def __init__(self, env_id: str, scenario: str, continuation: Agent, memories: Memories | None = None, lanes: int = LANES, **kwargs):
-        self.envs = gym.make_vec(env_id, num_envs=lanes, scenario=scenario, autoreset_mode="Disabled", **kwargs)
+        self.envs = vector_env(env_id, num_envs=lanes, scenario=scenario, autoreset_mode="Disabled", **kwargs)
         self.envs.reset(seed=0)  # shapes only; all of it is overwritten
         self.continuation, self.memories = continuation, memories
 

@@ -21,6 +21,7 @@ from probegym.agents import checkpoints, datasets
 from probegym.agents.base import Agent
 from probegym.agents.distil import Progress
 from probegym.agents.export import SELECTION_SEED, ship
+from probegym.envs import vector_env
 from probegym.envs.episodes import Episodes, bounds
 from probegym.envs.task import Observation
 from probegym.errors import ProbeGymError
@@ -222,7 +223,7 @@ class Cloner:
     def finish(self, folder: Path, command: str, episodes: int = 0, report: Callable[[int, int], None] = lambda *_: None) -> Path:
         """Write the bundle of the state with the least error on held-out episodes; returns its folder. No episodes are played for that."""
         self.policy.load_state_dict(self.best)
-        envs = gym.make_vec(self.config.env_id, num_envs=4, scenario=self.config.scenario)
+        envs = vector_env(self.config.env_id, num_envs=4, scenario=self.config.scenario)
         observation, _ = envs.reset(seed=SELECTION_SEED)
         told = self.dataset.storage.metadata
         data = {"id": self.config.data, "agents": told["probegym"]["agents"], "steps": self.config.steps, "code": told["code_permalink"]}

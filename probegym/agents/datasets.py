@@ -29,6 +29,7 @@ from probegym.agents.base import Agent, OracleAgent, RandomAgent, Script
 from probegym.agents.bundle import BundlePolicy
 from probegym.agents.evaluate import EVALUATION_SEED, Progress, Results, evaluate
 from probegym.agents.registry import family, make_agent
+from probegym.envs import single_env
 from probegym.envs.core import ScopeEnv
 from probegym.envs.episodes import Episodes, bounds
 from probegym.envs.task import Observation
@@ -282,7 +283,7 @@ def origin(dataset: MinariDataset) -> tuple[str, str]:
 def replay(dataset: MinariDataset, number: int) -> list[str]:
     """Play an episode again: its actions in the environment, reset with its seed. What differs in any bit, in the order of time."""
     env_id, scenario = origin(dataset)
-    episode, env = dataset[number], gym.make(env_id, scenario=scenario, disable_env_checker=True).unwrapped
+    episode, env = dataset[number], single_env(env_id, scenario=scenario)
     (told,) = dataset.storage.get_episode_metadata(dataset.episode_indices[[number]])
     observation, info = env.reset(seed=told["seed"])
     found = _differences(episode, 0, observation, {}, info)

@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import gymnasium as gym
 import numpy as np
 import torch
 from torch import nn
@@ -23,6 +22,7 @@ from torch import nn
 from probegym.agents import checkpoints, symmetry
 from probegym.agents.base import Agent
 from probegym.agents.stem_networks import READERS, ShadowReader, TunerPolicy
+from probegym.envs import vector_env
 from probegym.envs.episodes import Episodes
 from probegym.envs.task import Observation
 from probegym.errors import ProbeGymError
@@ -78,7 +78,7 @@ class Trainer:
         self.config, self.folder = config, Path(folder)
         if self._seed(config.updates // EPISODE + 1) + config.lanes > LAST_TRAINING_SEED:
             raise ProbeGymError(f"seed {config.seed} with {config.updates} updates would train on seeds kept for selection: use a smaller seed")
-        self.envs = gym.make_vec(config.env_id, num_envs=config.lanes, scenario=config.scenario, autoreset_mode="Disabled")
+        self.envs = vector_env(config.env_id, num_envs=config.lanes, scenario=config.scenario, autoreset_mode="Disabled")
         episodes = self.envs.episodes
         task = episodes.task
         self.names, self.scales = task.names, task.scales

@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import gymnasium as gym
 import numpy as np
 
 from probegym.agents.base import Agent, Script
 from probegym.agents.statistics import bootstrap_median, wilson
+from probegym.envs import single_env, vector_env
 from probegym.envs.task import Observation
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Lanes, Readings
@@ -94,7 +94,7 @@ def _row(info: dict, total: float, steps: int, goal: dict) -> dict:
 
 
 def _run_batch(agent: Agent, env_id: str, scenario: str, lanes: int, seed: int, kwargs: dict, observer: Observer | None) -> list[dict]:
-    envs = gym.make_vec(env_id, num_envs=lanes, scenario=scenario, autoreset_mode="Disabled", **kwargs)
+    envs = vector_env(env_id, num_envs=lanes, scenario=scenario, autoreset_mode="Disabled", **kwargs)
     observation, info = envs.reset(seed=seed)
     if observer is not None:
         observer.begin(seed, observation, info)
@@ -119,7 +119,7 @@ def _run_batch(agent: Agent, env_id: str, scenario: str, lanes: int, seed: int, 
 
 
 def _run_script(agent: Script, env_id: str, scenario: str, lanes: int, seed: int, kwargs: dict, observer: Observer | None) -> list[dict]:
-    env = gym.make(env_id, scenario=scenario, disable_env_checker=True, **kwargs).unwrapped
+    env = single_env(env_id, scenario=scenario, **kwargs)
     total, steps, last, goal = 0.0, 0, {}, {}
 
     def act(action: np.ndarray) -> tuple[Observation, bool]:

@@ -26,6 +26,7 @@ from torch import nn
 
 from probegym.agents import goals
 from probegym.agents.export import ship
+from probegym.envs import vector_env
 from probegym.envs.core import ScopeVectorEnv
 from probegym.errors import ProbeGymError
 
@@ -132,7 +133,7 @@ def build(training: Training, folder: Path) -> BaseAlgorithm:
     """The algorithm with its environment, untrained. Raises ProbeGymError for an unknown algorithm."""
     if training.algorithm not in ALGORITHMS:
         raise ProbeGymError(f"unknown algorithm {training.algorithm!r}: use one of {', '.join(ALGORITHMS)}")
-    envs = gym.make_vec(training.env_id, num_envs=LANES, scenario=training.scenario, autoreset_mode="SameStep")
+    envs = vector_env(training.env_id, num_envs=LANES, scenario=training.scenario, autoreset_mode="SameStep")
     if training.algorithm == "sac" and not isinstance(envs.single_action_space, gym.spaces.Box):
         raise ProbeGymError(f"sac needs continuous actions, {training.env_id} has {envs.single_action_space}: use ppo")
     shared = {"seed": training.seed, "tensorboard_log": str(folder / "tensorboard"), "device": "auto"}

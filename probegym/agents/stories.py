@@ -8,11 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-import gymnasium as gym
 import numpy as np
 
 from probegym.agents.base import Agent
-from probegym.envs import pictures
+from probegym.envs import pictures, single_env
 from probegym.envs.task import Observation
 from probegym.hardware_bridge.twins.stem import StemTwin
 from probegym.physics import specimens
@@ -86,7 +85,7 @@ def _seen(observation: Observation) -> np.ndarray:
 
 def tell(agent: Agent, name: str, env_id: str, scenario: str, seed: int) -> Story:
     """Play one episode and draw it. Raises ProbeGymError when the agent does not fit the scenario."""
-    env = gym.make(env_id, scenario=scenario, render_mode="rgb_array", disable_env_checker=True).unwrapped
+    env = single_env(env_id, scenario=scenario, render_mode="rgb_array")
     observation, _ = env.reset(seed=seed)
     agent.begin(1, seed)
     portraits, screens, over = [portrait(env.episodes.world)], [env.render()], False

@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import gymnasium as gym
 import numpy as np
 import torch
 from torch import nn
@@ -27,6 +26,7 @@ from probegym.agents.base import Agent
 from probegym.agents.distil import LAST_TRAINING_SEED, Progress
 from probegym.agents.evaluate import evaluate
 from probegym.agents.export import SELECTION_SEED, ship
+from probegym.envs import vector_env
 from probegym.envs.afm_settings import NAMES
 from probegym.envs.episodes import Episodes
 from probegym.envs.task import Observation
@@ -101,7 +101,7 @@ class Trainer:
         self.rounds = -(-config.updates // UPDATES_A_ROUND)
         if self._seed(self.rounds + BLIND) + config.lanes > LAST_TRAINING_SEED:
             raise ProbeGymError(f"seed {config.seed} with {config.updates} updates would train on seeds kept for selection: use a smaller seed")
-        self.envs = gym.make_vec(config.env_id, num_envs=config.lanes, scenario=config.scenario, autoreset_mode="Disabled")
+        self.envs = vector_env(config.env_id, num_envs=config.lanes, scenario=config.scenario, autoreset_mode="Disabled")
         task = self.envs.episodes.task
         self.lines, self.step = task.settings.lines, task.settings.largest_step
         start = torch.tensor([float(task.share(name, START[name])) for name in NAMES])

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import gymnasium as gym
 import numpy as np
 import torch
 from torch import nn
@@ -21,7 +20,7 @@ from probegym.agents.beam_networks import LANE, SEEN, Mover, RateBelief, Student
 from probegym.agents.evaluate import evaluate
 from probegym.agents.export import SELECTION_SEED, ship
 from probegym.agents.policy_gradient import PolicyGradient, clipped_loss
-from probegym.envs import beam_oracle
+from probegym.envs import beam_oracle, vector_env
 from probegym.envs.episodes import Episodes
 from probegym.errors import ProbeGymError
 
@@ -53,7 +52,7 @@ class Trainer(PolicyGradient):
 
     def __init__(self, config: BeamTraining, folder: str | os.PathLike):
         super().__init__(config, folder)
-        self.envs = gym.make_vec(config.env_id, num_envs=WORLDS * TRIES, scenario=config.scenario, autoreset_mode="Disabled")
+        self.envs = vector_env(config.env_id, num_envs=WORLDS * TRIES, scenario=config.scenario, autoreset_mode="Disabled")
         s = self.envs.episodes.task.settings
         if s.atoms > 1 or s.axes != "lattice":
             raise ProbeGymError(f"scenario {config.scenario!r} is not for one atom in the axes of the lattice: choose another")

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import gymnasium as gym
 import numpy as np
 import torch
 from torch import nn
@@ -25,6 +24,7 @@ from probegym.agents.distil import LAST_TRAINING_SEED, Progress
 from probegym.agents.evaluate import evaluate
 from probegym.agents.export import SELECTION_SEED, ship
 from probegym.agents.spectra_networks import SEEN, PlaceJudge, SteeringPolicy, loss, planes
+from probegym.envs import vector_env
 from probegym.envs.episodes import Episodes
 from probegym.envs.task import Observation
 from probegym.errors import ProbeGymError
@@ -86,7 +86,7 @@ class Trainer:
         self.config, self.folder, self.names = config, Path(folder), names or training_scenarios(config.scenario)
         if self._seed(config.updates // ROUND + 1) > LAST_TRAINING_SEED:
             raise ProbeGymError(f"seed {config.seed} with {config.updates} updates would train on seeds kept for selection: use a smaller seed")
-        self.envs = [gym.make_vec(config.env_id, num_envs=config.lanes, scenario=name, autoreset_mode="Disabled") for name in self.names]
+        self.envs = [vector_env(config.env_id, num_envs=config.lanes, scenario=name, autoreset_mode="Disabled") for name in self.names]
         task = self.envs[0].episodes.task
         spaces = [{name: env.single_observation_space.spaces.get(name) for name in SEEN} for env in self.envs]
         if any(env.episodes.task.settings.action != "steer" for env in self.envs) or any(one != spaces[0] for one in spaces):

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-import gymnasium as gym
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -18,7 +17,7 @@ from probegym.agents.base import Agent
 from probegym.agents.files import write_bytes
 from probegym.agents.registry import task_type
 from probegym.agents.report import png
-from probegym.envs import pictures
+from probegym.envs import pictures, single_env
 from probegym.errors import ProbeGymError
 
 SMALL, LARGE = 0.05, 0.5  # scales
@@ -77,7 +76,7 @@ class Play:
         if task_type(env_id).family != "stem_tuning":
             raise ProbeGymError(f"play knows the keys of StemTuning, not of {env_id}: use StemTuning")
         scenario = scenario or "haadf-id"
-        self.env = gym.make(env_id, scenario=scenario, render_mode="rgb_array", disable_env_checker=True).unwrapped
+        self.env = single_env(env_id, scenario=scenario, render_mode="rgb_array")
         task = self.env.episodes.task
         self.env_id, self.scenario, self.seed, self.out, self.console = env_id, scenario, seed, out, console
         self.names, self.scales, self.largest = task.names, task.scales, task.settings.largest_step
