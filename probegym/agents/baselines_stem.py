@@ -12,6 +12,7 @@ import numpy as np
 
 from probegym.agents.base import Script
 from probegym.envs.core import ScopeEnv
+from probegym.envs.stem_tuning import StemTuningTask
 from probegym.envs.task import Observation
 from probegym.errors import ProbeGymError
 from probegym.rewards.terms import normalised_variance
@@ -22,8 +23,8 @@ SPAN = 1.2  # searched range of every control, in scales: the start box and what
 class Tuner:
     """Absolute set points and sharpness on top of an environment's relative steps."""
 
-    def __init__(self, step: Callable, env: ScopeEnv, observation: Observation):
-        task = env.episodes.task
+    def __init__(self, step: Callable[[np.ndarray], Observation], env: ScopeEnv, observation: Observation):
+        task = env.episodes.task_of(StemTuningTask)
         if "haadf" not in task.series or 0.0 not in task.series["haadf"].excursions:
             raise ProbeGymError("sharpness needs an in-focus HAADF frame: use scenario 'beacon', 'graphene' or 'mos2'")
         self.step, self.largest = step, task.settings.largest_step

@@ -26,6 +26,7 @@ from probegym.agents.stm_networks import ApexReader, ConditionerPolicy, varied
 from probegym.envs import vector_env
 from probegym.envs.episodes import Episodes
 from probegym.envs.task import Observation
+from probegym.envs.tip_conditioning import TipConditioningTask
 from probegym.errors import ProbeGymError
 
 EPISODE = 12  # images
@@ -71,7 +72,7 @@ class Trainer:
         if self._seed(config.updates // EPISODE + 1) + config.lanes > LAST_TRAINING_SEED:
             raise ProbeGymError(f"seed {config.seed} with {config.updates} updates would train on seeds kept for selection: use a smaller seed")
         self.envs = vector_env(config.env_id, num_envs=config.lanes, scenario=config.scenario, autoreset_mode="Disabled")
-        task = self.envs.episodes.task
+        task = self.envs.episodes.task_of(TipConditioningTask)
         self.actions, self.radius = len(task.names), task.radius
         torch.manual_seed(config.seed)
         self.reader = ApexReader(task.settings.image.pixels, KINDS)

@@ -74,8 +74,9 @@ def _nil(_: float) -> float:
 def _compare(loaded: BaseAlgorithm, folder: Path) -> None:
     """Refuse a bundle whose actions are not those of SB3's ``predict``."""
     from probegym.agents.bundle import BundlePolicy
+    from probegym.agents.sb3 import env_of
 
-    policy, envs = BundlePolicy(folder), loaded.env
+    policy, envs = BundlePolicy(folder), env_of(loaded)
     policy.begin(LANES, 0)
     envs.seed(SEED)
     envs.action_space.seed(SEED)

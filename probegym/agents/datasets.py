@@ -193,7 +193,9 @@ def record(env_id: str, agents: Mapping[str, int], scenario: str = "train", seed
 
 def _about(identity: str, env: gym.Env, agents: Mapping[str, int], seed: int, low: float, high: float, command: str, policies: dict[str, str]) -> dict[str, Any]:
     """What the data set says of itself; what is ProbeGym's own stands under ``probegym``."""
-    episodes: Episodes = env.unwrapped.episodes  # type: ignore[attr-defined]
+    scope, spec = env.unwrapped, env.spec
+    assert isinstance(scope, ScopeEnv) and spec is not None
+    episodes = scope.episodes
     told = ", ".join(f"{count} episodes of {agent}" for agent, count in agents.items())
     return {
         "dataset_id": identity,
@@ -202,14 +204,14 @@ def _about(identity: str, env: gym.Env, agents: Mapping[str, int], seed: int, lo
         "author": {AUTHOR},
         "license": LICENCE,
         "code_permalink": f"probegym {probegym.__version__}, commit {files.commit()}",
-        "description": f"{told} on {env.spec.id}, scenario {episodes.scenario.name}: {episodes.scenario.description}",
+        "description": f"{told} on {spec.id}, scenario {episodes.scenario.name}: {episodes.scenario.description}",
         "requirements": [f"probegym=={probegym.__version__}"],
         "ref_min_score": low,
         "ref_max_score": high,
         "num_episodes_average_score": REFERENCE_EPISODES,
         "probegym": {
-            "environment": env.spec.id,
-            "scenario": env.spec.kwargs["scenario"],
+            "environment": spec.id,
+            "scenario": spec.kwargs["scenario"],
             "resolved": episodes.scenario.model_dump(mode="json"),
             "agents": dict(agents),
             "policies": policies,  # SHA-256 of their bundles

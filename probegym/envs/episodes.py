@@ -63,6 +63,13 @@ def bounds(space: gym.Space[Any]) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(space.start), np.asarray(space.start + count - 1)
 
 
+def shape_of(space: gym.Space[Any]) -> tuple[int, ...]:
+    """Shape of the arrays in a space; raises ProbeGymError where there is more than one array."""
+    if space.shape is None:
+        raise ProbeGymError(f"an array is needed here, not a {type(space).__name__}: use another environment")
+    return space.shape
+
+
 def sample_actions(space: gym.Space[Any], shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """Uniform random actions (*shape, ...) of one space."""
     low, high = bounds(space)

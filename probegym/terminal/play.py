@@ -18,6 +18,8 @@ from probegym.agents.files import write_bytes
 from probegym.agents.registry import task_type
 from probegym.agents.report import png
 from probegym.envs import pictures, single_env
+from probegym.envs.episodes import shape_of
+from probegym.envs.stem_tuning import StemTuningTask
 from probegym.errors import ProbeGymError
 
 SMALL, LARGE = 0.05, 0.5  # scales
@@ -77,7 +79,7 @@ class Play:
             raise ProbeGymError(f"play knows the keys of StemTuning, not of {env_id}: use StemTuning")
         scenario = scenario or "haadf-id"
         self.env = single_env(env_id, scenario=scenario, render_mode="rgb_array")
-        task = self.env.episodes.task
+        task = self.env.episodes.task_of(StemTuningTask)
         self.env_id, self.scenario, self.seed, self.out, self.console = env_id, scenario, seed, out, console
         self.names, self.scales, self.largest = task.names, task.scales, task.settings.largest_step
         self.pending = np.zeros(len(self.names))
@@ -113,7 +115,7 @@ class Play:
         return ""
 
     def _step(self, declare: bool) -> None:
-        action = np.zeros(self.env.action_space.shape, np.float32)
+        action = np.zeros(shape_of(self.env.action_space), np.float32)
         action[: len(self.names)] = self.pending / self.largest
         action[-1] = 1.0 if declare else -1.0
         self.observation, reward, terminated, truncated, self.info = self.env.step(action)
@@ -124,7 +126,7 @@ class Play:
     # ---- what is shown ----
 
     def _photograph(self) -> None:
-        write_bytes(self.out / "frame.png", png(self.env.render()))
+        write_bytes(self.out / "frame.png", png(self.env.episodes.picture(0)))
 
     def _draw(self, told: str) -> None:
         """The whole screen in a terminal; one line where the output is piped."""
