@@ -43,9 +43,6 @@ class LineFeatures(nn.Module):
     cosine: torch.Tensor
     sine: torch.Tensor
 
-    cosine: torch.Tensor
-    sine: torch.Tensor
-
     def __init__(self, pixels: int, setpoint: tuple[float, float]):
         super().__init__()
         self.setpoint = setpoint
@@ -98,10 +95,6 @@ class FeedbackPolicy(nn.Module):
     start: settings (6,) between 0 and 1 that it asks for before it has learned anything. ceiling: (6,) what it never asks
     more than. largest_step: change of the settings that an action of 1 means.
     """
-
-    mean: torch.Tensor
-    scale: torch.Tensor
-    ceiling: torch.Tensor
 
     mean: torch.Tensor
     scale: torch.Tensor

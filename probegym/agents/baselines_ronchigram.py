@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from probegym.agents.base import Agent
-from probegym.envs.episodes import Episodes
+from probegym.envs.episodes import Episodes, shape_of
 from probegym.envs.stem_tuning import StemTuningTask
 from probegym.envs.task import Observation, Task
 from probegym.errors import ProbeGymError
@@ -249,6 +249,7 @@ class RonchigramSegments(Agent):
         self.task, names, scales = task, task.names, task.scales
         self.segments = Segments(series.pixels, self.camera, self.energy, names, scales, series.excursions, **self.options)
         self.weights = Pupil(self.energy, self.probe, names, samples=24).covariance * np.outer(scales, scales)  # rad^2 of phase variance
+        return task
 
     def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
         task = episodes.task
@@ -261,7 +262,7 @@ class RonchigramSegments(Agent):
             self.started = True
         last = observation["budget"][:, 0] < (2 * len(self.segments.excursions) - 0.5) / episodes.limits["measurements"]
         spectra, noise = self.segments.observed(observation["ronchigram"], observation["signal"].astype(float))
-        action = np.zeros((self.lanes, *task.action_space.shape), np.float32)
+        action = np.zeros((self.lanes, *shape_of(task.action_space)), np.float32)
         action[:, -1] = 1
         for lane in np.nonzero(~self.done)[0]:
             start = np.append(self.mean[lane], self.film[lane])

@@ -12,6 +12,7 @@ import numpy as np
 
 from probegym.agents.base import Script
 from probegym.envs.core import ScopeEnv
+from probegym.envs.episodes import shape_of
 from probegym.envs.stem_tuning import StemTuningTask
 from probegym.envs.task import Observation
 from probegym.errors import ProbeGymError
@@ -29,7 +30,7 @@ class Tuner:
             raise ProbeGymError("sharpness needs an in-focus HAADF frame: use scenario 'beacon', 'graphene' or 'mos2'")
         self.step, self.largest = step, task.settings.largest_step
         self.frame = task.series["haadf"].excursions.index(0.0)
-        self.n, self.size = len(task.names), task.action_space.shape[0]
+        self.n, self.size = len(task.names), shape_of(task.action_space)[0]
         self.position = observation["controls"].astype(float)
         self.first = self._sharpness(observation)
 

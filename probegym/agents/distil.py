@@ -93,7 +93,7 @@ class Trainer:
         frames, rows, *_ = shape_of(self.envs.single_observation_space[self.frames])
         torch.manual_seed(config.seed)
         optics = world.config.ronchigram
-        reader = ShadowReader if self.frames == "ronchigram" and optics.shadows else READERS[self.frames]
+        reader = ShadowReader if self.frames == "ronchigram" and optics is not None and optics.shadows else READERS[self.frames]
         self.reader = reader(frames, rows, len(self.names))
         self.optimiser = torch.optim.AdamW(self.reader.parameters(), lr=config.learning_rate, weight_decay=1e-3)
         self.update = 0
@@ -127,7 +127,8 @@ class Trainer:
                 labels = self._labels()
                 yield torch.from_numpy(observation[self.frames]), torch.from_numpy(labels.astype(np.float32))
                 if step < EPISODE - 1:
-                    width = np.exp(rng.uniform(*np.log(WIDTHS), (len(labels), 1)))
+                    narrow, wide = np.log(WIDTHS)
+                    width = np.exp(rng.uniform(narrow, wide, (len(labels), 1)))
                     wanted = -labels + width * rng.uniform(-1, 1, labels.shape)
                     action = np.full((len(labels), *shape), -1, np.float32)
                     action[:, : len(self.names)] = np.clip(wanted / self.largest_step, -1, 1)

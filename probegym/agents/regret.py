@@ -201,9 +201,10 @@ def regrets(agent: Agent | Script, env_id: str, scenario: str, episodes: int, se
         for (episode, visit), (_, taken, guided), values in zip(visits, options, found.reshape(len(visits), -1, count), strict=True):
             rows.append((episode, visit.step, taken, guided, values))
     progress(episodes, episodes)
-    episode, step, taken, guided, values = (np.array(column) for column in zip(*rows, strict=True))
+    columns = [np.array(column) for column in zip(*rows, strict=True)]  # episode, step, taken, guided, values
     obtained, success = (np.array(column) for column in ([end.worth(value, limits) for end in ends], [end.success for end in ends]))
-    return Regrets(names(task.action_space, task.action_units, tuple(beside), samples), episode, step, taken, guided, values, obtained, success, continuation)
+    told = names(task.action_space, task.action_units, tuple(beside), samples)
+    return Regrets(told, columns[0], columns[1], columns[2], columns[3], columns[4], obtained, success, continuation)
 
 
 def noises(visit: Visit, draws: int) -> list[int | None]:

@@ -138,7 +138,7 @@ def build(training: Training, folder: Path) -> BaseAlgorithm:
     envs = vector_env(training.env_id, num_envs=LANES, scenario=training.scenario, autoreset_mode="SameStep")
     if training.algorithm == "sac" and not isinstance(envs.single_action_space, gym.spaces.Box):
         raise ProbeGymError(f"sac needs continuous actions, {training.env_id} has {envs.single_action_space}: use ppo")
-    shared = {"seed": training.seed, "tensorboard_log": str(folder / "tensorboard"), "device": "auto"}
+    shared: dict[str, Any] = {"seed": training.seed, "tensorboard_log": str(folder / "tensorboard"), "device": "auto"}
     if training.algorithm == "ppo":
         rollout = 2 ** int(np.clip(np.log2(max(2, training.steps / LANES)), 1, 7))  # a power of two, so that batches divide it
         own: dict[str, Any] = {"n_steps": rollout, "batch_size": LANES * rollout // 4, "n_epochs": 4, "gamma": 0.98, "ent_coef": 1e-3}

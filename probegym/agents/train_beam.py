@@ -60,6 +60,7 @@ class Trainer(PolicyGradient):
         torch.manual_seed(config.seed)
         self.policy = Mover(RateBelief(*prior()), CURIOSITY, network=True, blank=s.dwell.blank, reach=s.reach)
         self.critic = nn.Sequential(nn.Linear(LANE + 2 * len(PATTERNS), 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 1))
+        assert self.policy.network is not None
         self.prepared(self.policy.network, self.critic)
 
     # ---- training ----

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -30,7 +31,7 @@ class AdatomManipulationTask(Task):
         self.settings = s = parsed(Settings, settings, "task")
         self.goals, self.notes = Goals(s.unit, s.lattice, s.tolerance, s.atoms), Notes(s)
         far = self.notes.farthest
-        boxes = {"observation": spaces.Box(-self.notes.highest, self.notes.highest, (self.notes.told,), np.float32)}
+        boxes: dict[str, spaces.Space[Any]] = {"observation": spaces.Box(-self.notes.highest, self.notes.highest, (self.notes.told,), np.float32)}
         if s.shown == "image":
             boxes["image"] = spaces.Box(0, 255, (2, s.image.pixels, s.image.pixels), np.uint8)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -49,8 +50,9 @@ class TipConditioningTask(Task):
         self.area = CleanArea(s.area)
         pixels = s.image.pixels
         shares = {"verdict": 1, "last_action": n, "room": n, "area": 1, "budget": 1}
-        boxes = {name: spaces.Box(0, 1, (size,), np.float32) for name, size in shares.items()}
-        self.observation_space = spaces.Dict({"image": spaces.Box(0, 255, (1, pixels, pixels), np.uint8)} | boxes)
+        boxes: dict[str, spaces.Space[Any]] = {"image": spaces.Box(0, 255, (1, pixels, pixels), np.uint8)}
+        boxes |= {name: spaces.Box(0, 1, (size,), np.float32) for name, size in shares.items()}
+        self.observation_space = spaces.Dict(boxes)
         self.action_space = spaces.Discrete(n)
         prices = [Term("measurements", -s.price, measurements), Term("area", -s.price, _area)]
         goal = [Term("success", 1.0, success, True), Term("failure", -1.0, failure, True)]

@@ -47,7 +47,8 @@ class Distribution(BaseModel):
             return self.log_uniform[0] * (self.log_uniform[1] / self.log_uniform[0]) ** u
         if self.normal:
             return self.normal[0] + self.normal[1] * randomness.normal(keys, 0, stream, 1)[:, 0]
-        return np.asarray(self.choice)[(u * len(self.choice)).astype(int)]
+        choice = self.choice or ()
+        return np.asarray(choice)[(u * len(choice)).astype(int)]
 
 
 def is_distribution(table: dict) -> bool:

@@ -23,8 +23,8 @@ class Shift:
 
 def shifts(one: Scenario, other: Scenario) -> list[Shift]:
     """Entries of ``task``, ``world`` and ``budget`` that differ."""
-    tables = [{"task": s.task, "world": s.world, "budget": s.budget.limits()} for s in (one, other)]
-    return [Shift(".".join(path), a, b, _apart(a, b)) for path, a, b in _different(*tables)]
+    first, second = ({"task": s.task, "world": s.world, "budget": s.budget.limits()} for s in (one, other))
+    return [Shift(".".join(path), a, b, _apart(a, b)) for path, a, b in _different(first, second)]
 
 
 def _different(one: Any, other: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any, Any]]:

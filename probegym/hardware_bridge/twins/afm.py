@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -105,7 +106,7 @@ class AfmTwin:
     def __init__(self, config: dict, lanes: int):
         self.config = c = parsed(AfmConfig, config, "world")
         try:
-            self.change = tips.TipChange(**c.change)
+            self.change = tips.TipChange(**dict[str, Any](c.change))
         except TypeError as error:
             raise ScenarioError("world.change", str(error)) from error
         self.lanes = lanes
@@ -199,7 +200,8 @@ class AfmTwin:
             self.properties[lane, : len(properties)] = properties
 
     def execute(self, command: Command, where: np.ndarray) -> Readings:
-        handler = {SetFeedback: self._set_feedback, ScanLine: self._scan_line, TestFeedback: self._test_feedback}.get(type(command))
+        handlers: dict[type[Command], Callable[..., Readings]] = {SetFeedback: self._set_feedback, ScanLine: self._scan_line, TestFeedback: self._test_feedback}
+        handler = handlers.get(type(command))
         if handler is None:
             raise Refused(f"this AFM has no {command.verb}")
         for name, argument in vars(command).items():

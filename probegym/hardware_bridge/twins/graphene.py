@@ -179,7 +179,7 @@ class GrapheneTwin(LaneTwin):
         threshold, velocity = (drawn[f"cross_sections.{process}.{name}"] for name in ("threshold", "velocity"))
         try:
             pairs, lane = np.unique(np.stack([threshold, velocity], 1), axis=0, return_inverse=True)
-            return knock_on.assisted_cross_section(self.config.energy, number, mass, *pairs.T, told.assisted)[lane.reshape(-1)]
+            return knock_on.assisted_cross_section(self.config.energy, number, mass, pairs[:, 0], pairs[:, 1], told.assisted)[lane.reshape(-1)]
         except ValueError as error:
             raise ScenarioError(f"world.cross_sections.{process}.assisted", str(error)) from error
 

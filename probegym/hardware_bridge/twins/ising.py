@@ -79,13 +79,14 @@ class IsingTwin(LaneTwin):
         self.config = c = parsed(IsingConfig, config, "world")
         self.lanes = lanes
         self._handlers = {SetConditions: self._set, ClassifyAtoms: self._classify}
-        self.state: Lanes = {
+        own: Lanes = {
             "key": np.zeros(lanes, np.uint64),
             "count": np.zeros(lanes, np.int64),  # commands so far; with the key it decides all noise
             "spins": np.ones((lanes, c.rows, c.rows), np.int8),
             "temperature": np.full(lanes, c.temperatures[0]),
             "applied": np.zeros(lanes),
-        } | {name: np.zeros(lanes) for name in LIMITS}
+        }
+        self.state: Lanes = own | {name: np.zeros(lanes) for name in LIMITS}
 
     # ---- world protocol ----
 

@@ -48,14 +48,16 @@ class SpectraTwin(LaneTwin):
         self._handlers = {AcquireImage: self._image, AcquireSpectrum: self._spectrum}
         rows, columns = self.source.shape
         pixels, channels = rows * columns, len(self.source.axis)
-        self.state: Lanes = {
+        own: Lanes = {
             "key": np.zeros(lanes, np.uint64),
             "count": np.zeros(lanes, np.int64),  # commands so far; with the key it decides all noise
             "image": np.zeros((lanes, rows, columns), np.float32),
             "image_noise": np.zeros(lanes),
             "spectra": np.zeros((lanes, pixels, channels), np.float32),
             "at": np.zeros((lanes, 2)),  # m, where the probe is
-        } | {name: np.zeros(lanes) for name in c.specimen} | {name: np.zeros((lanes, pixels), np.float32) for name in self.source.hidden}  # fmt: skip
+        }
+        drawn: Lanes = {name: np.zeros(lanes) for name in c.specimen}
+        self.state: Lanes = own | drawn | {name: np.zeros((lanes, pixels), np.float32) for name in self.source.hidden}
         fitting = [name for name, one in scalarizers.SCALARIZERS.items() if one.kind == self.source.kind]
         self._scalars: Lanes = {name: np.zeros((lanes, pixels)) for name in fitting}
         self._sorted: Lanes = {name: np.zeros((lanes, pixels)) for name in fitting}

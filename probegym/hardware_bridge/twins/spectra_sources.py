@@ -24,14 +24,29 @@ class Source(Protocol):
     image_detector, spectrum_detector: their names.
     """
 
-    kind: str
-    fields: Fields
-    hidden: tuple[str, ...]
-    shape: tuple[int, int]
-    field_of_view: float
-    axis: np.ndarray
-    image_detector: str
-    spectrum_detector: str
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def fields(self) -> Fields: ...
+
+    @property
+    def hidden(self) -> tuple[str, ...]: ...
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+    @property
+    def field_of_view(self) -> float: ...
+
+    @property
+    def axis(self) -> np.ndarray: ...
+
+    @property
+    def image_detector(self) -> str: ...
+
+    @property
+    def spectrum_detector(self) -> str: ...
 
     def draw(self, keys: np.ndarray, drawn: Lanes) -> Lanes:
         """``image`` (n, rows, columns), expected ``spectra`` (n, pixels, channels) and ``hidden`` (n, pixels) of keys (n,)."""
