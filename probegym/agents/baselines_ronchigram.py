@@ -12,9 +12,9 @@ from __future__ import annotations
 import numpy as np
 
 from probegym.agents.base import Agent
-from probegym.envs.episodes import Episodes, shape_of
+from probegym.envs.episodes import Episodes
 from probegym.envs.stem_tuning import StemTuningTask
-from probegym.envs.task import Observation, Task
+from probegym.envs.task import Observation, Task, shape_of
 from probegym.errors import ProbeGymError
 from probegym.physics.optics import Pupil, split_name, wavelength
 

@@ -12,9 +12,8 @@ import numpy as np
 
 from probegym.agents.base import Script
 from probegym.envs.core import ScopeEnv
-from probegym.envs.episodes import shape_of
 from probegym.envs.stem_tuning import StemTuningTask
-from probegym.envs.task import Observation
+from probegym.envs.task import Observation, shape_of
 from probegym.errors import ProbeGymError
 from probegym.rewards.terms import normalised_variance
 

@@ -22,8 +22,8 @@ from probegym.agents.base import Agent
 from probegym.agents.distil import Progress
 from probegym.agents.export import SELECTION_SEED, ship
 from probegym.envs import vector_env
-from probegym.envs.episodes import Episodes, bounds, shape_of
-from probegym.envs.task import Observation
+from probegym.envs.episodes import Episodes, bounds
+from probegym.envs.task import Observation, shape_of
 from probegym.errors import ProbeGymError
 
 UPDATES = 1000

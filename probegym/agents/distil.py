@@ -23,9 +23,9 @@ from probegym.agents import checkpoints, symmetry
 from probegym.agents.base import Agent, twin_of
 from probegym.agents.stem_networks import READERS, ShadowReader, TunerPolicy
 from probegym.envs import vector_env
-from probegym.envs.episodes import Episodes, shape_of
+from probegym.envs.episodes import Episodes
 from probegym.envs.stem_tuning import StemTuningTask
-from probegym.envs.task import Observation
+from probegym.envs.task import Observation, shape_of
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.twins.stem import StemTwin
 from probegym.physics.threads import available_threads

@@ -25,7 +25,8 @@ import numpy as np
 from probegym.agents.base import Agent, OracleAgent, Script
 from probegym.agents.branches import LANES, VALUES, Branch, Branches, Memories, Visit, walk
 from probegym.agents.evaluate import EVALUATION_SEED, Progress
-from probegym.envs.episodes import bounds, shape_of
+from probegym.envs.episodes import bounds
+from probegym.envs.task import shape_of
 from probegym.errors import ProbeGymError
 
 CONTINUATIONS = ("oracle", "self")

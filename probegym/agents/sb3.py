@@ -29,7 +29,7 @@ from probegym.agents.export import ship
 from probegym.envs import vector_env
 from probegym.envs.adatom_manipulation import AdatomManipulationTask
 from probegym.envs.core import ScopeVectorEnv
-from probegym.envs.episodes import shape_of
+from probegym.envs.task import shape_of
 from probegym.errors import ProbeGymError
 
 ALGORITHMS: dict[str, type[PPO] | type[SAC]] = {"ppo": PPO, "sac": SAC}

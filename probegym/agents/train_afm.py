@@ -29,8 +29,8 @@ from probegym.agents.export import SELECTION_SEED, ship
 from probegym.envs import vector_env
 from probegym.envs.afm_settings import NAMES
 from probegym.envs.afm_tuning import AfmTuningTask
-from probegym.envs.episodes import Episodes, shape_of
-from probegym.envs.task import Observation
+from probegym.envs.episodes import Episodes
+from probegym.envs.task import Observation, shape_of
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.twins.afm import AfmTwin
 

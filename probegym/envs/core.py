@@ -76,7 +76,8 @@ class ScopeEnv(gym.Env[dict[str, Any], np.ndarray]):
 
     def action_masks(self) -> np.ndarray:
         """(actions,) bool: which discrete actions make sense now, as sb3-contrib asks for them; raises ProbeGymError without any."""
-        return self.episodes.task.masks(self.episodes.memory)[0]
+        mask: np.ndarray = self.episodes.task.masks(self.episodes.memory)[0]
+        return mask
 
     @property
     def compute_reward(self) -> Callable[[Any, Any, Any], np.ndarray | float]:

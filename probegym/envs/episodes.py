@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import gymnasium as gym
 import numpy as np
 
-from probegym.envs.task import Commands, Observation, Task, Transition, Where
+from probegym.envs.task import Commands, Dialogue, Observation, Task, Transition
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Command, Lanes, LaneState, Readings
 from probegym.hardware_bridge.world import Refused, World
@@ -63,13 +63,6 @@ def bounds(space: gym.Space[Any]) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(space.start), np.asarray(space.start + count - 1)
 
 
-def shape_of(space: gym.Space[Any]) -> tuple[int, ...]:
-    """Shape of the arrays in a space; raises ProbeGymError where there is more than one array."""
-    if space.shape is None:
-        raise ProbeGymError(f"an array is needed here, not a {type(space).__name__}: use another environment")
-    return space.shape
-
-
 def sample_actions(space: gym.Space[Any], shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """Uniform random actions (*shape, ...) of one space."""
     low, high = bounds(space)
@@ -77,23 +70,6 @@ def sample_actions(space: gym.Space[Any], shape: tuple[int, ...], rng: np.random
     if isinstance(space, gym.spaces.Box):
         return rng.uniform(low, high, whole).astype(space.dtype)
     return rng.integers(low, high, whole, dtype=space.dtype, endpoint=True)
-
-
-class Dialogue:
-    """Commands one after the other; a generator among them is told the answer to each before it gives the next."""
-
-    def __init__(self, commands: Commands) -> None:
-        self.commands = iter(commands)
-        self.answer: Readings | None = None
-
-    def __iter__(self) -> Iterator[tuple[Command, Where | None]]:
-        return self
-
-    def __next__(self) -> tuple[Command, Where | None]:
-        if self.answer is None or not isinstance(self.commands, Generator):
-            return next(self.commands)
-        command: tuple[Command, Where | None] = self.commands.send(self.answer)
-        return command
 
 
 class Episodes:

@@ -10,9 +10,8 @@ from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, mod
 
 from probegym.envs import pictures
 from probegym.envs.core import ScopeEnv, ScopeVectorEnv
-from probegym.envs.episodes import shape_of
 from probegym.envs.frames import ImageSeries, RonchigramSeries, grey_levels
-from probegym.envs.task import Observation, Task, Term, Transition, Where, failure, measurements, success
+from probegym.envs.task import Observation, Task, Term, Transition, Where, failure, measurements, shape_of, success
 from probegym.hardware_bridge.commands import Command, Lanes, Readings, SetAberrations
 from probegym.rewards import terms
 from probegym.scenarios import parsed

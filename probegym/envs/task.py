@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -20,6 +20,32 @@ Commands = Iterable[tuple[Command, Where | None]]
 """What is to be done, one after the other, and on which lanes; ``None`` means every lane concerned."""
 
 Observation = dict[str, np.ndarray]
+Boxes = dict[str, spaces.Space[Any]]
+"""What an observation is made of."""
+
+
+def shape_of(space: spaces.Space[Any]) -> tuple[int, ...]:
+    """Shape of the arrays in a space; raises ProbeGymError where there is more than one array."""
+    if space.shape is None:
+        raise ProbeGymError(f"an array is needed here, not a {type(space).__name__}: use another environment")
+    return space.shape
+
+
+class Dialogue:
+    """Commands one after the other; a generator among them is told the answer to each before it gives the next."""
+
+    def __init__(self, commands: Commands) -> None:
+        self.commands = iter(commands)
+        self.answer: Readings | None = None
+
+    def __iter__(self) -> Iterator[tuple[Command, Where | None]]:
+        return self
+
+    def __next__(self) -> tuple[Command, Where | None]:
+        if self.answer is None or not isinstance(self.commands, Generator):
+            return next(self.commands)
+        command: tuple[Command, Where | None] = self.commands.send(self.answer)
+        return command
 
 
 @dataclass

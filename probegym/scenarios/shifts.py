@@ -43,7 +43,7 @@ def _apart(one: Any, other: Any) -> bool:
         return not any(a == b or (a[0] < b[1] and b[0] < a[1]) for a in first for b in second)
     if isinstance(one, list) and isinstance(other, list):
         return not any(item in other for item in one)
-    return one != other
+    return bool(one != other)
 
 
 def _range(value: Any) -> list[tuple[float, float]] | None:

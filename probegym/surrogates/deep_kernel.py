@@ -78,7 +78,7 @@ class DeepKernel:
     def __init__(self, patches: np.ndarray | None, coordinates: np.ndarray | None = None, settings: DeepKernelSettings | None = None):
         self.settings = s = settings or DeepKernelSettings()
         self.plain = s.embedding == "coordinates"
-        places = None if coordinates is None else torch.from_numpy(_standardised(coordinates, "coordinates"))
+        self._places = places = None if coordinates is None else torch.from_numpy(_standardised(coordinates, "coordinates"))
         if self.plain:
             if places is None:
                 raise ProbeGymError("the embedding 'coordinates' needs the pixels' coordinates: give them, or choose 'dense'")
@@ -91,8 +91,7 @@ class DeepKernel:
             self._skip = torch.from_numpy(np.pad(components, ((0, 0), (0, max(0, s.latent - components.shape[1]))))[:, : s.latent].copy())
             self._inputs = torch.from_numpy(patches if s.embedding == "convolution" else components)
         self._windows = _windows(self._inputs.shape[1], len(s.widths)) if s.embedding == "convolution" else ()
-        self._places = None if self.plain or not s.local > 0 else places
-        self.local = self._places is not None
+        self.local = not self.plain and places is not None and s.local > 0
         self._parts = self._network() + self._kernel_parts()
         self._sizes = [part.start.numel() for part in self._parts]
         self._start = torch.cat([part.start.flatten() for part in self._parts])
@@ -190,7 +189,10 @@ class DeepKernel:
         return out
 
     def _at(self, values: dict[str, torch.Tensor], index: torch.Tensor | slice) -> tuple[torch.Tensor, torch.Tensor | None]:
-        return self._embedded(values, index), None if self._places is None else self._places[index]
+        return self._embedded(values, index), self._places_of(index)
+
+    def _places_of(self, index: torch.Tensor | slice) -> torch.Tensor | None:
+        return self._places[index] if self.local and self._places is not None else None
 
     # ---- learning and predicting ----
 
@@ -223,7 +225,7 @@ class DeepKernel:
         tape: list[tuple[torch.Tensor, ...]] = []
         kernel = self._kernel(values)
         z = self._embedded(values, index, tape)
-        value, by_z, by_kernel = evidence(kernel, z, None if self._places is None else self._places[index], target)
+        value, by_z, by_kernel = evidence(kernel, z, self._places_of(index), target)
         # the kernel's parameters are logarithms of its numbers, or of their roots; the jitter grows with the amplitude
         amplitude, noise = kernel.amplitude, kernel.noise - self.settings.noise_floor**2 - JITTER * kernel.amplitude
         by_parts = [by_kernel.length_scale * kernel.length_scale, 2 * amplitude * (by_kernel.amplitude + JITTER * by_kernel.noise), 2 * noise * by_kernel.noise, by_kernel.mean]

@@ -18,8 +18,8 @@ from probegym.agents.files import write_bytes
 from probegym.agents.registry import task_type
 from probegym.agents.report import png
 from probegym.envs import pictures, single_env
-from probegym.envs.episodes import shape_of
 from probegym.envs.stem_tuning import StemTuningTask
+from probegym.envs.task import shape_of
 from probegym.errors import ProbeGymError
 
 SMALL, LARGE = 0.05, 0.5  # scales

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -75,7 +75,7 @@ class IsingTwin(LaneTwin):
 
     noun = "this hot stage has"
 
-    def __init__(self, config: dict, lanes: int):
+    def __init__(self, config: dict[str, Any], lanes: int) -> None:
         self.config = c = parsed(IsingConfig, config, "world")
         self.lanes = lanes
         self._handlers = {SetConditions: self._set, ClassifyAtoms: self._classify}
@@ -176,5 +176,5 @@ class IsingTwin(LaneTwin):
         self._evolve(seconds, where)  # whoever images a hot lattice finds it changed afterwards
         return self._readings({"labels": labels}, where, seconds, c.classifier.dose_rate * dwell, 1.0)
 
-    def _readings(self, values: Lanes, where: np.ndarray, seconds: np.ndarray, dose=0.0, measurements: float = 0.0) -> Readings:
+    def _readings(self, values: Lanes, where: np.ndarray, seconds: np.ndarray, dose: float | np.ndarray = 0.0, measurements: float = 0.0) -> Readings:
         return Readings(values, seconds * where, dose * where, np.zeros(self.lanes), measurements * where)

@@ -6,6 +6,8 @@ loops under a piezoresponse tip, the centre of mass of diffraction patterns, or 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -39,7 +41,7 @@ class SpectraTwin(LaneTwin):
 
     noun = "this instrument has"
 
-    def __init__(self, config: dict, lanes: int):
+    def __init__(self, config: dict[str, Any], lanes: int) -> None:
         self.config = c = parsed(SpectraConfig, config, "world")
         self.source: Source = c.source
         for name in c.specimen.keys() - self.source.fields.keys():
@@ -145,6 +147,6 @@ class SpectraTwin(LaneTwin):
         axis = np.tile(source.axis, (self.lanes, 1))
         return self._readings(where, seconds, 1, source.dose(command.exposure_time), spectrum=measured, axis=axis)
 
-    def _readings(self, where: np.ndarray, seconds, measurements: int, dose: float, **values) -> Readings:
+    def _readings(self, where: np.ndarray, seconds: float | np.ndarray, measurements: int, dose: float, **values: np.ndarray) -> Readings:
         on = where.astype(float)
         return Readings(values, seconds * on, dose * on, np.zeros(self.lanes), measurements * on)

@@ -89,7 +89,8 @@ class Plasmons(_Options):
         return plasmons.detect(expected, exposure_time, state["key"], state["count"], self.axis)
 
     def dose(self, exposure_time: float) -> float:
-        return plasmons.CURRENT * exposure_time / constants.e / (plasmons.PARAMETERS["pixel_size"] ** 2 / SQUARE_ANGSTROM)
+        dose: float = plasmons.CURRENT * exposure_time / constants.e / (plasmons.PARAMETERS["pixel_size"] ** 2 / SQUARE_ANGSTROM)
+        return dose
 
 
 class Films(_Options):
@@ -148,7 +149,8 @@ class Diffraction(_Options):
         return centre_of_mass.detect(expected, state["spread"], exposure_time, state["key"], state["count"], self.current)
 
     def dose(self, exposure_time: float) -> float:
-        return self.current * exposure_time / constants.e / (self.pixel_size**2 / SQUARE_ANGSTROM)
+        dose: float = self.current * exposure_time / constants.e / (self.pixel_size**2 / SQUARE_ANGSTROM)
+        return dose
 
 
 class Recorded(_Options):
