@@ -97,14 +97,14 @@ class CoordinatesEI(Explorer):
     def begin(self, lanes: int, seed: int) -> None:
         super().begin(lanes, seed)
         self.model: DeepKernel | None = None
-        self.weights = np.zeros((lanes, 0))
+        self.weights: np.ndarray | None = None
 
     def score(self, seen: Observation, lane: int) -> np.ndarray:
         from probegym.surrogates.acquisition import expected_improvement
         from probegym.surrogates.deep_kernel import DeepKernel, DeepKernelSettings
 
         shape = seen["measured"][0].shape
-        if self.model is None:
+        if self.model is None or self.weights is None:
             self.model = DeepKernel(None, np.indices(shape).reshape(2, -1).T, DeepKernelSettings(embedding="coordinates", steps=self.steps))
             self.weights = np.tile(self.model.initial(), (self.lanes, 1))
         index = np.flatnonzero(seen["measured"][0] > 0)
