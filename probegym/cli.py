@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,7 +26,7 @@ from probegym.terminal import bridge, datasets, regret
 from probegym.terminal.options import MAXIMUM_SEED, Env, ExecutorName, ScenarioOption, Seed, environment
 from probegym.terminal.sweep import Workers, sweep
 
-_CLICK_ERROR = typer.BadParameter.__mro__[2]  # ClickException, which typer carries but does not name
+_CLICK_ERROR: Any = typer.BadParameter.__mro__[2]  # ClickException, which typer carries but does not name
 
 
 class Algorithm(StrEnum):
@@ -44,13 +45,14 @@ def _complain(message: str) -> None:
 class _Command(TyperGroup):
     """The group of commands with our way of ending: exit codes 0, 2 and 130, one line an error."""
 
-    def main(self, args=None, prog_name=None, complete_var=None, standalone_mode=True, **extra) -> Any:
-        code = self._run(args, prog_name or "probegym", complete_var, extra)
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, complete_var: str | None = None, standalone_mode: bool = True,
+             windows_expand_args: bool = True, **extra: Any) -> Any:  # fmt: skip
+        code = self._run(args, prog_name or "probegym", complete_var, extra | {"windows_expand_args": windows_expand_args})
         if standalone_mode:
             sys.exit(code)
         return code
 
-    def _run(self, args, prog_name, complete_var, extra) -> int:
+    def _run(self, args: Sequence[str] | None, prog_name: str, complete_var: str | None, extra: dict[str, Any]) -> int:
         try:
             result = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
             return result if isinstance(result, int) else 0
@@ -289,6 +291,7 @@ app.command()(regret.regret)
 
 # ---- the bridge ----
 
+_command: Callable[..., None]
 for _command in (bridge.deploy, bridge.operate, bridge.serve, bridge.export, bridge.convert):
     app.command()(_command)
 for _command in (datasets.dataset, datasets.build, datasets.replay):
@@ -314,7 +317,7 @@ def specimen_list() -> None:
     table = Table("specimen", "energy", "aperture", "detectors", "description", box=None, pad_edge=False, header_style="dim")
     for name, path in sorted(specimens.available().items()):
         s = specimens.read(path)
-        detectors = ", ".join(f"{d} {1e3 * a:g}-{1e3 * b:g}" for d, (a, b) in s.detectors.items()) or f"{len(s.films)} films"
+        detectors = ", ".join(f"{d} {1e3 * a:g}-{1e3 * b:g}" for d, (a, b) in s.detectors.items()) or f"{0 if s.films is None else len(s.films)} films"
         own = "" if path.parent == specimens.SHIPPED else " (yours)"
         table.add_row(name, f"{s.energy / 1e3:g} kV", f"{1e3 * s.semiangle_cutoff:g} mrad", detectors, s.description + own)
     Console(soft_wrap=True).print(table)

@@ -21,10 +21,10 @@ Lines = dict[tuple[str, ...], int]
 """Path of an entry -> its line, from 1."""
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML comes without types
     """Safe YAML with the scalars of version 1.2."""
 
-    yaml_implicit_resolvers: ClassVar[dict] = {}
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
 
 
 for _tag, _pattern, _first in (
@@ -76,7 +76,7 @@ def nearest(lines: Lines, entry: tuple[str, ...]) -> int:
 
 
 def _line(node: yaml.Node) -> int:
-    return node.start_mark.line + 1
+    return int(node.start_mark.line) + 1
 
 
 def _look_at(node: yaml.Node, path: tuple[str, ...], lines: Lines, seen: list[int]) -> None:

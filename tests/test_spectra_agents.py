@@ -27,6 +27,7 @@ from probegym.agents.distil import LAST_TRAINING_SEED
 from probegym.agents.evaluate import evaluate
 from probegym.agents.spectra_networks import SEEN, PlaceJudge, SteeringPolicy, loss, planes, weightings
 from probegym.agents.train_spectra import Steering, Student, Trainer
+from probegym.envs import vector_env
 from probegym.errors import ProbeGymError
 
 ENV_ID = "probegym/SpectrumExploration-v0"
@@ -163,8 +164,8 @@ def test_scripts_say_where_they_do_not_fit(short):
 
 def test_schedule_goes_from_first_to_last():
     schedule = WeightsSchedule((1, 0, 0, 0), (0, 1, 0, 0.5))
-    task = type("Task", (), {"settings": type("Settings", (), {"action": "steer"})})
-    actions = schedule.act({"budget": np.array([[1.0], [0.5], [0.0]], np.float32)}, type("Episodes", (), {"task": task}))
+    episodes = vector_env(ENV_ID, num_envs=3, scenario="train").episodes
+    actions = schedule.act({"budget": np.array([[1.0], [0.5], [0.0]], np.float32)}, episodes)
     np.testing.assert_allclose(actions, [[1, 0, 0, 0], [0.5, 0.5, 0, 0.25], [0, 1, 0, 0.5]], atol=1e-6)
 
 

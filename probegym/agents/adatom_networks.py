@@ -8,6 +8,7 @@ of the actor's weights (Polyak & Juditsky 1992, 10.1137/0330046).
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import gymnasium as gym
 import torch
@@ -32,6 +33,8 @@ class Shown(BaseFeaturesExtractor):
 
     drags: how many an observation remembers.
     """
+
+    fading: torch.Tensor
 
     def __init__(self, observation_space: gym.spaces.Dict, drags: int):
         sizes = {name: gym.spaces.utils.flatdim(space) for name, space in observation_space.spaces.items()}
@@ -58,7 +61,10 @@ class Shown(BaseFeaturesExtractor):
 class DragActor(Actor):
     """Adds what it has learnt to the shifted straight drag."""
 
-    def get_action_dist_params(self, obs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+    mu: nn.Linear
+    log_std: nn.Linear  # type: ignore[assignment]  # SB3 names the type of its other exploration
+
+    def get_action_dist_params(self, obs: torch.Tensor | dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
         features = self.extract_features(obs, self.features_extractor)
         latent = self.latent_pi(features)
         way, beside = features[:, :2], features[:, 2:4]
@@ -73,10 +79,10 @@ class DragActor(Actor):
 class DragCritic(ContinuousCritic):
     """Sees beside the action how far from the goal it would end."""
 
-    def __init__(self, *args, features_dim: int, **kwargs):
-        super().__init__(*args, features_dim=features_dim + 2, **kwargs)
+    def __init__(self, features_dim: int, **kwargs: Any):
+        super().__init__(features_dim=features_dim + 2, **kwargs)
 
-    def forward(self, obs: dict[str, torch.Tensor], actions: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, obs: torch.Tensor | dict[str, torch.Tensor], actions: torch.Tensor) -> tuple[torch.Tensor, ...]:
         features = self.extract_features(obs, self.features_extractor)
         off = LATTICE * actions[:, 2:4] + features[:, 2:4] - features[:, :2]
         told = torch.cat([features, off, actions], 1)
@@ -99,7 +105,10 @@ class Cautious(torch.optim.Adam):
 class DragPolicy(MultiInputPolicy):
     """Actor and critics for AdatomManipulation with one atom whose place is shown; ``drags``: how many an observation remembers."""
 
-    def __init__(self, *args, drags: int, **kwargs):
+    actor: DragActor
+    followed: torch.Tensor
+
+    def __init__(self, *args: Any, drags: int, **kwargs: Any):
         own = {"features_extractor_class": Shown, "features_extractor_kwargs": {"drags": drags}, "net_arch": [128, 128]}
         super().__init__(*args, **kwargs | own)
         for layer, bias in ((self.actor.mu, 0.0), (self.actor.log_std, NARROW)):

@@ -108,10 +108,11 @@ class FeedbackPolicy(nn.Module):
         self.register_buffer("ceiling", ceiling.clone())
         self.look = nn.Sequential(nn.Linear(FEATURES, hidden), nn.SiLU())
         self.recur = nn.GRU(hidden, hidden, batch_first=True)
-        self.head = nn.Sequential(nn.Linear(2 * hidden, hidden), nn.SiLU(), nn.Linear(hidden, SETTINGS))
+        first, last = nn.Linear(2 * hidden, hidden), nn.Linear(hidden, SETTINGS)
+        self.head = nn.Sequential(first, nn.SiLU(), last)
         with torch.no_grad():
-            self.head[-1].weight *= 0.1
-            self.head[-1].bias.copy_(torch.logit((start / ceiling).clamp(0.02, 0.98)))
+            last.weight *= 0.1
+            last.bias.copy_(torch.logit((start / ceiling).clamp(0.02, 0.98)))
 
     def embed(self, features: torch.Tensor, memory: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Sequences of features (b, t, FEATURES) and memory (b, hidden) -> what is known (b, t, 2 hidden) and memory after."""

@@ -80,7 +80,7 @@ class Builder(Agent):
             self.policy.begin(lanes, seed)
 
     def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
-        task = episodes.task
+        task = episodes.task_of(AdatomManipulationTask)
         if task.settings.atoms == 1 or "achieved_goal" not in observation:
             raise ProbeGymError("this agent builds patterns of two atoms or more: use a scenario whose name begins with assembly")
         s, lanes = task.settings, len(self.atom)

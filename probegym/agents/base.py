@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,6 +12,15 @@ from probegym.envs.core import ScopeEnv
 from probegym.envs.episodes import Episodes, sample_actions
 from probegym.envs.task import Observation
 from probegym.errors import ProbeGymError
+
+Twin = TypeVar("Twin")
+
+
+def twin_of(episodes: Episodes, kind: type[Twin]) -> Twin:
+    """The twin that is played in, for those who may look inside; raises ProbeGymError when the world is another."""
+    if not isinstance(episodes.world, kind):
+        raise ProbeGymError(f"this looks into a {kind.__name__}, the world is a {type(episodes.world).__name__}: leave the world out")
+    return episodes.world
 
 
 class Agent(ABC):

@@ -50,7 +50,7 @@ class Dragger(Agent):
         """One a lane, for distances (lanes,) m."""
 
     def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
-        task = episodes.task
+        task = episodes.task_of(AdatomManipulationTask)
         chosen, way = to_goals(observation, task)
         distance = np.hypot(*way.T)
         ahead = way / np.maximum(distance, 1e-15)[:, None]
@@ -106,7 +106,7 @@ class CorrectedDrag(Dragger):
         return [self.fixed] * len(distance)
 
     def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
-        task, action = episodes.task, super().act(observation, episodes)
+        task, action = episodes.task_of(AdatomManipulationTask), super().act(observation, episodes)
         s = task.settings
         if not s.remembered:
             return action

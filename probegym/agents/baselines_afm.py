@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from probegym.agents.base import Agent
-from probegym.envs.afm_tuning import NAMES
+from probegym.envs.afm_tuning import NAMES, AfmTuningTask
 from probegym.envs.episodes import Episodes
 from probegym.envs.task import Observation
 from probegym.hardware_bridge.commands import TestFeedback
@@ -38,10 +38,10 @@ class FixedSettings(Agent):
     @staticmethod
     def _towards(settings: dict, observation: Observation, episodes: Episodes) -> np.ndarray:
         """Action that goes to these settings as far as one line allows; values are numbers or (lanes,)."""
-        target = observation["settings"].astype(float)
+        task, target = episodes.task_of(AfmTuningTask), observation["settings"].astype(float)
         for name, value in settings.items():
-            target[:, NAMES.index(name)] = episodes.task.share(name, value)
-        return np.clip((target - observation["settings"]) / episodes.task.settings.largest_step, -1, 1).astype(np.float32)
+            target[:, NAMES.index(name)] = task.share(name, value)
+        return np.clip((target - observation["settings"]) / task.settings.largest_step, -1, 1).astype(np.float32)
 
 
 def fixed_settings(line_rate: float | None = None) -> FixedSettings:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from probegym.agents.base import Agent
+from probegym.envs.beam_manipulation import BeamManipulationTask
 from probegym.envs.beam_settings import BOND
 from probegym.envs.episodes import Episodes
 from probegym.envs.task import Observation
@@ -18,7 +19,7 @@ PUBLISHED_DWELL = 1.5  # s
 
 def as_action(episodes: Episodes, place: np.ndarray, dwell: np.ndarray, treated: np.ndarray) -> np.ndarray:
     """Actions (lanes, ...) that put the beam at ``place`` (lanes, 2) bonds for ``dwell`` (lanes,) s; a place out of reach is the nearest within."""
-    s = episodes.task.settings
+    s = episodes.task_of(BeamManipulationTask).settings
     d = s.dwell
     span = np.log(d.longest / d.shortest)
     share = np.log(np.clip(dwell, d.shortest, d.longest) / d.shortest) / span if span else np.ones(len(dwell))
@@ -49,7 +50,7 @@ class RandomNearby(Agent):
     def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
         lanes = len(observation["budget"])
         place = self.rng.uniform(-1, 1, (lanes, 2))
-        return as_action(episodes, place, np.full(lanes, PUBLISHED_DWELL), self.rng.integers(episodes.task.settings.atoms, size=lanes))
+        return as_action(episodes, place, np.full(lanes, PUBLISHED_DWELL), self.rng.integers(episodes.task_of(BeamManipulationTask).settings.atoms, size=lanes))
 
 
 class FixedGreedy(Agent):
@@ -62,7 +63,7 @@ class FixedGreedy(Agent):
         pass
 
     def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
-        lanes, s = len(observation["budget"]), episodes.task.settings
+        lanes, s = len(observation["budget"]), episodes.task_of(BeamManipulationTask).settings
         dwell, treated = np.full(lanes, self.dwell), farthest(observation)
         aim = np.tile(self.place, (lanes, 1)) if s.axes == "lattice" else turned(self.place, observation["axis"][np.arange(lanes), treated])
         aim = aim + lead(observation, treated, np.clip(dwell, s.dwell.shortest, s.dwell.longest)) if self.leads else aim
@@ -101,7 +102,7 @@ class BayesianGreedy(Agent):
         self.student.begin(lanes, seed)
 
     def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
-        s = episodes.task.settings
+        s = episodes.task_of(BeamManipulationTask).settings
         if s.atoms > 1 or s.axes != "lattice":
             raise ProbeGymError(f"scenario {episodes.scenario.name!r} is not for one atom in the axes of the lattice: use another agent")
         return self.student.act(observation, episodes)

@@ -39,7 +39,7 @@ class SpinRule(Agent):
 
     def relaxed(self, seen: Observation, task: IsingInferenceTask) -> np.ndarray:
         """What share of that holds after each anneal (lanes, temperatures, holds)."""
-        only = np.zeros(seen["moved"].shape)
+        only: np.ndarray = np.zeros(seen["moved"].shape)
         only[..., min(self.hold, only.shape[2] - 1)] = 1
         return only
 
@@ -56,7 +56,7 @@ class UniformSweep(SpinRule):
         self.dwell = dwell
 
     def gain(self, seen: Observation, episodes: Episodes) -> np.ndarray:
-        out = np.zeros(seen["gain"].shape)
+        out: np.ndarray = np.zeros(seen["gain"].shape)
         _, temperatures, fields, dwells, _ = out.shape
         at = (self.turn * 3 % temperatures, self.turn * 2 % fields)
         out[:, at[0], at[1], min(self.dwell, dwells - 1), 0] = 1
@@ -112,4 +112,4 @@ class Thompson(SpinRule):
         m = episodes.memory
         factor = np.linalg.cholesky(m["covariance"])
         drawn = m["mean"] + (factor * self.rng.standard_normal(m["mean"].shape)[:, None]).sum(2)
-        return episodes.task.belief.gains(m, drawn)[0]
+        return episodes.task_of(IsingInferenceTask).belief.gains(m, drawn)[0]

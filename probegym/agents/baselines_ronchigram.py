@@ -14,7 +14,7 @@ import numpy as np
 from probegym.agents.base import Agent
 from probegym.envs.episodes import Episodes
 from probegym.envs.stem_tuning import StemTuningTask
-from probegym.envs.task import Observation
+from probegym.envs.task import Observation, Task, shape_of
 from probegym.errors import ProbeGymError
 from probegym.physics.optics import Pupil, split_name, wavelength
 
@@ -239,28 +239,30 @@ class RonchigramSegments(Agent):
     def begin(self, lanes: int, seed: int) -> None:
         self.lanes, self.started = lanes, False
 
-    def _learn(self, task: StemTuningTask) -> None:
-        """What the settings of a task say about the frames and the goal."""
+    def _learn(self, task: Task) -> StemTuningTask:
+        """What the settings of a task say about the frames and the goal; raises ProbeGymError for one without such frames."""
         series = task.series.get("ronchigram") if isinstance(task, StemTuningTask) else None
-        if series is None or len(series.excursions) < 2 or max(np.abs(series.excursions)) > 100e-9:
+        if not isinstance(task, StemTuningTask) or series is None or len(series.excursions) < 2 or max(np.abs(series.excursions)) > 100e-9:
             raise ProbeGymError(
                 "segments are fitted to two thin-film Ronchigrams at known excursions: use scenario 'train', 'id' or one of its near and far"
             )
         self.task, names, scales = task, task.names, task.scales
         self.segments = Segments(series.pixels, self.camera, self.energy, names, scales, series.excursions, **self.options)
         self.weights = Pupil(self.energy, self.probe, names, samples=24).covariance * np.outer(scales, scales)  # rad^2 of phase variance
+        return task
 
     def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
-        if self.task is not episodes.task:
-            self._learn(episodes.task)
-        n, largest = len(self.task.names), self.task.settings.largest_step
+        task = episodes.task
+        if self.task is not task or not isinstance(task, StemTuningTask):
+            task = self._learn(task)
+        n, largest = len(task.names), task.settings.largest_step
         if not self.started:  # the start box is uniform, one scale each way
             self.mean, self.film = np.zeros((self.lanes, n)), np.tile(FILM, (self.lanes, 1))
             self.covariance, self.done = np.tile(np.eye(n) / 3, (self.lanes, 1, 1)), np.zeros(self.lanes, bool)
             self.started = True
         last = observation["budget"][:, 0] < (2 * len(self.segments.excursions) - 0.5) / episodes.limits["measurements"]
         spectra, noise = self.segments.observed(observation["ronchigram"], observation["signal"].astype(float))
-        action = np.zeros((self.lanes, *self.task.action_space.shape), np.float32)
+        action = np.zeros((self.lanes, *shape_of(task.action_space)), np.float32)
         action[:, -1] = 1
         for lane in np.nonzero(~self.done)[0]:
             start = np.append(self.mean[lane], self.film[lane])

@@ -7,13 +7,18 @@ coordinates, which has its own. Constants were found on training seeds by benchm
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from probegym.agents.base import Agent
 from probegym.envs.episodes import Episodes
+from probegym.envs.spectrum_exploration import SpectrumExplorationTask
 from probegym.envs.task import Observation
 from probegym.errors import ProbeGymError
+
+if TYPE_CHECKING:
+    from probegym.surrogates.deep_kernel import DeepKernel
 
 
 class Explorer(Agent):
@@ -23,7 +28,7 @@ class Explorer(Agent):
         self.lanes, self.rng = lanes, np.random.default_rng(seed)
 
     def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
-        if episodes.task.settings.action != "locate":
+        if episodes.task_of(SpectrumExplorationTask).settings.action != "locate":
             raise ProbeGymError(f"{type(self).__name__} picks places, but scenario {episodes.scenario.name!r} steers: use one with action 'locate'")
         measured = observation["measured"][:, 0] > 0
         score = np.stack([self.score({name: v[lane] for name, v in observation.items()}, lane) for lane in range(self.lanes)])
@@ -91,14 +96,15 @@ class CoordinatesEI(Explorer):
 
     def begin(self, lanes: int, seed: int) -> None:
         super().begin(lanes, seed)
-        self.model, self.weights = None, None
+        self.model: DeepKernel | None = None
+        self.weights: np.ndarray | None = None
 
     def score(self, seen: Observation, lane: int) -> np.ndarray:
         from probegym.surrogates.acquisition import expected_improvement
         from probegym.surrogates.deep_kernel import DeepKernel, DeepKernelSettings
 
         shape = seen["measured"][0].shape
-        if self.model is None:
+        if self.model is None or self.weights is None:
             self.model = DeepKernel(None, np.indices(shape).reshape(2, -1).T, DeepKernelSettings(embedding="coordinates", steps=self.steps))
             self.weights = np.tile(self.model.initial(), (self.lanes, 1))
         index = np.flatnonzero(seen["measured"][0] > 0)
@@ -164,7 +170,7 @@ class WeightsSchedule(Agent):
         pass
 
     def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
-        if episodes.task.settings.action != "steer":
+        if episodes.task_of(SpectrumExplorationTask).settings.action != "steer":
             raise ProbeGymError(f"{type(self).__name__} steers, but scenario {episodes.scenario.name!r} picks places: use one with action 'steer'")
         left = observation["budget"]
         return np.clip(left * self.first + (1 - left) * self.last, -1, 1).astype(np.float32)

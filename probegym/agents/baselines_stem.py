@@ -12,7 +12,8 @@ import numpy as np
 
 from probegym.agents.base import Script
 from probegym.envs.core import ScopeEnv
-from probegym.envs.task import Observation
+from probegym.envs.stem_tuning import StemTuningTask
+from probegym.envs.task import Observation, shape_of
 from probegym.errors import ProbeGymError
 from probegym.rewards.terms import normalised_variance
 
@@ -22,13 +23,13 @@ SPAN = 1.2  # searched range of every control, in scales: the start box and what
 class Tuner:
     """Absolute set points and sharpness on top of an environment's relative steps."""
 
-    def __init__(self, step: Callable, env: ScopeEnv, observation: Observation):
-        task = env.episodes.task
+    def __init__(self, step: Callable[[np.ndarray], Observation], env: ScopeEnv, observation: Observation):
+        task = env.episodes.task_of(StemTuningTask)
         if "haadf" not in task.series or 0.0 not in task.series["haadf"].excursions:
             raise ProbeGymError("sharpness needs an in-focus HAADF frame: use scenario 'beacon', 'graphene' or 'mos2'")
         self.step, self.largest = step, task.settings.largest_step
         self.frame = task.series["haadf"].excursions.index(0.0)
-        self.n, self.size = len(task.names), task.action_space.shape[0]
+        self.n, self.size = len(task.names), shape_of(task.action_space)[0]
         self.position = observation["controls"].astype(float)
         self.first = self._sharpness(observation)
 

@@ -14,6 +14,7 @@ import numpy as np
 from probegym.agents.base import Agent
 from probegym.envs.episodes import Episodes
 from probegym.envs.task import Observation
+from probegym.envs.tip_conditioning import TipConditioningTask
 from probegym.errors import ProbeGymError
 
 
@@ -27,7 +28,7 @@ class Conditioner(Agent):
         self.evidence, self.treatments = np.zeros(lanes), np.zeros(lanes, int)
 
     def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
-        names = episodes.task.names
+        names = episodes.task_of(TipConditioningTask).names
         verdict = np.clip(observation["verdict"][:, 0].astype(float), 1e-6, 1 - 1e-6)
         looked = observation["last_action"][:, 0] > 0
         self.evidence = np.where(looked, self.evidence, 0.0) + np.log(verdict / (1 - verdict))

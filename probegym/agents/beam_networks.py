@@ -8,6 +8,7 @@ mutual information of outcome and lobe). A rule adds both up; a small network co
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import numpy as np
 import torch
@@ -91,6 +92,13 @@ class RateBelief(nn.Module):
     mixture: (lobes, gaussians, 4) height 1/s, along, across in bonds, variance in bonds^2. start: (lobes,) log weights before any dwell.
     """
 
+    mixture: torch.Tensor
+    start: torch.Tensor
+    views: torch.Tensor
+    grid: torch.Tensor
+    turns: torch.Tensor
+    dwells: torch.Tensor
+
     def __init__(self, mixture: np.ndarray, start: np.ndarray):
         super().__init__()
         grid = places()
@@ -152,9 +160,12 @@ class Mover(nn.Module):
     def __init__(self, belief: RateBelief, curiosity: float = 0.0, network: bool = False, blank: float = -0.9, reach: float = 2 * BOND):
         super().__init__()
         self.belief, self.curiosity, self.blank, self.reach = belief, curiosity, blank, reach / BOND
-        self.network = nn.Sequential(nn.Linear(FEATURES, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, 1)) if network else None
-        if self.network is not None:
-            nn.init.zeros_(self.network[-1].weight)
+        self.network: nn.Sequential | None = None
+        if network:
+            hidden = [nn.Linear(FEATURES, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, HIDDEN), nn.Tanh()]
+            last = nn.Linear(HIDDEN, 1)
+            self.network = nn.Sequential(*hidden, last)
+            nn.init.zeros_(last.weight)
 
     def memory(self, lanes: int) -> list[torch.Tensor]:
         """What is known at the start."""
@@ -174,7 +185,7 @@ class Mover(nn.Module):
         stays = 1 - there[0] - there[1] - there[2] - beyond
         five = torch.stack([doubted(c).clamp_min(1e-6) for c in (stays, *there, beyond)])
         information = -(five * torch.log(five)).sum(0) - mean[:, 4]
-        gain = sum((moved[k] * self.gains(bonds, k)[:, :, None, None]).sum(1) for k in range(3))
+        gain = cast(torch.Tensor, sum((moved[k] * self.gains(bonds, k)[:, :, None, None]).sum(1) for k in range(3)))
         seconds = belief.dwells[:, None] + clock[:, :1, None]
         allowed = (belief.dwells >= 0.74 * clock[:, 1:2]) & (belief.dwells <= 1.36 * clock[:, 2:3])
         rule = ((gain + self.curiosity * information) / seconds - 1e3 * (~allowed)[:, :, None]).flatten(1)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
-import gymnasium as gym
 import numpy as np
 
 from probegym.agents.base import Agent, OracleAgent, Script
+from probegym.envs import single_env, vector_env
 from probegym.envs.episodes import Episodes, Snapshot
 from probegym.envs.task import Observation
 from probegym.errors import ProbeGymError
@@ -37,9 +37,11 @@ class Memories:
     """
 
     def __init__(self, agent: Agent | Script):
-        self.agent, self.name, shapes = agent, type(agent).__name__, []
+        self.name = type(agent).__name__
         if isinstance(agent, Script):
             self._refuse("works through an episode from its start and cannot go on from a snapshot")
+        self.agent: Agent = agent
+        shapes: list[dict[Path, tuple[int, ...]]] = []
         for lanes in PROBES:
             agent.begin(lanes, 0)
             shapes.append({path: tuple(array.shape) for path, array in self._arrays().items()})
@@ -49,7 +51,7 @@ class Memories:
             if few[path][0] != PROBES[0] or many.get(path) != (PROBES[1], *few[path][1:]):
                 self._refuse(f"does not keep {_told(path)} by lanes")
 
-    def _refuse(self, why: str) -> None:
+    def _refuse(self, why: str) -> NoReturn:
         raise ProbeGymError(f"{self.name} {why}: use continuation='oracle', or another agent")
 
     def take(self, lane: int) -> Memory:
@@ -57,8 +59,10 @@ class Memories:
         arrays = self._arrays()
         return {path: copy.deepcopy(arrays[path][lane]) for path in self.paths}
 
-    def put(self, memory: Memory, lane: int, lanes: int) -> None:
+    def put(self, memory: Memory | None, lane: int, lanes: int) -> None:
         """Write it into one of ``lanes`` lanes."""
+        if memory is None:
+            self._refuse("was not asked what it remembered at a visit")
         arrays = self._arrays()
         for path, array in arrays.items():
             if path not in memory and lanes > max(PROBES) and array.shape[0] == lanes:
@@ -135,7 +139,9 @@ class _Recorder:
     def __init__(self, seed: int, episodes: Episodes, advisers: Sequence[Agent]):
         self.seed, self.episodes, self.advisers = seed, episodes, advisers
         self.oracle, self.visits = OracleAgent(), list[Visit]()
-        self.total, self.reached, self.last = 0.0, None, {}
+        self.total = 0.0
+        self.reached: Costs | None = None
+        self.last: dict[str, Any] = {}
         for agent in advisers:
             agent.begin(1, seed)
 
@@ -168,7 +174,7 @@ def walk(agent: Agent | Script, env_id: str, scenario: str, seed: int, advisers:
     """
     if isinstance(agent, Script):
         return _walk_script(agent, env_id, scenario, seed, advisers, kwargs)
-    envs = gym.make_vec(env_id, num_envs=1, scenario=scenario, autoreset_mode="Disabled", **kwargs)
+    envs = vector_env(env_id, num_envs=1, scenario=scenario, autoreset_mode="Disabled", **kwargs)
     observation, _ = envs.reset(seed=seed)
     agent.begin(1, seed)
     notes, over = _Recorder(seed, envs.episodes, advisers), False
@@ -182,7 +188,7 @@ def walk(agent: Agent | Script, env_id: str, scenario: str, seed: int, advisers:
 
 
 def _walk_script(agent: Script, env_id: str, scenario: str, seed: int, advisers: Sequence[Agent], kwargs: dict) -> tuple[list[Visit], Outcome]:
-    env = gym.make(env_id, scenario=scenario, disable_env_checker=True, **kwargs).unwrapped
+    env = single_env(env_id, scenario=scenario, **kwargs)
     observation, _ = env.reset(seed=seed)
     notes = _Recorder(seed, env.episodes, advisers)
 
@@ -205,7 +211,7 @@ class Branches:
     """
 
     def __init__(self, env_id: str, scenario: str, continuation: Agent, memories: Memories | None = None, lanes: int = LANES, **kwargs):
-        self.envs = gym.make_vec(env_id, num_envs=lanes, scenario=scenario, autoreset_mode="Disabled", **kwargs)
+        self.envs = vector_env(env_id, num_envs=lanes, scenario=scenario, autoreset_mode="Disabled", **kwargs)
         self.envs.reset(seed=0)  # shapes only; all of it is overwritten
         self.continuation, self.memories = continuation, memories
 
@@ -213,10 +219,11 @@ class Branches:
         """(number of the branch, how it ended), as they come to their ends."""
         lanes, waiting = self.envs.num_envs, iter(enumerate(branches))
         self.continuation.begin(lanes, 0)
-        running: list[tuple[int, Branch] | None] = [next(waiting, None) for _ in range(lanes)]
-        fresh = [lane for lane in range(lanes) if running[lane]]
-        totals, steps, reached = np.zeros(lanes), np.zeros(lanes, int), [None] * lanes
-        while any(running):
+        running = dict(zip(range(lanes), waiting, strict=False))
+        fresh = list(running)
+        totals, steps = np.zeros(lanes), np.zeros(lanes, int)
+        reached: list[Costs | None] = [None] * lanes
+        while running:
             for lane in fresh:
                 branch = running[lane][1]
                 self.envs.restore(branch.visit.start, lane)
@@ -231,11 +238,12 @@ class Branches:
                     self.memories.put(running[lane][1].visit.memory, lane, lanes)
             _, reward, terminated, truncated, info = self.envs.step(action)
             totals, steps, fresh = totals + reward, steps + 1, []
-            for lane in (n for n in range(lanes) if running[n]):
+            for lane in sorted(running):
                 if info["is_success"][lane] and reached[lane] is None:
                     reached[lane] = _costs({name: value[lane] for name, value in info.items()})
                 if terminated[lane] or truncated[lane]:
                     costs = _costs({name: value[lane] for name, value in info.items()})
-                    yield running[lane][0], Outcome(float(totals[lane]), bool(info["is_success"][lane]), reached[lane], costs, int(steps[lane]))
-                    running[lane] = next(waiting, None)
-                    fresh += [lane] if running[lane] else []
+                    yield running.pop(lane)[0], Outcome(float(totals[lane]), bool(info["is_success"][lane]), reached[lane], costs, int(steps[lane]))
+                    if (job := next(waiting, None)) is not None:
+                        running[lane] = job
+                        fresh.append(lane)

@@ -11,6 +11,7 @@ import os
 import tempfile
 from base64 import b64encode
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ def shipped() -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(SHIPPED.glob("*/policy.json"))}
 
 
-def find(name: str | os.PathLike) -> Path:
+def find(name: str | os.PathLike[str]) -> Path:
     """Folder of a bundle, by shipped name or path."""
     if str(name) in shipped():
         return shipped()[str(name)]
@@ -41,7 +42,7 @@ def find(name: str | os.PathLike) -> Path:
 class BundlePolicy(Agent):
     """Runs a bundle in this process, for evaluation. Raises ProbeGymError when the files do not belong together."""
 
-    def __init__(self, name: str | os.PathLike):
+    def __init__(self, name: str | os.PathLike[str]):
         self.folder = find(name)
         self.bundle = read(self.folder)
         self.spec = self.bundle.spec
@@ -65,7 +66,7 @@ class BundlePolicy(Agent):
         return answer["action"]
 
 
-def golden_pair(inputs: dict[str, np.ndarray], action: np.ndarray) -> dict:
+def golden_pair(inputs: dict[str, np.ndarray], action: np.ndarray) -> dict[str, Any]:
     """Inputs and the action they must give, for the bundle's ``golden`` list; inputs (lanes, ...)."""
     packed = {
         name: {"dtype": str(v.dtype), "shape": list(v.shape), "base64": b64encode(np.ascontiguousarray(v).tobytes()).decode()}
@@ -74,7 +75,7 @@ def golden_pair(inputs: dict[str, np.ndarray], action: np.ndarray) -> dict:
     return {"inputs": packed, "action": np.round(action, 6).tolist()}
 
 
-def write(folder: str | os.PathLike, model: bytes, spec: dict) -> Path:
+def write(folder: str | os.PathLike[str], model: bytes, spec: dict[str, Any]) -> Path:
     """Write a bundle, each file complete or not at all; a pair that does not belong together is refused when read.
 
     ``spec`` gains schema and checksums. Raises ProbeGymError for what would be refused when read, and when it cannot be written.

@@ -21,8 +21,9 @@ from probegym.agents import checkpoints, datasets
 from probegym.agents.base import Agent
 from probegym.agents.distil import Progress
 from probegym.agents.export import SELECTION_SEED, ship
+from probegym.envs import vector_env
 from probegym.envs.episodes import Episodes, bounds
-from probegym.envs.task import Observation
+from probegym.envs.task import Observation, shape_of
 from probegym.errors import ProbeGymError
 
 UPDATES = 1000
@@ -83,14 +84,15 @@ class Cloned(nn.Module):
     def __init__(self, examples: dict[str, torch.Tensor], space: gym.Space, width: int = 256):
         super().__init__()
         self.names = list(examples)
-        self.readers = nn.ModuleList(Reader(example) for example in examples.values())
+        readers = [Reader(example) for example in examples.values()]
+        self.readers = nn.ModuleList(readers)
         low, high = (torch.as_tensor(np.asarray(bound, np.float64 if isinstance(space, gym.spaces.Box) else np.int64)) for bound in bounds(space))
-        self.whole, self.shape = not isinstance(space, gym.spaces.Box), space.shape
+        self.whole, self.shape = not isinstance(space, gym.spaces.Box), shape_of(space)
         self.choices = (high - low + 1).reshape(-1).tolist() if self.whole else []
         self.register_buffer("low", low if self.whole else low.float())
         self.register_buffer("span", (high - low).float())
-        outputs = sum(self.choices) if self.whole else int(np.prod(space.shape))
-        inputs = sum(reader.width for reader in self.readers)
+        outputs = sum(self.choices) if self.whole else int(np.prod(self.shape))
+        inputs = sum(reader.width for reader in readers)
         self.trunk = nn.Sequential(nn.Linear(inputs, width), nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, width), nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, outputs))
 
     def scores(self, observations: tuple[torch.Tensor, ...]) -> torch.Tensor:
@@ -222,7 +224,7 @@ class Cloner:
     def finish(self, folder: Path, command: str, episodes: int = 0, report: Callable[[int, int], None] = lambda *_: None) -> Path:
         """Write the bundle of the state with the least error on held-out episodes; returns its folder. No episodes are played for that."""
         self.policy.load_state_dict(self.best)
-        envs = gym.make_vec(self.config.env_id, num_envs=4, scenario=self.config.scenario)
+        envs = vector_env(self.config.env_id, num_envs=4, scenario=self.config.scenario)
         observation, _ = envs.reset(seed=SELECTION_SEED)
         told = self.dataset.storage.metadata
         data = {"id": self.config.data, "agents": told["probegym"]["agents"], "steps": self.config.steps, "code": told["code_permalink"]}

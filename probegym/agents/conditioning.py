@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import gymnasium as gym
 import numpy as np
 import torch
 from torch import nn
@@ -24,8 +23,10 @@ from probegym.agents.distil import LAST_TRAINING_SEED, Progress
 from probegym.agents.evaluate import evaluate
 from probegym.agents.export import SELECTION_SEED, ship
 from probegym.agents.stm_networks import ApexReader, ConditionerPolicy, varied
+from probegym.envs import vector_env
 from probegym.envs.episodes import Episodes
 from probegym.envs.task import Observation
+from probegym.envs.tip_conditioning import TipConditioningTask
 from probegym.errors import ProbeGymError
 
 EPISODE = 12  # images
@@ -70,8 +71,8 @@ class Trainer:
         self.config, self.folder = config, Path(folder)
         if self._seed(config.updates // EPISODE + 1) + config.lanes > LAST_TRAINING_SEED:
             raise ProbeGymError(f"seed {config.seed} with {config.updates} updates would train on seeds kept for selection: use a smaller seed")
-        self.envs = gym.make_vec(config.env_id, num_envs=config.lanes, scenario=config.scenario, autoreset_mode="Disabled")
-        task = self.envs.episodes.task
+        self.envs = vector_env(config.env_id, num_envs=config.lanes, scenario=config.scenario, autoreset_mode="Disabled")
+        task = self.envs.episodes.task_of(TipConditioningTask)
         self.actions, self.radius = len(task.names), task.radius
         torch.manual_seed(config.seed)
         self.reader = ApexReader(task.settings.image.pixels, KINDS)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from probegym.envs import vector_env
 from probegym.errors import ProbeGymError
 
 if TYPE_CHECKING:
@@ -45,12 +46,11 @@ def algorithm(model: Path) -> str:
 
 def main(model: str, algorithm: str, env_id: str, scenario: str, folder: str) -> None:
     """Unpickle, compare and write; raises ProbeGymError."""
-    import gymnasium as gym
     from stable_baselines3.common.vec_env import VecMonitor
 
     from probegym.agents.sb3 import ALGORITHMS, ScopeVecEnv, Training, export_sb3
 
-    envs = VecMonitor(ScopeVecEnv(gym.make_vec(env_id, num_envs=LANES, scenario=scenario, autoreset_mode="SameStep")))
+    envs = VecMonitor(ScopeVecEnv(vector_env(env_id, num_envs=LANES, scenario=scenario, autoreset_mode="SameStep")))
     try:
         loaded = ALGORITHMS[algorithm].load(model, env=envs, device="cpu", custom_objects=_replacements(algorithm))
     except ValueError as error:
@@ -74,8 +74,9 @@ def _nil(_: float) -> float:
 def _compare(loaded: BaseAlgorithm, folder: Path) -> None:
     """Refuse a bundle whose actions are not those of SB3's ``predict``."""
     from probegym.agents.bundle import BundlePolicy
+    from probegym.agents.sb3 import env_of
 
-    policy, envs = BundlePolicy(folder), loaded.env
+    policy, envs = BundlePolicy(folder), env_of(loaded)
     policy.begin(LANES, 0)
     envs.seed(SEED)
     envs.action_space.seed(SEED)

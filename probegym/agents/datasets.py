@@ -29,6 +29,7 @@ from probegym.agents.base import Agent, OracleAgent, RandomAgent, Script
 from probegym.agents.bundle import BundlePolicy
 from probegym.agents.evaluate import EVALUATION_SEED, Progress, Results, evaluate
 from probegym.agents.registry import family, make_agent
+from probegym.envs import single_env
 from probegym.envs.core import ScopeEnv
 from probegym.envs.episodes import Episodes, bounds
 from probegym.envs.task import Observation
@@ -192,7 +193,9 @@ def record(env_id: str, agents: Mapping[str, int], scenario: str = "train", seed
 
 def _about(identity: str, env: gym.Env, agents: Mapping[str, int], seed: int, low: float, high: float, command: str, policies: dict[str, str]) -> dict[str, Any]:
     """What the data set says of itself; what is ProbeGym's own stands under ``probegym``."""
-    episodes: Episodes = env.unwrapped.episodes  # type: ignore[attr-defined]
+    scope, spec = env.unwrapped, env.spec
+    assert isinstance(scope, ScopeEnv) and spec is not None
+    episodes = scope.episodes
     told = ", ".join(f"{count} episodes of {agent}" for agent, count in agents.items())
     return {
         "dataset_id": identity,
@@ -201,14 +204,14 @@ def _about(identity: str, env: gym.Env, agents: Mapping[str, int], seed: int, lo
         "author": {AUTHOR},
         "license": LICENCE,
         "code_permalink": f"probegym {probegym.__version__}, commit {files.commit()}",
-        "description": f"{told} on {env.spec.id}, scenario {episodes.scenario.name}: {episodes.scenario.description}",
+        "description": f"{told} on {spec.id}, scenario {episodes.scenario.name}: {episodes.scenario.description}",
         "requirements": [f"probegym=={probegym.__version__}"],
         "ref_min_score": low,
         "ref_max_score": high,
         "num_episodes_average_score": REFERENCE_EPISODES,
         "probegym": {
-            "environment": env.spec.id,
-            "scenario": env.spec.kwargs["scenario"],
+            "environment": spec.id,
+            "scenario": spec.kwargs["scenario"],
             "resolved": episodes.scenario.model_dump(mode="json"),
             "agents": dict(agents),
             "policies": policies,  # SHA-256 of their bundles
@@ -282,7 +285,7 @@ def origin(dataset: MinariDataset) -> tuple[str, str]:
 def replay(dataset: MinariDataset, number: int) -> list[str]:
     """Play an episode again: its actions in the environment, reset with its seed. What differs in any bit, in the order of time."""
     env_id, scenario = origin(dataset)
-    episode, env = dataset[number], gym.make(env_id, scenario=scenario, disable_env_checker=True).unwrapped
+    episode, env = dataset[number], single_env(env_id, scenario=scenario)
     (told,) = dataset.storage.get_episode_metadata(dataset.episode_indices[[number]])
     observation, info = env.reset(seed=told["seed"])
     found = _differences(episode, 0, observation, {}, info)

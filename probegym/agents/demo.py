@@ -14,6 +14,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -234,7 +235,7 @@ def run(out: str | os.PathLike, settings: DemoSettings | None = None, console: C
     with files.replaced(out) as folder:
         demo = Demo(settings, folder, console)
         report = demo.run()
-        content = {"environment": ENV_ID, "settings": asdict(settings), "facts": report.facts, "timings": report.timings}
+        content: dict[str, Any] = {"environment": ENV_ID, "settings": asdict(settings), "facts": report.facts, "timings": report.timings}
         content |= {"rows": [asdict(row) for row in report.rows], "curve": asdict(report.curve)}
         (folder / files.MARK).write_text(json.dumps(files.plain(content), indent=1, allow_nan=False))
         (folder / "episode.gif").write_bytes(report.animation)

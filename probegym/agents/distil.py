@@ -15,17 +15,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import gymnasium as gym
 import numpy as np
 import torch
 from torch import nn
 
 from probegym.agents import checkpoints, symmetry
-from probegym.agents.base import Agent
+from probegym.agents.base import Agent, twin_of
 from probegym.agents.stem_networks import READERS, ShadowReader, TunerPolicy
+from probegym.envs import vector_env
 from probegym.envs.episodes import Episodes
-from probegym.envs.task import Observation
+from probegym.envs.stem_tuning import StemTuningTask
+from probegym.envs.task import Observation, shape_of
 from probegym.errors import ProbeGymError
+from probegym.hardware_bridge.twins.stem import StemTwin
 from probegym.physics.threads import available_threads
 
 EPISODE = 3
@@ -78,9 +80,9 @@ class Trainer:
         self.config, self.folder = config, Path(folder)
         if self._seed(config.updates // EPISODE + 1) + config.lanes > LAST_TRAINING_SEED:
             raise ProbeGymError(f"seed {config.seed} with {config.updates} updates would train on seeds kept for selection: use a smaller seed")
-        self.envs = gym.make_vec(config.env_id, num_envs=config.lanes, scenario=config.scenario, autoreset_mode="Disabled")
+        self.envs = vector_env(config.env_id, num_envs=config.lanes, scenario=config.scenario, autoreset_mode="Disabled")
         episodes = self.envs.episodes
-        task = episodes.task
+        task, world = episodes.task_of(StemTuningTask), twin_of(episodes, StemTwin)
         self.names, self.scales = task.names, task.scales
         keys = [name for name in READERS if name in task.series]
         if len(keys) != 1:
@@ -88,18 +90,18 @@ class Trainer:
                 f"distillation reads one kind of frame, scenario {config.scenario!r} shows {' and '.join(keys)}: choose another"
             )
         self.frames = keys[0]
-        space = self.envs.single_observation_space[self.frames]
+        frames, rows, *_ = shape_of(self.envs.single_observation_space[self.frames])
         torch.manual_seed(config.seed)
-        optics = episodes.world.config.ronchigram
-        reader = ShadowReader if self.frames == "ronchigram" and optics.shadows else READERS[self.frames]
-        self.reader = reader(space.shape[0], space.shape[1], len(self.names))
+        optics = world.config.ronchigram
+        reader = ShadowReader if self.frames == "ronchigram" and optics is not None and optics.shadows else READERS[self.frames]
+        self.reader = reader(frames, rows, len(self.names))
         self.optimiser = torch.optim.AdamW(self.reader.parameters(), lr=config.learning_rate, weight_decay=1e-3)
         self.update = 0
         self.largest_step = task.settings.largest_step
-        self.frames_per_step = space.shape[0]
+        self.frames_per_step = frames
         step_share = self.frames_per_step / episodes.limits["measurements"]
-        columns = [episodes.world.names.index(name) for name in self.names]
-        covariance = np.diag(episodes.world.pupil.covariance)[columns]
+        columns = [world.names.index(name) for name in self.names]
+        covariance = np.diag(world.pupil.covariance)[columns]
         self.policy_arguments = {"weights": covariance * self.scales**2, "prior": self._prior(episodes), "last": 1.01 * step_share}
         self._symmetries = [(k, m, torch.tensor(symmetry.transform(self.names, k, m), dtype=torch.float32))
                             for k in symmetry.QUARTER_TURNS for m in symmetry.MIRRORS]  # fmt: skip
@@ -113,11 +115,11 @@ class Trainer:
         return self.config.seed * 1_000_000 % 9_000_000 + episode * self.config.lanes
 
     def _labels(self) -> np.ndarray:
-        return self.envs.episodes.world.truth()["aberrations"][:, : len(self.names)] / self.scales
+        return twin_of(self.envs.episodes, StemTwin).truth()["aberrations"][:, : len(self.names)] / self.scales
 
     def examples(self, first_update: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Endless (frames uint8, labels) batches, the same from any update on whether resumed or not."""
-        space = self.envs.single_action_space
+        shape = shape_of(self.envs.single_action_space)
         for episode in range(first_update // EPISODE, 10**9):
             rng = np.random.default_rng((self.config.seed, episode))
             observation, _ = self.envs.reset(seed=self._seed(episode), options={})
@@ -125,9 +127,10 @@ class Trainer:
                 labels = self._labels()
                 yield torch.from_numpy(observation[self.frames]), torch.from_numpy(labels.astype(np.float32))
                 if step < EPISODE - 1:
-                    width = np.exp(rng.uniform(*np.log(WIDTHS), (len(labels), 1)))
+                    narrow, wide = np.log(WIDTHS)
+                    width = np.exp(rng.uniform(narrow, wide, (len(labels), 1)))
                     wanted = -labels + width * rng.uniform(-1, 1, labels.shape)
-                    action = np.full((len(labels), *space.shape), -1, np.float32)
+                    action = np.full((len(labels), *shape), -1, np.float32)
                     action[:, : len(self.names)] = np.clip(wanted / self.largest_step, -1, 1)
                     observation = self.envs.step(action)[0]
 

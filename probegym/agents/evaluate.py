@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import gymnasium as gym
 import numpy as np
 
 from probegym.agents.base import Agent, Script
 from probegym.agents.statistics import bootstrap_median, wilson
+from probegym.envs import single_env, vector_env
 from probegym.envs.task import Observation
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Lanes, Readings
@@ -69,15 +69,17 @@ class Results:
 
 
 def evaluate(agent: Agent | Script, env_id: str, scenario: str, episodes: int, seed: int = EVALUATION_SEED,
-             progress: Progress = lambda *_: None, lanes: int = LANES, observer: Observer | None = None, **kwargs) -> Results:  # fmt: skip
+             progress: Progress = lambda *_: None, lanes: int = LANES, observer: Observer | None = None, **kwargs: Any) -> Results:  # fmt: skip
     """Run whole episodes on seeds seed, seed + 1, ..., up to ``lanes`` of an agent at once; further keywords go to the environment."""
     if not isinstance(episodes, int) or isinstance(episodes, bool) or episodes < 1:
         raise ProbeGymError(f"episodes must be a whole number above 0, got {episodes!r}")
-    run = _run_script if isinstance(agent, Script) else _run_batch
-    rows: list[dict] = []
+    rows: list[dict[str, Any]] = []
     progress(0, episodes)
     for first in range(0, episodes, 1 if isinstance(agent, Script) else lanes):
-        rows += run(agent, env_id, scenario, min(lanes, episodes - first), seed + first, kwargs, observer)
+        if isinstance(agent, Script):
+            rows.append(_run_script(agent, env_id, scenario, seed + first, kwargs, observer))
+        else:
+            rows += _run_batch(agent, env_id, scenario, min(lanes, episodes - first), seed + first, kwargs, observer)
         progress(len(rows), episodes)
     columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     costs, to_goal = ({name: columns.pop(f"{prefix}{name}") for name in Readings.COSTS} for prefix in ("", "goal_"))
@@ -85,7 +87,7 @@ def evaluate(agent: Agent | Script, env_id: str, scenario: str, episodes: int, s
     return Results(head[0].astype(bool), head[1], head[2], costs, columns, to_goal)
 
 
-def _row(info: dict, total: float, steps: int, goal: dict) -> dict:
+def _row(info: dict[str, Any], total: float, steps: int, goal: dict[str, Any]) -> dict[str, Any]:
     kept = {
         name: float(v) for name, v in info.items() if not name.startswith(("_", "reward_")) and name != "is_success" and np.ndim(v) == 0
     }
@@ -93,15 +95,15 @@ def _row(info: dict, total: float, steps: int, goal: dict) -> dict:
     return {"success": bool(info["is_success"]), "return": total, "steps": steps} | kept | reached
 
 
-def _run_batch(agent: Agent, env_id: str, scenario: str, lanes: int, seed: int, kwargs: dict, observer: Observer | None) -> list[dict]:
-    envs = gym.make_vec(env_id, num_envs=lanes, scenario=scenario, autoreset_mode="Disabled", **kwargs)
+def _run_batch(agent: Agent, env_id: str, scenario: str, lanes: int, seed: int, kwargs: dict[str, Any], observer: Observer | None) -> list[dict[str, Any]]:
+    envs = vector_env(env_id, num_envs=lanes, scenario=scenario, autoreset_mode="Disabled", **kwargs)
     observation, info = envs.reset(seed=seed)
     if observer is not None:
         observer.begin(seed, observation, info)
     agent.begin(lanes, seed)
     done, totals, steps = np.zeros(lanes, bool), np.zeros(lanes), np.zeros(lanes, int)
-    rows: list[dict] = [{} for _ in range(lanes)]
-    goals: list[dict] = [{} for _ in range(lanes)]
+    rows: list[dict[str, Any]] = [{} for _ in range(lanes)]
+    goals: list[dict[str, Any]] = [{} for _ in range(lanes)]
     while not done.all():
         action = agent.act(observation, envs.episodes)
         observation, reward, terminated, truncated, info = envs.step(action)
@@ -118,9 +120,11 @@ def _run_batch(agent: Agent, env_id: str, scenario: str, lanes: int, seed: int, 
     return rows
 
 
-def _run_script(agent: Script, env_id: str, scenario: str, lanes: int, seed: int, kwargs: dict, observer: Observer | None) -> list[dict]:
-    env = gym.make(env_id, scenario=scenario, disable_env_checker=True, **kwargs).unwrapped
-    total, steps, last, goal = 0.0, 0, {}, {}
+def _run_script(agent: Script, env_id: str, scenario: str, seed: int, kwargs: dict[str, Any], observer: Observer | None) -> dict[str, Any]:
+    env = single_env(env_id, scenario=scenario, **kwargs)
+    total, steps = 0.0, 0
+    last: dict[str, Any] = {}
+    goal: dict[str, Any] = {}
 
     def act(action: np.ndarray) -> tuple[Observation, bool]:
         nonlocal total, steps, last, goal
@@ -136,15 +140,15 @@ def _run_script(agent: Script, env_id: str, scenario: str, lanes: int, seed: int
     if observer is not None:
         observer.begin(seed, *_lane((observation, info)))
     agent.play(act, env, observation, seed)
-    return [_row(last, total, steps, goal)]
+    return _row(last, total, steps, goal)
 
 
-def _lane(shown: tuple) -> tuple:
+def _lane(shown: tuple[Any, ...]) -> tuple[Any, ...]:
     """What a single environment gives, as a vector of one lane does."""
     return tuple({name: np.asarray(v)[None] for name, v in x.items()} if isinstance(x, dict) else np.asarray(x)[None] for x in shown)
 
 
-def write_json(path: Path, content) -> None:
+def write_json(path: Path, content: Any) -> None:
     """Write atomically; raises ProbeGymError when the folder cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

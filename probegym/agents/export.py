@@ -40,12 +40,13 @@ def choose_threshold(trainer: Trainer, episodes: int, progress: Progress = lambd
 
 def to_onnx(module: torch.nn.Module, inputs: dict[str, torch.Tensor], outputs: list[str]) -> bytes:
     """The module as one ONNX file, weights inside; the first axis of everything is the lanes."""
-    stream = io.BytesIO()
+    stream: Any = io.BytesIO()  # which the exporter takes, though its types say otherwise
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the TorchScript exporter announces its successor, which needs another package
         torch.onnx.export(module, tuple(inputs.values()), stream, input_names=list(inputs), output_names=outputs,
                           dynamic_axes={name: {0: "lanes"} for name in [*inputs, *outputs]}, opset_version=17, dynamo=False)  # fmt: skip
-    return stream.getvalue()
+    content: bytes = stream.getvalue()
+    return content
 
 
 def ship(folder: Path, policy: torch.nn.Module, config: Any, task: Task, observation: Observation, memory: dict[str, torch.Tensor],

@@ -8,6 +8,8 @@ import numpy as np
 from stable_baselines3.common.type_aliases import DictReplayBufferSamples
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
+from probegym.errors import ProbeGymError
+
 HINDSIGHT = 0.1
 """Share of goals that are exchanged. In a world with chance, goals taken from what happened make every drag look as if it had been the
 right one (Lanka & Wu 2018, arXiv:1809.02070), and the actor starts well enough to need few.
@@ -32,6 +34,8 @@ class GoalReplay(HerReplayBuffer):
         achieved, own = after["achieved_goal"], before["desired_goal"]
         goal = self._sample_goals(*here)
         before["desired_goal"] = after["desired_goal"] = goal
+        if self.env is None:
+            raise ProbeGymError("hindsight replay asks the environment for rewards of other goals: sample with one")
         (reward,) = self.env.env_method("goal_reward", achieved, goal, {"achieved_before": before["achieved_goal"]})
         reached, reached_own = (self.env.env_method("goal_reached", achieved, of)[0] for of in (goal, own))
         ended = reached | ((self.dones[here] * (1 - self.timeouts[here]) > 0) & ~reached_own)

@@ -21,6 +21,13 @@ class CycleScorer(nn.Module):
     barrier (eV) and updates of a relaxed lattice; hidden: width.
     """
 
+    temperatures: torch.Tensor
+    fields: torch.Tensor
+    holds: torch.Tensor
+    prior_mean: torch.Tensor
+    prior_deviation: torch.Tensor
+    updates: torch.Tensor
+
     def __init__(self, temperatures, fields, holds, dwells: int, mean, deviation, usual: tuple[float, float, float] = (1.0, 0.35, 30.0), hidden: int = 32):
         super().__init__()
         self.dwells = dwells

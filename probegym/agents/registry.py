@@ -171,4 +171,5 @@ def distillation(env_id: str) -> Distillation:
 def make_learner(env_id: str, scenario: str, updates: int, seed: int, folder: Path) -> Learner:
     """The trainer of an environment's own policy; raises ProbeGymError."""
     module, name = distillation(env_id).learner.split(":")
-    return getattr(import_module(module), name)(env_id, scenario, updates, seed, folder)
+    learner: Learner = getattr(import_module(module), name)(env_id, scenario, updates, seed, folder)
+    return learner

@@ -15,8 +15,9 @@ drawn anew, n times, the same for all candidates, and Q is the mean. That is exp
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -25,6 +26,7 @@ from probegym.agents.base import Agent, OracleAgent, Script
 from probegym.agents.branches import LANES, VALUES, Branch, Branches, Memories, Visit, walk
 from probegym.agents.evaluate import EVALUATION_SEED, Progress
 from probegym.envs.episodes import bounds
+from probegym.envs.task import shape_of
 from probegym.errors import ProbeGymError
 
 CONTINUATIONS = ("oracle", "self")
@@ -51,7 +53,7 @@ def candidates(space: gym.Space, visit: Visit, samples: int = SAMPLES) -> tuple[
     sampled = np.clip(sampled, low, high)
     sampled = sampled if isinstance(space, gym.spaces.Box) else np.rint(sampled)
     first = np.stack([visit.action, visit.guide, *visit.advice])
-    return np.concatenate([first, sampled.reshape(-1, *space.shape)]).astype(space.dtype), 0, 1
+    return np.concatenate([first, sampled.reshape(-1, *shape_of(space))]).astype(space.dtype), 0, 1
 
 
 def names(space: gym.Space, units: dict, advisers: Sequence[str] = (), samples: int = SAMPLES) -> tuple[str, ...]:
@@ -120,14 +122,14 @@ class Regrets:
         """(episodes,) what the oracle would have got from the start on, less what was obtained."""
         return _at(self.q, self.guided)[self.step == 0] - self.obtained
 
-    def summary(self, epsilon: float = EPSILON) -> dict[str, float | list[float]]:
+    def summary(self, epsilon: float = EPSILON) -> dict[str, Any]:
         """Means with 95 % bootstrap intervals over episodes, quantiles over steps, the share of steps above ``epsilon``.
 
         With the oracle as continuation also what the regrets of an episode are made of: shortfall, and slack, what the oracle would regret
         in the same states. residue: the most by which the advantages of an episode fail to add up to its shortfall.
         """
         regret, steps = self.regret, np.bincount(self.episode, minlength=len(self.obtained)).astype(float)
-        out: dict[str, float | list[float]] = {"episodes": len(self.obtained), "steps": len(regret), "success": float(self.success.mean())}
+        out: dict[str, Any] = {"episodes": len(self.obtained), "steps": len(regret), "success": float(self.success.mean())}
         out |= {"obtained": float(self.obtained.mean()), "share": float((regret > epsilon).mean())}
         out |= {f"regret_{q}": float(np.quantile(regret, q / 100)) for q in (50, 75, 90, 99, 100)}
         rows = {"regret": regret} | ({"crossed": self.crossed} if self.draws > 1 else {})
@@ -140,7 +142,7 @@ class Regrets:
             out |= {"shortfall": float(self.shortfall.mean()), "residue": float(np.abs(self.of_episodes(self.advantage) - self.shortfall).max())}
         return out
 
-    def by_action(self) -> list[dict[str, str | float | int]]:
+    def by_action(self) -> list[dict[str, Any]]:
         """Of each candidate that was taken or best: how often, the mean regret of taking it, its share of all regret, and what mostly was better."""
         rows, best, total = [], self.best, max(self.regret.sum(), 1e-300)
         for number, name in enumerate(self.names):
@@ -168,17 +170,16 @@ def interval(above: np.ndarray, below: np.ndarray, resamples: int = 2000) -> lis
 
 
 def regrets(agent: Agent | Script, env_id: str, scenario: str, episodes: int, seed: int = EVALUATION_SEED, *, continuation: str = "oracle",
-            value: str = "return", draws: int = 0, advisers: dict[str, Agent] | None = None, samples: int = SAMPLES, lanes: int = LANES,
+            value: str = "return", draws: int = 0, advisers: Mapping[str, Agent | Script] | None = None, samples: int = SAMPLES, lanes: int = LANES,
             progress: Progress = lambda *_: None, **kwargs) -> Regrets:  # fmt: skip
     """Regret of every action of an agent on seeds seed, seed + 1, ...; further keywords go to the environment.
 
     continuation: ``oracle``, what could still be reached, or ``self``, what this agent would make of it. value: one of VALUES. draws: 0
     for the noise that was, else an even number of other draws of the noise after each snapshot. Raises ProbeGymError.
     """
-    advisers = advisers or {}
-    _check(advisers, episodes, continuation, value, draws, samples)
+    beside = _checked(advisers or {}, episodes, continuation, value, draws, samples)
     memories = Memories(agent) if continuation == "self" else None
-    pool = Branches(env_id, scenario, agent if memories else OracleAgent(), memories, lanes, **kwargs)
+    pool = Branches(env_id, scenario, memories.agent if memories else OracleAgent(), memories, lanes, **kwargs)
     task, limits = pool.envs.episodes.task, pool.envs.episodes.limits
     if value != "return" and value not in limits:
         raise ProbeGymError(f"scenario {scenario!r} sets no budget of {value}, which a failure would count as: use one of return, {', '.join(limits)}")
@@ -186,7 +187,7 @@ def regrets(agent: Agent | Script, env_id: str, scenario: str, episodes: int, se
     progress(0, episodes)
     for first in range(0, episodes, CHUNK):
         some = range(first, min(first + CHUNK, episodes))
-        walks = [walk(agent, env_id, scenario, seed + n, list(advisers.values()), memories, **kwargs) for n in some]
+        walks = [walk(agent, env_id, scenario, seed + n, list(beside.values()), memories, **kwargs) for n in some]
         ends += [outcome for _, outcome in walks]
         visits = [(number, visit) for number, (each, _) in zip(some, walks, strict=True) for visit in each]
         options = [candidates(task.action_space, visit, samples) for _, visit in visits]
@@ -201,9 +202,10 @@ def regrets(agent: Agent | Script, env_id: str, scenario: str, episodes: int, se
         for (episode, visit), (_, taken, guided), values in zip(visits, options, found.reshape(len(visits), -1, count), strict=True):
             rows.append((episode, visit.step, taken, guided, values))
     progress(episodes, episodes)
-    columns = (np.array(column) for column in zip(*rows, strict=True))
+    columns = [np.array(column) for column in zip(*rows, strict=True)]  # episode, step, taken, guided, values
     obtained, success = (np.array(column) for column in ([end.worth(value, limits) for end in ends], [end.success for end in ends]))
-    return Regrets(names(task.action_space, task.action_units, tuple(advisers), samples), *columns, obtained, success, continuation)
+    told = names(task.action_space, task.action_units, tuple(beside), samples)
+    return Regrets(told, columns[0], columns[1], columns[2], columns[3], columns[4], obtained, success, continuation)
 
 
 def noises(visit: Visit, draws: int) -> list[int | None]:
@@ -211,7 +213,7 @@ def noises(visit: Visit, draws: int) -> list[int | None]:
     return [int(key >> np.uint64(1)) for key in np.random.SeedSequence((visit.seed, visit.step)).generate_state(draws, np.uint64)] if draws else [None]
 
 
-def _check(advisers: dict[str, Agent], episodes: int, continuation: str, value: str, draws: int, samples: int) -> None:
+def _checked(advisers: Mapping[str, Agent | Script], episodes: int, continuation: str, value: str, draws: int, samples: int) -> dict[str, Agent]:
     for name, number, least in (("episodes", episodes, 1), ("draws", draws, 0), ("samples", samples, 0)):
         if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < least:
             raise ProbeGymError(f"{name} must be a whole number from {least}, got {number!r}")
@@ -220,6 +222,9 @@ def _check(advisers: dict[str, Agent], episodes: int, continuation: str, value: 
             raise ProbeGymError(f"{name} must be one of {', '.join(known)}, got {given!r}")
     if draws % 2:
         raise ProbeGymError(f"draws must be even, for the best is chosen by one half and valued by the other, got {draws}")
+    beside: dict[str, Agent] = {}
     for name, agent in advisers.items():
         if isinstance(agent, Script):
             raise ProbeGymError(f"{name} works through an episode from its start and cannot decide beside another agent: leave it out")
+        beside[name] = agent
+    return beside

@@ -218,10 +218,10 @@ def _cards(report: Report) -> str:
         s = live.summary
         cards.append((_rate(s["success"]), f"of {s['episodes']} unseen columns tuned by the agent trained just now"))
         cards.append((_number(s["measurements_to_goal"]), "images to the goal (median)"))
-    script = max((r for r in report.rows if r.kind == "script" and r.summary), key=lambda r: r.summary["success"], default=None)
-    if script:
-        told = f"images in an episode of the best script, {escape(script.agent)}, for {_rate(script.summary['success'])}"
-        cards.append((_number(script.summary["measurements_mean"]), told))
+    scripts = [(row.agent, row.summary) for row in report.rows if row.kind == "script" and row.summary]
+    if scripts:
+        name, s = max(scripts, key=lambda script: script[1]["success"])
+        cards.append((_number(s["measurements_mean"]), f"images in an episode of the best script, {escape(name)}, for {_rate(s['success'])}"))
     body = "".join(f'<div class="card"><b>{value}</b><span>{label}</span></div>' for value, label in cards)
     return f'<div class="cards">{body}</div>'
 

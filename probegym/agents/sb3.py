@@ -26,10 +26,13 @@ from torch import nn
 
 from probegym.agents import goals
 from probegym.agents.export import ship
+from probegym.envs import vector_env
+from probegym.envs.adatom_manipulation import AdatomManipulationTask
 from probegym.envs.core import ScopeVectorEnv
+from probegym.envs.task import shape_of
 from probegym.errors import ProbeGymError
 
-ALGORITHMS = {"ppo": PPO, "sac": SAC}
+ALGORITHMS: dict[str, type[PPO] | type[SAC]] = {"ppo": PPO, "sac": SAC}
 LANES = 16
 
 
@@ -121,7 +124,7 @@ def checkpoint_path(folder: str | os.PathLike) -> Path:
 def _networks(training: Training, envs: ScopeVectorEnv) -> dict[str, Any]:
     """The networks: SB3's own, or those made for an environment where the scenario shows one atom and its goal."""
     task = envs.episodes.task
-    if training.algorithm != "sac" or task.family != "adatom_manipulation" or task.settings.atoms > 1 or task.settings.shown != "goals":
+    if training.algorithm != "sac" or not isinstance(task, AdatomManipulationTask) or task.settings.atoms > 1 or task.settings.shown != "goals":
         return {"policy": "MultiInputPolicy"}
     from probegym.agents.adatom_networks import DragPolicy
 
@@ -132,10 +135,10 @@ def build(training: Training, folder: Path) -> BaseAlgorithm:
     """The algorithm with its environment, untrained. Raises ProbeGymError for an unknown algorithm."""
     if training.algorithm not in ALGORITHMS:
         raise ProbeGymError(f"unknown algorithm {training.algorithm!r}: use one of {', '.join(ALGORITHMS)}")
-    envs = gym.make_vec(training.env_id, num_envs=LANES, scenario=training.scenario, autoreset_mode="SameStep")
+    envs = vector_env(training.env_id, num_envs=LANES, scenario=training.scenario, autoreset_mode="SameStep")
     if training.algorithm == "sac" and not isinstance(envs.single_action_space, gym.spaces.Box):
         raise ProbeGymError(f"sac needs continuous actions, {training.env_id} has {envs.single_action_space}: use ppo")
-    shared = {"seed": training.seed, "tensorboard_log": str(folder / "tensorboard"), "device": "auto"}
+    shared: dict[str, Any] = {"seed": training.seed, "tensorboard_log": str(folder / "tensorboard"), "device": "auto"}
     if training.algorithm == "ppo":
         rollout = 2 ** int(np.clip(np.log2(max(2, training.steps / LANES)), 1, 7))  # a power of two, so that batches divide it
         own: dict[str, Any] = {"n_steps": rollout, "batch_size": LANES * rollout // 4, "n_epochs": 4, "gamma": 0.98, "ent_coef": 1e-3}
@@ -143,14 +146,21 @@ def build(training: Training, folder: Path) -> BaseAlgorithm:
         kept = int(np.clip(training.steps, 1000, 50_000))
         own = {"buffer_size": kept, "learning_starts": min(1000, training.steps // 2), "gradient_steps": 4}
         if "achieved_goal" in envs.single_observation_space.spaces:
-            own |= goals.options(training.steps, envs.single_action_space.shape[0])
+            own |= goals.options(training.steps, shape_of(envs.single_action_space)[0])
     return ALGORITHMS[training.algorithm](env=VecMonitor(ScopeVecEnv(envs)), **_networks(training, envs), **shared, **(own | training.hyperparameters))
+
+
+def env_of(model: BaseAlgorithm) -> Any:
+    """The environment that a model was built with, as SB3 wraps it; raises ProbeGymError for a model without one."""
+    if model.env is None:
+        raise ProbeGymError("the model has no environment: build it with one")
+    return model.env
 
 
 def save(model: BaseAlgorithm, training: Training, folder: Path) -> None:
     """Write the checkpoint atomically; raises ProbeGymError when it cannot be written."""
     state = {"training": asdict(training), "steps": model.num_timesteps, "parameters": model.get_parameters()}
-    if isinstance(model, SAC):
+    if isinstance(model, SAC) and model.log_ent_coef is not None:
         state["log_ent_coef"] = model.log_ent_coef.detach()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -183,8 +193,9 @@ def load(model: BaseAlgorithm, training: Training, folder: Path) -> None:
         raise ProbeGymError(f"{told}: train again in another folder") from error
     model.num_timesteps = int(state["steps"])
     if isinstance(model, SAC):
-        with torch.no_grad():
-            model.log_ent_coef.copy_(state["log_ent_coef"])
+        if model.log_ent_coef is not None:
+            with torch.no_grad():
+                model.log_ent_coef.copy_(state["log_ent_coef"])
         model.learning_starts = model.num_timesteps + model.batch_size
 
 
@@ -208,10 +219,10 @@ class _Watch(BaseCallback):
             self.saved = self.num_timesteps
 
     def _on_step(self) -> bool:
-        if hasattr(self.model.policy, "average"):
-            self.model.policy.follow()
+        if (follow := getattr(self.model.policy, "follow", None)) is not None:
+            follow()
         if self.n_calls % 10 == 0:
-            returns, successes = [episode["r"] for episode in self.model.ep_info_buffer], list(self.model.ep_success_buffer)
+            returns, successes = [episode["r"] for episode in self.model.ep_info_buffer or ()], list(self.model.ep_success_buffer or ())
             self.tell(Progress(self.num_timesteps, _mean(returns), _mean(successes)))
         return True
 
@@ -228,7 +239,7 @@ def train_sb3(training: Training, folder: str | os.PathLike, resume: bool = Fals
     left = training.steps - model.num_timesteps
     if left > 0:
         # other episodes than before the interruption; below EVALUATION_SEED
-        model.env.seed((training.seed * 1_000_000 + model.num_timesteps) % 9_000_000)
+        env_of(model).seed((training.seed * 1_000_000 + model.num_timesteps) % 9_000_000)
         model.learn(left, _Watch(training, folder, report, checkpoint_every), tb_log_name=training.algorithm, reset_num_timesteps=not resume)
         save(model, training, folder)
     return model
@@ -239,7 +250,8 @@ class _Deterministic(nn.Module):
 
     def __init__(self, model: BaseAlgorithm, names: list[str]):
         super().__init__()
-        self.policy, self.names, self.ppo = model.policy, names, isinstance(model, PPO)
+        self.policy: Any = model.policy  # of PPO or of SAC, which have other parts
+        self.names, self.ppo = names, isinstance(model, PPO)
         space = model.action_space
         self.choices = [int(space.n)] if isinstance(space, gym.spaces.Discrete) else [int(n) for n in getattr(space, "nvec", ())]
         self.single = isinstance(space, gym.spaces.Discrete)
@@ -258,6 +270,7 @@ class _Deterministic(nn.Module):
 
 def export_sb3(model: BaseAlgorithm, training: Training, folder: Path, command: str) -> Path:
     """Write a trained model as a policy bundle (ONNX + JSON); returns its folder."""
-    observation = {name: v[:4] for name, v in model.env.reset().items()}
+    envs = env_of(model)
+    observation = {name: v[:4] for name, v in envs.reset().items()}
     policy = _Deterministic(model, list(observation)).cpu()
-    return ship(folder, policy, training, model.env.unwrapped.envs.episodes.task, observation, {}, command, algorithm=training.algorithm)
+    return ship(folder, policy, training, envs.unwrapped.envs.episodes.task, observation, {}, command, algorithm=training.algorithm)

@@ -100,6 +100,10 @@ class SteeringPolicy(nn.Module):
     that is left.
     """
 
+    improvement: torch.Tensor
+    weightings: torch.Tensor
+    place: torch.Tensor
+
     def __init__(self, judge: PlaceJudge, shape: tuple[int, int], candidates: int = 512,
                  trust: float = 0.5, stretch: float = 1.0, margin: float = 0.1):  # fmt: skip
         super().__init__()

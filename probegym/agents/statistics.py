@@ -35,7 +35,8 @@ def optimality_gap(scores: Scores, aim: float = 1.0) -> float:
 
 def performance_profile(scores: Scores, levels: np.ndarray) -> np.ndarray:
     """(levels,): share of runs, averaged over tasks, with a score above each level."""
-    return (_scores(scores)[None] > np.asarray(levels, float)[:, None, None]).mean(axis=(1, 2))
+    shares: np.ndarray = (_scores(scores)[None] > np.asarray(levels, float)[:, None, None]).mean(axis=(1, 2))
+    return shares
 
 
 def probability_of_improvement(scores: Scores, others: Scores) -> float:
@@ -67,7 +68,8 @@ def interval(statistic: Callable[..., float | np.ndarray], *scores: Scores, toge
             groups = np.asarray(together)
             chosen = [rng.integers(0, len(tables[0]), (len(tables[0]), groups.max() + 1))[:, groups]] * len(tables)
         drawn.append(statistic(*(np.take_along_axis(table, index, axis=0) for table, index in zip(tables, chosen, strict=True))))
-    return np.quantile(np.asarray(drawn), [0.5 - confidence / 2, 0.5 + confidence / 2], axis=0)
+    ends: np.ndarray = np.quantile(np.asarray(drawn), [0.5 - confidence / 2, 0.5 + confidence / 2], axis=0)
+    return ends
 
 
 def mean_interval(values: np.ndarray, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:

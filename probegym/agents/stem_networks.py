@@ -50,11 +50,10 @@ class ImageReader(nn.Module):
             if index == 1:
                 layers += [nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
         self.features = nn.Sequential(*layers)
-        self.head = nn.Sequential(
-            nn.Linear(width * math.ceil(pixels / 2 ** len(channels)) ** 2, hidden), nn.SiLU(), nn.Linear(hidden, 2 * outputs)
-        )
-        nn.init.zeros_(self.head[-1].weight)
-        nn.init.zeros_(self.head[-1].bias)
+        first, last = nn.Linear(width * math.ceil(pixels / 2 ** len(channels)) ** 2, hidden), nn.Linear(hidden, 2 * outputs)
+        self.head = nn.Sequential(first, nn.SiLU(), last)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
 
     def contrast(self, frames: torch.Tensor) -> torch.Tensor:
         """What the layers are shown; the shape stays."""
@@ -92,6 +91,9 @@ class RonchigramReader(nn.Module):
     """
 
     augments = False
+
+    inside: torch.Tensor
+    filters: torch.Tensor
 
     def __init__(self, frames: int, pixels: int, outputs: int, patch: int = 14, stride: int = 4, bins: int = 16,
                  widths: tuple[int, int, int] = (96, 32, 192)):  # fmt: skip
@@ -131,7 +133,9 @@ class RonchigramReader(nn.Module):
         if self.training:
             power = self.normalise(power.reshape(-1, power.shape[2])).reshape(power.shape)
         else:  # written out: the ONNX exporter loses the number of channels that a batch normalisation needs
-            power = (power - self.normalise.running_mean) * torch.rsqrt(self.normalise.running_var + self.normalise.eps)
+            mean, variance = self.normalise.running_mean, self.normalise.running_var
+            assert mean is not None and variance is not None
+            power = (power - mean) * torch.rsqrt(variance + self.normalise.eps)
         return power.reshape(b, c, power.shape[1], power.shape[2])
 
     def _head(self, one: torch.Tensor, other: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -158,6 +162,9 @@ class TunerPolicy(nn.Module):
     ``slip`` of its size as process noise, and every step ``wander``. ``threshold``: rad^2 at which it declares;
     ``last``: share of the budget below which another step would not fit, so it declares.
     """
+
+    weights: torch.Tensor
+    prior: torch.Tensor
 
     def __init__(self, reader: nn.Module, weights, largest_step: float, prior, last: float, threshold: float = 0.1,
                  trust: float = 1.5, floor: float = 0.03, slip: float = 0.04, wander: float = 0.01):  # fmt: skip

@@ -65,6 +65,10 @@ class ConditionerPolicy(nn.Module):
     which only a declaration fits.
     """
 
+    moves: torch.Tensor
+    cost: torch.Tensor
+    start: torch.Tensor
+
     def __init__(self, reader: ApexReader, moves: np.ndarray, cost: np.ndarray, start: np.ndarray, last: float,
                  sure: float = 0.95, unsure: float = 0.5, doubt: float = 0.05, trust: float = 0.8):  # fmt: skip
         super().__init__()

@@ -8,11 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-import gymnasium as gym
 import numpy as np
 
-from probegym.agents.base import Agent
-from probegym.envs import pictures
+from probegym.agents.base import Agent, twin_of
+from probegym.envs import pictures, single_env
 from probegym.envs.task import Observation
 from probegym.hardware_bridge.twins.stem import StemTwin
 from probegym.physics import specimens
@@ -51,6 +50,7 @@ class Story:
 @lru_cache(maxsize=4)
 def _ronchigrams(energy: float, names: tuple[str, ...]) -> RonchigramFormer:
     film = specimens.load(FILM)
+    assert film.films is not None
     return RonchigramFormer(film.films[:1], energy, film.extent[0], FILM_APERTURE, FILM_PIXELS, names, film.slice_thickness)
 
 
@@ -86,19 +86,19 @@ def _seen(observation: Observation) -> np.ndarray:
 
 def tell(agent: Agent, name: str, env_id: str, scenario: str, seed: int) -> Story:
     """Play one episode and draw it. Raises ProbeGymError when the agent does not fit the scenario."""
-    env = gym.make(env_id, scenario=scenario, render_mode="rgb_array", disable_env_checker=True).unwrapped
+    env = single_env(env_id, scenario=scenario, render_mode="rgb_array")
     observation, _ = env.reset(seed=seed)
     agent.begin(1, seed)
-    portraits, screens, over = [portrait(env.episodes.world)], [env.render()], False
+    world = twin_of(env.episodes, StemTwin)
+    portraits, screens, over = [portrait(world)], [env.episodes.picture(0)], False
     portraits[0].pictures["the first frames that the agent saw"] = _seen(observation)
     info: dict = {}
     while not over:
         action = agent.act({key: array[None] for key, array in observation.items()}, env.episodes)[0]
         observation, _, terminated, truncated, info = env.step(action)
-        screens.append(env.render())
+        screens.append(env.episodes.picture(0))
         over = terminated or truncated
-    portraits.append(portrait(env.episodes.world))
+    portraits.append(portrait(world))
     portraits[1].pictures["the last frames that the agent saw"] = _seen(observation)
-    costs = {"images": int(info["measurements"]), "seconds": float(info["time"]), "dose": float(info["dose"])}
     env.close()
-    return Story(name, scenario, seed, bool(info["is_success"]), portraits=portraits, screens=screens, **costs)
+    return Story(name, scenario, seed, bool(info["is_success"]), int(info["measurements"]), float(info["time"]), float(info["dose"]), portraits, screens)

@@ -16,21 +16,23 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import gymnasium as gym
 import numpy as np
 import torch
 from torch import nn
 
 from probegym.agents import checkpoints
 from probegym.agents.afm_networks import FEATURES, SETTINGS, Critic, FeedbackPolicy
-from probegym.agents.base import Agent
+from probegym.agents.base import Agent, twin_of
 from probegym.agents.distil import LAST_TRAINING_SEED, Progress
 from probegym.agents.evaluate import evaluate
 from probegym.agents.export import SELECTION_SEED, ship
+from probegym.envs import vector_env
 from probegym.envs.afm_settings import NAMES
+from probegym.envs.afm_tuning import AfmTuningTask
 from probegym.envs.episodes import Episodes
-from probegym.envs.task import Observation
+from probegym.envs.task import Observation, shape_of
 from probegym.errors import ProbeGymError
+from probegym.hardware_bridge.twins.afm import AfmTwin
 
 PAYS = {"height_error": 5.0, "speed": 5.0, "damage": 5.0, "wear": 5.0, "crash": 5.0}  # weights of the environment's reward terms; a decade of error counts 1
 SAFE_FORCE = 250e-9  # N; the square of its doublings costs FORCE, long before a crash
@@ -82,7 +84,7 @@ class Tuned(Agent):
 
 def hidden_state(episodes: Episodes) -> np.ndarray:
     """(lanes, HIDDEN) float32: what the critic knows of cantilever, piezo, tip and the line below it."""
-    s = episodes.world.state
+    s = twin_of(episodes, AfmTwin).state
     lag = s["quality"] / (np.pi * s["frequency"])
     slope = np.diff(s["profile"], axis=1)
     scales = [
@@ -101,8 +103,8 @@ class Trainer:
         self.rounds = -(-config.updates // UPDATES_A_ROUND)
         if self._seed(self.rounds + BLIND) + config.lanes > LAST_TRAINING_SEED:
             raise ProbeGymError(f"seed {config.seed} with {config.updates} updates would train on seeds kept for selection: use a smaller seed")
-        self.envs = gym.make_vec(config.env_id, num_envs=config.lanes, scenario=config.scenario, autoreset_mode="Disabled")
-        task = self.envs.episodes.task
+        self.envs = vector_env(config.env_id, num_envs=config.lanes, scenario=config.scenario, autoreset_mode="Disabled")
+        task = self.envs.episodes.task_of(AfmTuningTask)
         self.lines, self.step = task.settings.lines, task.settings.largest_step
         start = torch.tensor([float(task.share(name, START[name])) for name in NAMES])
         ceiling = torch.tensor([float(task.share(name, CEILING[name])) if name in CEILING else 1.0 for name in NAMES])
@@ -303,7 +305,7 @@ class Trainer:
         """Choose the candidate on MORE times ``episodes`` and write the bundle; returns its folder."""
         policy, tried = self.choose(MORE * episodes, report)
         self.envs.reset(seed=SELECTION_SEED)
-        observation = self.envs.step(np.zeros(self.envs.action_space.shape, np.float32))[0]
+        observation = self.envs.step(np.zeros(shape_of(self.envs.action_space), np.float32))[0]
         shown = {name: observation[name][:2] for name in SEEN}
         rule = f"highest mean return, {MORE * episodes} episodes of the training scenario, seeds from {SELECTION_SEED}"
         curve = {"columns": ["update", *FIGURES], "rows": [[float(f"{v:.4g}") for v in row] for row in _thinned(self.curve)]}

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import gymnasium as gym
 import numpy as np
 import torch
 from torch import nn
@@ -21,7 +20,8 @@ from probegym.agents.beam_networks import LANE, SEEN, Mover, RateBelief, Student
 from probegym.agents.evaluate import evaluate
 from probegym.agents.export import SELECTION_SEED, ship
 from probegym.agents.policy_gradient import PolicyGradient, clipped_loss
-from probegym.envs import beam_oracle
+from probegym.envs import beam_oracle, vector_env
+from probegym.envs.beam_manipulation import BeamManipulationTask
 from probegym.envs.episodes import Episodes
 from probegym.errors import ProbeGymError
 
@@ -53,13 +53,14 @@ class Trainer(PolicyGradient):
 
     def __init__(self, config: BeamTraining, folder: str | os.PathLike):
         super().__init__(config, folder)
-        self.envs = gym.make_vec(config.env_id, num_envs=WORLDS * TRIES, scenario=config.scenario, autoreset_mode="Disabled")
-        s = self.envs.episodes.task.settings
+        self.envs = vector_env(config.env_id, num_envs=WORLDS * TRIES, scenario=config.scenario, autoreset_mode="Disabled")
+        s = self.envs.episodes.task_of(BeamManipulationTask).settings
         if s.atoms > 1 or s.axes != "lattice":
             raise ProbeGymError(f"scenario {config.scenario!r} is not for one atom in the axes of the lattice: choose another")
         torch.manual_seed(config.seed)
         self.policy = Mover(RateBelief(*prior()), CURIOSITY, network=True, blank=s.dwell.blank, reach=s.reach)
         self.critic = nn.Sequential(nn.Linear(LANE + 2 * len(PATTERNS), 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 1))
+        assert self.policy.network is not None
         self.prepared(self.policy.network, self.critic)
 
     # ---- training ----
@@ -92,12 +93,13 @@ class Trainer(PolicyGradient):
     @staticmethod
     def _speeds(episodes: Episodes) -> np.ndarray:
         """(lanes, 2 * patterns) logarithms and values of the fastest progress that the hidden rates allow."""
-        d, lobe = episodes.task.settings.dwell, episodes.truth["lobe"][::TRIES]
+        s, lobe = episodes.task_of(BeamManipulationTask).settings, episodes.truth["lobe"][::TRIES]
+        d = s.dwell
         dwells = d.shortest * (d.longest / d.shortest) ** np.linspace(0, 1, 5)
-        image = episodes.task.settings.frame.duration
+        image = s.frame.duration
         speed = [beam_oracle.progress(lobe, np.tile(bonds, (len(lobe), 1)), dwells, image).max((1, 2)) for bonds in PATTERNS]
-        speed = np.repeat(np.stack(speed, 1), TRIES, 0)
-        return np.concatenate([np.log(np.maximum(speed, 1e-3)) / 3, 5 * speed], 1)
+        fastest = np.repeat(np.stack(speed, 1), TRIES, 0)
+        return np.concatenate([np.log(np.maximum(fastest, 1e-3)) / 3, 5 * fastest], 1)
 
     def _judged(self, kept: list[tuple[torch.Tensor, ...]], costs: list[torch.Tensor], hidden: torch.Tensor) -> list[torch.Tensor]:
         after = advantage = torch.zeros(len(hidden))

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import gymnasium as gym
 import numpy as np
 import torch
 
@@ -22,7 +21,9 @@ from probegym.agents.evaluate import evaluate
 from probegym.agents.export import SELECTION_SEED, ship
 from probegym.agents.ising_networks import SEEN, CycleScorer
 from probegym.agents.policy_gradient import PolicyGradient, State, clipped_loss
+from probegym.envs import vector_env
 from probegym.envs.episodes import Episodes
+from probegym.envs.ising_inference import IsingInferenceTask
 from probegym.envs.ising_rewards import relative_error
 from probegym.envs.task import Observation
 
@@ -74,8 +75,8 @@ class Trainer(PolicyGradient):
 
     def __init__(self, config: IsingTraining, folder: str | os.PathLike):
         super().__init__(config, folder)
-        self.envs = {name: gym.make_vec(config.env_id, num_envs=SPECIMENS * TRIES, scenario=name, autoreset_mode="Disabled") for name in self._scenarios()}
-        s = self.envs[config.scenario].episodes.task.settings
+        self.envs = {name: vector_env(config.env_id, num_envs=SPECIMENS * TRIES, scenario=name, autoreset_mode="Disabled") for name in self._scenarios()}
+        s = self.envs[config.scenario].episodes.task_of(IsingInferenceTask).settings
         torch.manual_seed(config.seed)
         self.policy = CycleScorer(s.temperatures, s.fields, s.holds, len(s.dwells), s.prior.mean(), s.prior.deviation())
         self.prepared(self.policy)

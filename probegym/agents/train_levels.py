@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import gymnasium as gym
 import numpy as np
 import torch
 from torch import nn
@@ -24,8 +23,9 @@ from probegym.agents.evaluate import evaluate
 from probegym.agents.export import SELECTION_SEED, ship
 from probegym.agents.level_networks import SEEN, LevelScorer
 from probegym.agents.policy_gradient import PolicyGradient, clipped_loss
-from probegym.envs import level_plans
+from probegym.envs import level_plans, vector_env
 from probegym.envs.episodes import Episodes
+from probegym.envs.level_selection import LevelSelectionTask
 from probegym.envs.task import Observation
 from probegym.errors import ProbeGymError
 
@@ -77,7 +77,7 @@ class Trainer(PolicyGradient):
 
     def __init__(self, config: LevelTraining, folder: str | os.PathLike):
         super().__init__(config, folder)
-        self.envs = {name: gym.make_vec(config.env_id, num_envs=SPECIMENS * TRIES, scenario=name, autoreset_mode="Disabled") for name in self._scenarios()}
+        self.envs = {name: vector_env(config.env_id, num_envs=SPECIMENS * TRIES, scenario=name, autoreset_mode="Disabled") for name in self._scenarios()}
         units = next(iter(self.envs.values())).episodes.task.action_units
         if units["choose"] != "level":
             raise ProbeGymError(f"scenario {config.scenario!r} lets the agent choose a {units['choose']}: train on one where it chooses the level alone")
@@ -124,9 +124,9 @@ class Trainer(PolicyGradient):
     def _ask(self, observation: Observation, episodes: Episodes, running: np.ndarray, step: int) -> None:
         """Keep what the teacher would do in some lanes."""
         lanes = np.flatnonzero(running & (np.arange(len(running)) % TAUGHT_LANES == step % TAUGHT_LANES))
-        task, m = episodes.task, episodes.memory
+        task, m = episodes.task_of(LevelSelectionTask), episodes.memory
         left, correlations = task.seconds_available - m["seconds_spent"], episodes.truth["correlations"]
-        level = [level_plans.best(task.knowledge, m, lane, correlations[lane], left[lane])[0] for lane in lanes]
+        level = [level_plans.best(task.knowledge, m, int(lane), correlations[lane], left[lane])[0] for lane in lanes]
         if level:
             shown = self.policy.features(*(torch.from_numpy(observation[name][lanes]) for name in SEEN))
             possible = shown[2].gather(1, torch.tensor(level)[:, None])[:, 0]

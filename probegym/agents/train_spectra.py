@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import gymnasium as gym
 import numpy as np
 import torch
 from torch import nn
@@ -25,7 +24,9 @@ from probegym.agents.distil import LAST_TRAINING_SEED, Progress
 from probegym.agents.evaluate import evaluate
 from probegym.agents.export import SELECTION_SEED, ship
 from probegym.agents.spectra_networks import SEEN, PlaceJudge, SteeringPolicy, loss, planes
+from probegym.envs import vector_env
 from probegym.envs.episodes import Episodes
+from probegym.envs.spectrum_exploration import SpectrumExplorationTask
 from probegym.envs.task import Observation
 from probegym.errors import ProbeGymError
 
@@ -86,16 +87,17 @@ class Trainer:
         self.config, self.folder, self.names = config, Path(folder), names or training_scenarios(config.scenario)
         if self._seed(config.updates // ROUND + 1) > LAST_TRAINING_SEED:
             raise ProbeGymError(f"seed {config.seed} with {config.updates} updates would train on seeds kept for selection: use a smaller seed")
-        self.envs = [gym.make_vec(config.env_id, num_envs=config.lanes, scenario=name, autoreset_mode="Disabled") for name in self.names]
-        task = self.envs[0].episodes.task
+        self.envs = [vector_env(config.env_id, num_envs=config.lanes, scenario=name, autoreset_mode="Disabled") for name in self.names]
+        settings = [env.episodes.task_of(SpectrumExplorationTask).settings for env in self.envs]
         spaces = [{name: env.single_observation_space.spaces.get(name) for name in SEEN} for env in self.envs]
-        if any(env.episodes.task.settings.action != "steer" for env in self.envs) or any(one != spaces[0] for one in spaces):
+        if any(s.action != "steer" for s in settings) or any(one != spaces[0] for one in spaces):
             raise ProbeGymError(f"scenarios {', '.join(self.names)} must all steer and show the same maps: use others")
-        self.shape = (task.settings.image.rows, task.settings.image.columns)
+        self.shape = (settings[0].image.rows, settings[0].image.columns)
         torch.manual_seed(config.seed)
         self.judge = PlaceJudge()
         self.optimiser = torch.optim.AdamW(self.judge.parameters(), lr=config.learning_rate, weight_decay=1e-3)
-        self.update, self.rounds = 0, []
+        self.update = 0
+        self.rounds: list[dict[str, np.ndarray]] = []
 
     def _seed(self, number: int) -> int:
         return self.config.seed * 1_000_000 % 9_000_000 + number * self.config.lanes * len(self.names)
@@ -119,12 +121,12 @@ class Trainer:
             led = range(c.lanes) if not self.update else range(0, c.lanes, 2)
             agent = Student(self.policy(**PLAYED[rng.integers(len(PLAYED))]), {lane: FIXED[rng.integers(len(FIXED))] for lane in led})
             agent.begin(c.lanes, 0)
-            steps = int(envs.episodes.limits["measurements"]) - envs.episodes.task.settings.first
+            steps = int(envs.episodes.limits["measurements"]) - envs.episodes.task_of(SpectrumExplorationTask).settings.first
             keep = rng.random((steps, c.lanes)).argsort(0) < KEPT
             done = np.zeros(c.lanes, bool)
             for step in range(steps):
                 truth = self._truth(envs)
-                rows += [self._row(observation, truth, lane) for lane in np.flatnonzero(keep[step] & ~done)]
+                rows += [self._row(observation, truth, int(lane)) for lane in np.flatnonzero(keep[step] & ~done)]
                 observation, _, terminated, truncated, info = envs.step(agent.act(observation, envs.episodes))
                 for lane in np.flatnonzero((terminated | truncated) & ~done):
                     regrets["fixed" if lane in led else "policy"].append(float(info["regret"][lane]))
@@ -201,7 +203,8 @@ class Trainer:
         self.judge.train()
         for group in self.optimiser.param_groups:
             group["lr"] = self.config.learning_rate * min(1.0, 0.05 + 2.0 * (1 - self.update / self.config.updates))
-        value = loss(*self.judge(seen), batch["truth"], batch["measured"][:, 0] <= 0)
+        odds, gain = self.judge(seen)
+        value = loss(odds, gain, batch["truth"], batch["measured"][:, 0] <= 0)
         self.optimiser.zero_grad()
         value.backward()
         nn.utils.clip_grad_norm_(self.judge.parameters(), 1.0)

@@ -12,7 +12,7 @@ from probegym.envs.adatom_memory import Notes, until_found
 from probegym.envs.adatom_rewards import Goals
 from probegym.envs.adatom_settings import STRETCHES, Settings
 from probegym.envs.core import ScopeEnv, ScopeVectorEnv
-from probegym.envs.task import Observation, Task, Term, Transition, Where
+from probegym.envs.task import Boxes, Observation, Task, Term, Transition, Where
 from probegym.hardware_bridge.commands import Command, DragTip, Lanes, LocateAdatoms, Readings
 from probegym.scenarios import parsed
 
@@ -30,7 +30,7 @@ class AdatomManipulationTask(Task):
         self.settings = s = parsed(Settings, settings, "task")
         self.goals, self.notes = Goals(s.unit, s.lattice, s.tolerance, s.atoms), Notes(s)
         far = self.notes.farthest
-        boxes = {"observation": spaces.Box(-self.notes.highest, self.notes.highest, (self.notes.told,), np.float32)}
+        boxes: Boxes = {"observation": spaces.Box(-self.notes.highest, self.notes.highest, (self.notes.told,), np.float32)}
         if s.shown == "image":
             boxes["image"] = spaces.Box(0, 255, (2, s.image.pixels, s.image.pixels), np.uint8)
         else:

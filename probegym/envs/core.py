@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -17,20 +17,27 @@ from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Lanes
 from probegym.hardware_bridge.world import World
 
+Step = tuple[Observation, float, bool, bool, dict[str, Any]]
+"""What Gymnasium's step of one lane returns."""
 
-def _scalar(value: np.generic) -> Any:
+
+_METADATA: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 4}
+
+
+def _scalar(value: np.ndarray) -> Any:
     return value.item() if np.ndim(value) == 0 else np.array(value)
 
 
-class ScopeEnv(gym.Env):
+class ScopeEnv(gym.Env[dict[str, Any], np.ndarray]):
     """A task in a world of one lane. Subclasses name their ``task_type``.
 
     scenario: name, or ``file.yaml:name``. reward: ``privileged`` or ``observable``. budget: fewer measurements than the
     scenario allows. world: None for the twin, the folder of a record, or an object with the world protocol.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 4}
+    metadata = _METADATA
     task_type: ClassVar[type[Task]]
+    observation_space: gym.spaces.Dict
 
     def __init__(self, scenario: str = "train", reward: str = "privileged", render_mode: str | None = None,
                  budget: int | None = None, world: World | str | None = None):  # fmt: skip
@@ -42,14 +49,14 @@ class ScopeEnv(gym.Env):
         self.action_space = self.episodes.task.action_space
         self._on, self._over = np.ones(1, bool), False
 
-    def reset(self, *, seed: int | None = None, options: dict | None = None):
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
         super().reset(seed=seed)
         key = self.np_random.integers(0, 2**63, size=1, dtype=np.uint64)
         observation, info = self.episodes.begin(key, self._on)
         self._over = False
         return self._first(observation), {name: _scalar(value[0]) for name, value in info.items()}
 
-    def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> Step:
         if not self.episodes.observation:
             raise gym.error.ResetNeeded("call reset() before step()")
         if self._over:
@@ -64,15 +71,16 @@ class ScopeEnv(gym.Env):
     def _first(observation: Observation) -> Observation:
         return {name: array[0].copy() for name, array in observation.items()}
 
-    def render(self):
+    def render(self) -> np.ndarray | None:
         return self.episodes.picture(0) if self.render_mode == "rgb_array" else None
 
     def action_masks(self) -> np.ndarray:
         """(actions,) bool: which discrete actions make sense now, as sb3-contrib asks for them; raises ProbeGymError without any."""
-        return self.episodes.task.masks(self.episodes.memory)[0]
+        mask: np.ndarray = self.episodes.task.masks(self.episodes.memory)[0]
+        return mask
 
     @property
-    def compute_reward(self) -> Callable:
+    def compute_reward(self) -> Callable[[Any, Any, Any], np.ndarray | float]:
         """(achieved_goal, desired_goal, info) -> reward for other goals, as hindsight replay asks for it; of one step, or of n with n infos.
 
         Not there where an observation shows no goals: who asks whether this is a goal environment looks for the name.
@@ -81,15 +89,18 @@ class ScopeEnv(gym.Env):
             raise AttributeError("this environment has no goals to be exchanged")
         return self._goal_reward
 
-    def _goal_reward(self, achieved_goal, desired_goal, info) -> np.ndarray | float:
+    def _goal_reward(self, achieved_goal: Any, desired_goal: Any, info: dict[str, Any] | Sequence[dict[str, Any]]) -> np.ndarray | float:
         if isinstance(info, dict):
-            return float(self._goal_reward(np.asarray(achieved_goal)[None], np.asarray(desired_goal)[None], [info])[0])
+            return float(self._goal_rewards(np.asarray(achieved_goal)[None], np.asarray(desired_goal)[None], [info])[0])
+        return self._goal_rewards(np.asarray(achieved_goal), np.asarray(desired_goal), info)
+
+    def _goal_rewards(self, achieved: np.ndarray, desired: np.ndarray, infos: Sequence[dict[str, Any]]) -> np.ndarray:
         task = self.episodes.task
         try:
-            told = {name: np.stack([one[name] for one in info]) for name in task.goal_info}
+            told = {name: np.stack([one[name] for one in infos]) for name in task.goal_info}
         except KeyError as error:
             raise ProbeGymError(f"infos of hindsight replay lack {error}: keep them (HerReplayBuffer: copy_info_dict=True)") from error
-        return task.goal_reward(np.asarray(achieved_goal), np.asarray(desired_goal), told)
+        return task.goal_reward(achieved, desired, told)
 
     def snapshot(self) -> Snapshot:
         """Everything that decides the rest of the episode; survives pickling."""
@@ -103,12 +114,13 @@ class ScopeEnv(gym.Env):
         self._over = False
         return self._first(self.episodes.observation)
 
-    def counterfactual(self, actions, key: int | None = None) -> list[tuple]:
+    def counterfactual(self, actions: Iterable[np.ndarray], key: int | None = None) -> list[Step]:
         """What would happen if: the steps that ``actions`` lead to from here; the environment itself stays where it is.
 
         The noise is that of the real episode, or another draw of it when a ``key`` is given.
         """
-        here, steps = self.snapshot(), []
+        here = self.snapshot()
+        steps: list[Step] = []
         self.restore(here)  # a world that cannot go back says so before anything happens
         try:
             if key is not None:
@@ -122,11 +134,12 @@ class ScopeEnv(gym.Env):
         return steps
 
 
-class ScopeVectorEnv(gym.vector.VectorEnv):
+class ScopeVectorEnv(gym.vector.VectorEnv[Observation, np.ndarray, np.ndarray]):
     """The same task and world with N lanes: lane i equals the single environment reset with ``seed + i``."""
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 4, "autoreset_mode": AutoresetMode.NEXT_STEP}
+    metadata = _METADATA | {"autoreset_mode": AutoresetMode.NEXT_STEP}
     task_type: ClassVar[type[Task]]
+    single_observation_space: gym.spaces.Dict
 
     def __init__(self, num_envs: int = 1, scenario: str = "train", reward: str = "privileged", render_mode: str | None = None,
                  budget: int | None = None, world: World | None = None, autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP):  # fmt: skip
@@ -147,7 +160,7 @@ class ScopeVectorEnv(gym.vector.VectorEnv):
         self.generators = [seeding.np_random(None)[0] for _ in range(num_envs)]
         self._done = np.zeros(num_envs, bool)
 
-    def reset(self, *, seed: int | list[int | None] | None = None, options: dict | None = None):
+    def reset(self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
         if seed is None or isinstance(seed, (int, np.integer)):
             seeds = [None if seed is None else seed + i for i in range(self.num_envs)]
         else:
@@ -166,14 +179,14 @@ class ScopeVectorEnv(gym.vector.VectorEnv):
         self._done[where] = False
         return observation, info
 
-    def _begin(self, where: np.ndarray):
+    def _begin(self, where: np.ndarray) -> tuple[Observation, dict[str, Any]]:
         keys = np.zeros(self.num_envs, np.uint64)
         for lane in np.nonzero(where)[0]:
             keys[lane] = self.generators[lane].integers(0, 2**63, size=1, dtype=np.uint64)[0]
         observation, info = self.episodes.begin(keys, where)
         return _copied(observation), _masked(info, where)
 
-    def step(self, actions):
+    def step(self, actions: np.ndarray) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         if not self.episodes.observation:
             raise gym.error.ResetNeeded("call reset() before step()")
         actions = self.episodes.checked(actions, self.action_space)
@@ -197,7 +210,7 @@ class ScopeVectorEnv(gym.vector.VectorEnv):
             self._done = self._done | done
         return _copied(self.episodes.observation), reward, terminated, truncated, infos
 
-    def render(self):
+    def render(self) -> tuple[np.ndarray, ...] | None:
         return tuple(self.episodes.picture(lane) for lane in range(self.num_envs)) if self.render_mode == "rgb_array" else None
 
     def action_masks(self) -> np.ndarray:
@@ -218,9 +231,9 @@ def _copied(observation: Observation) -> Observation:
     return {name: array.copy() for name, array in observation.items()}
 
 
-def _masked(info: Lanes, where: np.ndarray) -> dict[str, np.ndarray]:
+def _masked(info: Lanes, where: np.ndarray) -> dict[str, Any]:
     """Gymnasium's vector info: every key with the mask of the lanes it speaks of; others hold zero."""
-    out: dict[str, np.ndarray] = {}
+    out: dict[str, Any] = {}
     for name, value in info.items():
         keep = where.reshape(-1, *[1] * (value.ndim - 1))
         out[name] = np.where(keep, value, np.zeros((), value.dtype))
@@ -228,7 +241,7 @@ def _masked(info: Lanes, where: np.ndarray) -> dict[str, np.ndarray]:
     return out
 
 
-def _joined(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _joined(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """Two masked infos of disjoint lanes as one."""
     joined = dict(one)
     for name, value in other.items():

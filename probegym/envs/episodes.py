@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import gymnasium as gym
 import numpy as np
 
-from probegym.envs.task import Observation, Task, Transition, Where
+from probegym.envs.task import Commands, Dialogue, Observation, Task, Transition
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Command, Lanes, LaneState, Readings
 from probegym.hardware_bridge.world import Refused, World
@@ -22,6 +22,7 @@ from probegym.scenarios import Scenario
 from probegym.scenarios import load as load_scenario
 
 REWARD_MODES = ("privileged", "observable")
+Kind = TypeVar("Kind", bound=Task)
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,15 @@ class Snapshot:
     memory: LaneState
     ledger: LaneState
     observation: Observation
-    generator: dict[str, Any]
+    generator: Mapping[str, Any]
 
 
 def build_world(task: type[Task], scenario: Scenario, lanes: int, world: World | str | None) -> World:
     """The twin, or a record by its folder, or the world that was handed in."""
     if world is None:
         module, name = task.twin.split(":")
-        return getattr(importlib.import_module(module), name)(scenario.world, lanes)
+        twin: World = getattr(importlib.import_module(module), name)(scenario.world, lanes)
+        return twin
     if isinstance(world, str | os.PathLike):
         from probegym.hardware_bridge.records.replay import RecordWorld
 
@@ -51,42 +53,29 @@ def build_world(task: type[Task], scenario: Scenario, lanes: int, world: World |
     return world
 
 
-def bounds(space: gym.Space) -> tuple[np.ndarray, np.ndarray]:
+def bounds(space: gym.Space[Any]) -> tuple[np.ndarray, np.ndarray]:
     """Smallest and largest action of a space, both inside it."""
     if isinstance(space, gym.spaces.Box):
         return space.low, space.high
+    if not isinstance(space, gym.spaces.Discrete | gym.spaces.MultiDiscrete):
+        raise ProbeGymError(f"actions are of a Box, a Discrete or a MultiDiscrete, not of a {type(space).__name__}: use another environment")
     count = space.n if isinstance(space, gym.spaces.Discrete) else space.nvec
     return np.asarray(space.start), np.asarray(space.start + count - 1)
 
 
-def sample_actions(space: gym.Space, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+def sample_actions(space: gym.Space[Any], shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """Uniform random actions (*shape, ...) of one space."""
     low, high = bounds(space)
-    whole = (*shape, *space.shape)
+    whole = (*shape, *low.shape)
     if isinstance(space, gym.spaces.Box):
         return rng.uniform(low, high, whole).astype(space.dtype)
     return rng.integers(low, high, whole, dtype=space.dtype, endpoint=True)
 
 
-class Dialogue:
-    """Commands one after the other; a generator among them is told the answer to each before it gives the next."""
-
-    def __init__(self, commands: Iterable[tuple[Command, Where | None]]):
-        self.commands, self.answer = iter(commands), None
-
-    def __iter__(self) -> Iterator[tuple[Command, Where | None]]:
-        return self
-
-    def __next__(self) -> tuple[Command, Where | None]:
-        if self.answer is None or not isinstance(self.commands, Generator):
-            return next(self.commands)
-        return self.commands.send(self.answer)
-
-
 class Episodes:
     """N episodes of one task in one world: the only place where a step happens."""
 
-    def __init__(self, task_type: type[Task], scenario: str, reward: str, lanes: int, world, budget: int | None):
+    def __init__(self, task_type: type[Task], scenario: str, reward: str, lanes: int, world: World | str | None, budget: int | None) -> None:
         self.scenario = load_scenario(task_type.family, scenario)
         if reward not in REWARD_MODES:
             raise ProbeGymError(f"reward must be one of {', '.join(REWARD_MODES)}, got {reward!r}")
@@ -112,6 +101,12 @@ class Episodes:
         self.observation: Observation = {}
         self.truth: Lanes = {}  # hidden state after the last step; empty where the world cannot tell
 
+    def task_of(self, kind: type[Kind]) -> Kind:
+        """The task for someone who plays only tasks of one kind; raises ProbeGymError when this is another."""
+        if not isinstance(self.task, kind):
+            raise ProbeGymError(f"made for {kind.__name__.removesuffix('Task')}, not for {type(self.task).__name__.removesuffix('Task')}: use another agent")
+        return self.task
+
     def begin(self, keys: np.ndarray, where: np.ndarray) -> tuple[Observation, Lanes]:
         """Start episodes on some lanes; returns full-width observation and info (other lanes keep their last)."""
         with self.scenario.told_where():
@@ -131,7 +126,7 @@ class Episodes:
         self.truth = self.world.truth() or {}
         return self.observation, self._info({})
 
-    def step(self, action: np.ndarray, where: np.ndarray):
+    def step(self, action: np.ndarray, where: np.ndarray) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, Lanes]:
         """One step on some lanes -> (observation, reward, terminated, truncated, info), all full width."""
         before = self.truth
         acting = where & ~self._beyond(self.task.foreseen(action, self.memory))
@@ -175,8 +170,9 @@ class Episodes:
         """An operator's command beside the task, such as an autotune that the instrument offers; its cost counts."""
         return self._command([(command, None)], where)[0][0]
 
-    def _command(self, commands, where: np.ndarray) -> tuple[list[Readings], Lanes]:
-        readings, spent = [], {name: np.zeros(self.lanes) for name in Readings.COSTS}
+    def _command(self, commands: Commands, where: np.ndarray) -> tuple[list[Readings], Lanes]:
+        readings: list[Readings] = []
+        spent: Lanes = {name: np.zeros(self.lanes) for name in Readings.COSTS}
         for command, lanes in (dialogue := Dialogue(commands)):
             answer = self.world.execute(command, where if lanes is None else where & lanes)
             for name in Readings.COSTS:  # at once: a command that is refused later does not give back what this one has cost
@@ -231,7 +227,7 @@ class Episodes:
         left = {f"{name}_limit": np.array(limit) for name, limit in self.limits.items()}
         return self.task.picture(seen, truth, memory, {name: array[lane] for name, array in self.ledger.items()} | left)
 
-    def checked(self, action, space: gym.Space) -> np.ndarray:
+    def checked(self, action: Any, space: gym.Space[Any]) -> np.ndarray:
         """The action as an array, refused when it is not in the space (never clipped)."""
         try:
             array = np.asarray(action)

@@ -26,6 +26,7 @@ def _built(image: bytes, rows: int, columns: int, settings: Surrogate):
         warnings.simplefilter("ignore", DeprecationWarning)  # linear_operator still scripts a function when it is imported
         from probegym.surrogates.deep_kernel import DeepKernel, DeepKernelSettings, patches_of
 
+    assert settings.embedding != "none"  # which has no model
     patches = patches_of(np.frombuffer(image, np.uint8).reshape(rows, columns), settings.patch)
     coordinates = np.indices((rows, columns)).reshape(2, -1).T
     return DeepKernel(patches, coordinates, DeepKernelSettings(embedding=settings.embedding, steps=settings.steps))
@@ -100,7 +101,7 @@ class Exploration:
         s, spectrum = self.settings, values["spectrum"]
         if spectrum.shape[1] != s.spectrum.channels:
             raise ScenarioError("task.spectrum.channels", f"is {s.spectrum.channels}, but the world's spectra have {spectrum.shape[1]}")
-        lanes, spectrum = np.nonzero(where)[0], spectrum.astype(np.float32)
+        lanes, spectrum = np.nonzero(where)[0].tolist(), spectrum.astype(np.float32)
         found = [self._scalars(m, lane, values["axis"][lane], spectrum[lane]) for lane in lanes]  # first, because it may refuse
         m["axis"][where] = values["axis"][where]
         m["count"] += where

@@ -43,17 +43,18 @@ class SpinBelief:
         s = self.settings
         square = np.tile(np.diag(self.deviation**2), (lanes, 1, 1))
         mean, atoms, records = np.tile(self.mean, (lanes, 1)), (lanes, s.rows, s.rows), (lanes, RECORDS)
-        learned = {"mean": mean, "mean_before": mean.copy(), "covariance": square, "covariance_before": square.copy(), "information": np.zeros((lanes, 3, 3))}
-        state = {  # the lattice as it is: labels of its atoms together, and how the quarters were looked at
+        learned: Lanes = {"mean": mean, "mean_before": mean.copy(), "covariance": square, "covariance_before": square.copy(), "information": np.zeros((lanes, 3, 3))}
+        state: Lanes = {  # the lattice as it is: labels of its atoms together, and how the quarters were looked at
             "votes": np.zeros(atoms, np.int16), "decided": np.ones(atoms, np.int8), "separation": np.zeros((lanes, 4)), "looks": np.zeros((lanes, 4), np.int64),
             "fresh": np.zeros((lanes, 4), bool), "trust": np.ones(lanes), "kept": np.zeros(lanes, np.int64), "records": np.zeros(lanes, np.int64),
         }  # fmt: skip
-        past = {name: np.zeros(records) for name in PER_RECORD[2:-1]} | {"counts": np.zeros((*records, self.blocks, spins.CELLS), np.int16)}
+        past: Lanes = {name: np.zeros(records) for name in PER_RECORD[2:-1]} | {"counts": np.zeros((*records, self.blocks, spins.CELLS), np.int16)}
         past |= {"totals": np.zeros((*records, spins.CELLS)), "shares": np.zeros((*records, 5))}
-        return learned | state | past | {
+        shown: Lanes = {
             "labels": np.zeros(atoms, np.int8), "previous": np.zeros((lanes, 4), bool), "moved": np.full((lanes, len(s.temperatures), len(s.holds)), -1.0),
             "overlap": np.zeros(lanes), "misfit": np.zeros(lanes), "order": np.zeros(lanes), "separations": np.ones((lanes, 4)),
         }  # fmt: skip
+        return learned | state | past | shown
 
     def conditions(self, m: Lanes) -> tuple[np.ndarray, np.ndarray]:
         """1/kT in 1/eV and applied field in eV (lanes,) of the last anneal, whose state the lattice has kept."""
@@ -146,10 +147,10 @@ class SpinBelief:
         slots, kept = np.arange(RECORDS), m["kept"][on, None]
         lane, slot = np.nonzero((slots < m["records"][on, None]) & ((m["weight"][on] > 0) | (slots == kept)))
         at = (on[lane], slot)
-        conditions = (m[name][at] for name in PER_RECORD[3:-1])
+        beta, applied, x, looks = (m[name][at] for name in PER_RECORD[3:-1])
         turns = np.where(np.bincount(lane, minlength=len(on)) < 4, *TURNS)
         begun = (m["mean"][on], m["shares"][at], m["totals"][at])
-        mean, shares, information, score, misfit = spins.fit(*begun, lane, *conditions, self.mean, self.prior, turns)
+        mean, shares, information, score, misfit = spins.fit(*begun, lane, beta, applied, x, looks, self.mean, self.prior, turns)
         counted = np.concatenate([score, np.ones((*score.shape[:2], 1))], 2)
         told = np.matmul(m["counts"][at].astype(float), counted) * m["weight"][at][:, None, None]
         m["mean"][on], m["shares"][at], m["information"][on] = mean, shares, information
@@ -179,7 +180,8 @@ class SpinBelief:
         field = mean[:, None, None, None, 1] + np.array(s.fields)[None, None, :, None]
         each = self._information(mean, beta, field, self.separations)
         every = (each[..., None, :, :] * self.sites(np.array([0, 1]))[:, None, None]).reshape(shape[0], -1, 3, 3)
-        return tuple(gain.reshape(shape) for gain in self._both(m, every))
+        new, longer = self._both(m, every)
+        return new.reshape(shape), longer.reshape(shape)
 
     def gains_again(self, m: Lanes, beta: np.ndarray, applied: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The same for an image of the lattice as it is (lanes, dwell times, 5 regions): of atoms not seen yet, and what longer looks add; none of equal ones.
@@ -195,7 +197,8 @@ class SpinBelief:
         more = np.where(m["fresh"][:, None], longer, 1.0)[..., None, None] * each[:, :dwells, None]
         whole, part = self.sites(np.array([0, 1]))
         every = np.concatenate([more.sum(2, keepdims=True) * (whole / 4), more * part], 2).reshape(lanes, -1, 3, 3)
-        return tuple(gain.reshape(lanes, dwells, 5) for gain in self._both(m, every))
+        new, added = self._both(m, every)
+        return new.reshape(lanes, dwells, 5), added.reshape(lanes, dwells, 5)
 
     def _information(self, mean: np.ndarray, beta: np.ndarray, field: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Of one site on (J, h, phi), (lanes, ..., dwell times, 3, 3); beta, field: (lanes, ..., dwell times or 1)."""

@@ -9,9 +9,10 @@ from gymnasium import spaces
 
 from probegym.envs import ising_rewards, pictures_ising
 from probegym.envs.core import ScopeEnv, ScopeVectorEnv
+from probegym.envs.episodes import bounds
 from probegym.envs.ising_belief import SpinBelief
 from probegym.envs.ising_settings import Settings
-from probegym.envs.task import Observation, Task, Term, Where
+from probegym.envs.task import Boxes, Observation, Task, Term, Where
 from probegym.hardware_bridge.commands import ClassifyAtoms, Command, Lanes, Readings, SetConditions
 from probegym.scenarios import parsed
 
@@ -36,7 +37,7 @@ class IsingInferenceTask(Task):
         wide = {"mean": (3,), "deviation": (3,), "misfit": (1,)}
         own = {"gain": (t, f, d, 2), "promise": (t, f, d, 2), "again": (d, 5), "again_promise": (d, 5)}
         shares = {"anneal_price": (t, h), "image_price": (d, 2), "fresh": (4,), "budget": (1,)}
-        boxes = {"labels": spaces.Box(0, 255, (1, s.rows, s.rows), np.uint8)}
+        boxes: Boxes = {"labels": spaces.Box(0, 255, (1, s.rows, s.rows), np.uint8)}
         signed = {"overlap": (1,), "order": (1,), "moved": (t, h)}
         for low, high, shapes in ((-HIGHEST, HIGHEST, wide), (0, HIGHEST, own), (0, 1, shares), (-1, 1, signed)):
             boxes |= {name: spaces.Box(low, high, shape, np.float32) for name, shape in shapes.items()}
@@ -113,8 +114,7 @@ class IsingInferenceTask(Task):
             "anneal_price": lanes * self.cycle_seconds / limit, "image_price": lanes * self.image_seconds / limit, "moved": m["moved"], "fresh": m["fresh"],
             "overlap": m["overlap"][:, None], "order": m["order"][:, None], "budget": left[:, None],
         }  # fmt: skip
-        boxes = self.observation_space.spaces
-        return {name: np.clip(shown[name], box.low, box.high).astype(box.dtype) for name, box in boxes.items()}
+        return {name: np.clip(shown[name], *bounds(box)).astype(box.dtype) for name, box in self.observation_space.spaces.items()}
 
     @property
     def seconds_available(self) -> float:

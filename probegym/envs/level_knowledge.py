@@ -53,7 +53,7 @@ class Knowledge:
             names = tuple(np.ascontiguousarray(codes, np.uint32).view(f"U{codes.shape[1]}")[:, 0])
             if names != s.levels:
                 raise ProbeGymError(f"the world has the levels {', '.join(names)}, the task {', '.join(s.levels)}: give both alike")
-        for lane in np.nonzero(where)[0]:
+        for lane in np.nonzero(where)[0].tolist():
             labels, view = told["labels"][lane], told["view"][lane]
             pixel = view / rows
             at, pixels = (array[0] for array in optics.centroids(labels[None], pixel))

@@ -9,6 +9,7 @@ from gymnasium import spaces
 
 from probegym.envs import level_plans, pictures_levels
 from probegym.envs.core import ScopeEnv, ScopeVectorEnv
+from probegym.envs.episodes import bounds
 from probegym.envs.level_knowledge import FLAKES, Knowledge
 from probegym.envs.level_settings import Settings
 from probegym.envs.task import Observation, Task, Term, Transition, Where
@@ -126,19 +127,19 @@ class LevelSelectionTask(Task):
         if "labels" in readings[0].values:
             self.knowledge.begin(readings[0].values, m, where)
             readings = readings[1:]
-        m["seconds_spent"][where] += sum(reading.time for reading in readings)[where]
+        m["seconds_spent"][where] += sum((reading.time for reading in readings), np.zeros(len(where)))[where]
         m["mean_before"][where], m["uncertainty_before"][where] = m["mean"][where], m["uncertainty"][where]
         for level, reading in enumerate(readings):
-            for lane in np.nonzero(where & (reading.measurements > 0))[0]:
+            for lane in np.nonzero(where & (reading.measurements > 0))[0].tolist():
                 self.knowledge.learn(m, lane, level, reading.values["signal"][lane])
-        for lane in np.nonzero(where)[0]:
+        for lane in np.nonzero(where)[0].tolist():
             self.knowledge.judge(m, lane)
         shown = self.knowledge.shown(m) | {
             "instrument": np.eye(self.levels)[m["instrument"]], "price": self.prices(m) / self.seconds_available,
             "repeat": np.diagonal(m["seconds"], axis1=1, axis2=2) / self.seconds_available, "budget": left[:, None],
         }  # fmt: skip
         box = self.observation_space
-        return {name: np.clip(value, box[name].low, box[name].high).astype(np.float32) for name, value in shown.items()}
+        return {name: np.clip(value, *bounds(box[name])).astype(np.float32) for name, value in shown.items()}
 
     # ---- the end ----
 

@@ -61,7 +61,7 @@ def selection(task: LevelSelectionTask, observation: dict, truth: dict, memory: 
 
 def _map(values: np.ndarray, offset: float) -> np.ndarray:
     """What an instrument has shown, around the mean of the flakes; what it has not seen is dark."""
-    return coloured(values - offset, "warm", -RANGE - min(offset, 1.0), RANGE) if np.isfinite(values).any() else np.tile(np.uint8(BACKGROUND), (*values.shape, 1))
+    return coloured(values - offset, "warm", -RANGE - min(offset, 1.0), RANGE) if np.isfinite(values).any() else np.tile(np.array(BACKGROUND, np.uint8), (*values.shape, 1))
 
 
 def _ring(screen: Screen, m: dict, x: int, y: int, here: bool) -> None:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, mod
 from probegym.envs import pictures
 from probegym.envs.core import ScopeEnv, ScopeVectorEnv
 from probegym.envs.frames import ImageSeries, RonchigramSeries, grey_levels
-from probegym.envs.task import Observation, Task, Term, Transition, Where, failure, measurements, success
+from probegym.envs.task import Observation, Task, Term, Transition, Where, failure, measurements, shape_of, success
 from probegym.hardware_bridge.commands import Command, Lanes, Readings, SetAberrations
 from probegym.rewards import terms
 from probegym.scenarios import parsed
@@ -76,15 +76,16 @@ class StemTuningTask(Task):
                         "observable": ([Term("sharpness", 0.2, _sharpness)] if s.haadf else []) + [price]}  # fmt: skip
 
     def memory(self, lanes: int) -> Lanes:
-        frames = {name: np.zeros((lanes, *self.observation_space[name].shape), np.uint8) for name in self.series}
-        return frames | {
+        frames: Lanes = {name: np.zeros((lanes, *shape_of(self.observation_space[name])), np.uint8) for name in self.series}
+        rest: Lanes = {
             "set_point": np.zeros((lanes, len(self.names))),
-            "signal": np.zeros((lanes, *self.observation_space["signal"].shape), np.float32),
+            "signal": np.zeros((lanes, *shape_of(self.observation_space["signal"])), np.float32),
             "excursion": np.zeros(lanes),
             "declared": np.zeros(lanes, bool),
             "sharpness": np.zeros(lanes),
             "sharpness_before": np.zeros(lanes),
         }
+        return frames | rest
 
     def opening(self, memory: Lanes) -> Iterable[tuple[Command, Where | None]]:
         return self._acquire(memory, None)
@@ -145,7 +146,7 @@ class StemTuningTask(Task):
     def oracle(self, truth: Lanes, memory: Lanes) -> np.ndarray:
         n = len(self.names)
         wanted = -np.linalg.solve(truth["response"], (truth["aberrations"][:, :n] / self.scales)[..., None])[..., 0]
-        action = np.zeros((len(wanted), *self.action_space.shape), np.float32)
+        action = np.zeros((len(wanted), *shape_of(self.action_space)), np.float32)
         action[:, :n] = np.clip(wanted / self.settings.largest_step, -1, 1)
         action[:, -1] = np.where((np.abs(wanted) <= self.settings.largest_step).all(1), 1.0, -1.0)
         return action

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
@@ -16,7 +16,36 @@ from probegym.hardware_bridge.commands import Command, Lanes, Readings
 Where = np.ndarray
 """(lanes,) bool: which lanes a command or an update is meant for."""
 
+Commands = Iterable[tuple[Command, Where | None]]
+"""What is to be done, one after the other, and on which lanes; ``None`` means every lane concerned."""
+
 Observation = dict[str, np.ndarray]
+Boxes = dict[str, spaces.Space[Any]]
+"""What an observation is made of."""
+
+
+def shape_of(space: spaces.Space[Any]) -> tuple[int, ...]:
+    """Shape of the arrays in a space; raises ProbeGymError where there is more than one array."""
+    if space.shape is None:
+        raise ProbeGymError(f"an array is needed here, not a {type(space).__name__}: use another environment")
+    return space.shape
+
+
+class Dialogue:
+    """Commands one after the other; a generator among them is told the answer to each before it gives the next."""
+
+    def __init__(self, commands: Commands) -> None:
+        self.commands = iter(commands)
+        self.answer: Readings | None = None
+
+    def __iter__(self) -> Iterator[tuple[Command, Where | None]]:
+        return self
+
+    def __next__(self) -> tuple[Command, Where | None]:
+        if self.answer is None or not isinstance(self.commands, Generator):
+            return next(self.commands)
+        command: tuple[Command, Where | None] = self.commands.send(self.answer)
+        return command
 
 
 @dataclass
@@ -72,17 +101,17 @@ class Task(ABC):
     decides: ClassVar[tuple[str, ...]] = ()  # what ``decode`` writes of the memory; put back when the world refuses the step
     goal_info: ClassVar[tuple[str, ...]] = ()  # what ``goal_reward`` needs of the info of a step
     observation_space: spaces.Dict
-    action_space: spaces.Space
+    action_space: spaces.Space[Any]
     rewards: dict[str, list[Term]]  # by reward mode: "privileged", "observable"
     limits: dict[str, float]  # what an episode may cost, as the engine keeps it; for tasks whose prices are shares of that
 
     @abstractmethod
-    def __init__(self, settings: dict) -> None:
+    def __init__(self, settings: dict[str, Any]) -> None:
         """Raise ProbeGymError for settings that cannot be."""
 
     @property
     @abstractmethod
-    def action_units(self) -> dict:
+    def action_units(self) -> dict[str, Any]:
         """What the components of an action mean, as plain JSON: a policy is refused by an environment that differs."""
 
     @abstractmethod
@@ -93,11 +122,11 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def opening(self, memory: Lanes) -> Iterable[tuple[Command, Where | None]]:
+    def opening(self, memory: Lanes) -> Commands:
         """Commands of the first observation; ``None`` means every lane concerned."""
 
     @abstractmethod
-    def decode(self, action: np.ndarray, memory: Lanes, where: Where) -> Iterable[tuple[Command, Where | None]]:
+    def decode(self, action: np.ndarray, memory: Lanes, where: Where) -> Commands:
         """Commands of one step. May update the memory of the lanes in ``where``.
 
         A generator may look at the answers: ``readings = yield command, lanes``; lanes that were not asked hold zeros.

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from probegym.envs import pictures_stm
 from probegym.envs.clean_area import CleanArea
 from probegym.envs.core import ScopeEnv, ScopeVectorEnv
-from probegym.envs.task import Observation, Task, Term, Transition, Where, failure, measurements, success
+from probegym.envs.task import Boxes, Observation, Task, Term, Transition, Where, failure, measurements, success
 from probegym.envs.tip_settings import Settings
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import AcquireTopograph, Command, DipTip, Lanes, PulseBias, Readings
@@ -49,8 +49,9 @@ class TipConditioningTask(Task):
         self.area = CleanArea(s.area)
         pixels = s.image.pixels
         shares = {"verdict": 1, "last_action": n, "room": n, "area": 1, "budget": 1}
-        boxes = {name: spaces.Box(0, 1, (size,), np.float32) for name, size in shares.items()}
-        self.observation_space = spaces.Dict({"image": spaces.Box(0, 255, (1, pixels, pixels), np.uint8)} | boxes)
+        boxes: Boxes = {"image": spaces.Box(0, 255, (1, pixels, pixels), np.uint8)}
+        boxes |= {name: spaces.Box(0, 1, (size,), np.float32) for name, size in shares.items()}
+        self.observation_space = spaces.Dict(boxes)
         self.action_space = spaces.Discrete(n)
         prices = [Term("measurements", -s.price, measurements), Term("area", -s.price, _area)]
         goal = [Term("success", 1.0, success, True), Term("failure", -1.0, failure, True)]

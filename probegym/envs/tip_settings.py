@@ -83,4 +83,5 @@ class Settings(BaseModel):
         names = ("look", *(f"pulse {v:+g} V" for v in bias), *(f"dip {1e9 * v:g} nm" for v in d.depth), "declare")
         still, dips = [0.0] * len(bias), [0.0] * len(d.depth)
         columns = (bias + dips, still + list(d.depth), still + list(d.flat), [*np.repeat(p.radius, 2), *d.radius])
-        return names, *(np.array([0.0, *column, 0.0]) for column in columns)
+        biases, depths, flats, radii = (np.array([0.0, *column, 0.0]) for column in columns)
+        return names, biases, depths, flats, radii

@@ -32,18 +32,31 @@ PROBLEMS = {
 class Potential(Protocol):
     """What the loops need of a potential: its kernel, the parameters as bytes, and the kernel's units."""
 
-    kernel: str
-    length: float
-    """m of the kernel's unit of length."""
-    energy: float
-    """J of the kernel's unit of energy."""
-    reach: float
-    """m, the longest cutoff."""
-    skin: float
-    """m, added to the cutoff in the list of neighbours."""
-    parameters: np.ndarray
-    kinds: int
-    """How many species there are; an atom's is its number, from 0."""
+    @property
+    def kernel(self) -> str: ...
+
+    @property
+    def length(self) -> float:
+        """M of the kernel's unit of length."""
+
+    @property
+    def energy(self) -> float:
+        """J of the kernel's unit of energy."""
+
+    @property
+    def reach(self) -> float:
+        """m, the longest cutoff."""
+
+    @property
+    def skin(self) -> float:
+        """m, added to the cutoff in the list of neighbours."""
+
+    @property
+    def parameters(self) -> np.ndarray: ...
+
+    @property
+    def kinds(self) -> int:
+        """How many species there are; an atom's is its number, from 0."""
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def outlines(keys: np.ndarray, count: np.ndarray, radius: np.ndarray, gap: np.nd
     labels = np.zeros((lanes, rows, rows), np.int16)
     for lane in range(lanes):
         number = 0
-        for f in np.flatnonzero(np.isfinite(centre[lane, :, 0])):
+        for f in np.flatnonzero(np.isfinite(centre[lane, :, 0])).tolist():
             x, y = centre[lane, f]
             columns, lines = (slice(max(0, int((v - radius[lane, f]) / pixel)), int((v + radius[lane, f]) / pixel) + 2) for v in (x, y))
             dx, dy = at[columns] - x, at[lines, None] - y

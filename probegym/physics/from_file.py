@@ -9,12 +9,16 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from probegym.errors import ProbeGymError
 from probegym.physics.optics import wavelength
 from probegym.physics.specimens import ANGSTROM, MRAD, Recipe
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 FORMATS = {".cif": "cif", ".xyz": "extxyz"}
 MAXIMUM_BYTES, MAXIMUM_ATOMS = 20_000_000, 50_000
@@ -56,8 +60,8 @@ def memory(extent, energy: float, semiangle_cutoff: float, gpts) -> float:
     return math.pi * radius**2 * extent[0] * extent[1] * gpts[0] * gpts[1] * 8
 
 
-def _read(path: Path):
-    from ase import io
+def _read(path: Path) -> Atoms:
+    from ase import Atoms, io
 
     if path.suffix.lower() not in FORMATS:
         raise ProbeGymError(f"structure file {path} must end in {' or '.join(FORMATS)}")
@@ -71,6 +75,7 @@ def _read(path: Path):
         raise
     except Exception as error:  # ASE's parsers raise whatever they stumble over
         raise ProbeGymError(f"structure file {path} is not valid {path.suffix[1:].upper()} ({_told(error)}): check it with another program") from error
+    assert isinstance(atoms, Atoms)  # a list only of several indices
     if not 0 < len(atoms) <= MAXIMUM_ATOMS or not np.isfinite(atoms.positions).all():
         raise ProbeGymError(f"structure file {path} must hold 1 to {MAXIMUM_ATOMS} atoms at finite positions, it has {len(atoms)}")
     return atoms

@@ -87,7 +87,7 @@ def survey(sheets: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """
     s = sheets
     lanes, n = s["silicon"].shape[:2]
-    out = {
+    out: dict[str, np.ndarray] = {
         "position": np.empty((lanes, n, 2)), "neighbours": np.empty((lanes, n, 3, 2)), "folds": np.empty((lanes, n), np.int8),
         "covered": np.empty((lanes, n), bool), "open": np.empty((lanes, n, 3), bool),
     }  # fmt: skip
@@ -114,9 +114,9 @@ def perforate(frame: np.ndarray, keys: np.ndarray, spread: float, more: int, bes
     """Vacancies (lanes, VACANCIES, 4): one beside each silicon atom of ``beside`` (lanes, n) bool, and ``more`` within ``spread`` (m) of (0, 0)."""
     vacancy = np.zeros((len(keys), VACANCIES, 4), np.int32)
     arrays = [np.ascontiguousarray(a, kind) for a, kind in ((frame, float), (keys, np.uint64), (beside, np.uint8), (silicon, np.int32))]
-    frame, keys, beside, silicon = map(native.pointer, arrays)
+    at = [native.pointer(a) for a in arrays]
     native.library("graphene").perforate(
-        len(vacancy), frame, keys, ctypes.c_double(spread), more, beside, arrays[3].shape[1], silicon, VACANCIES, native.pointer(vacancy)
+        len(vacancy), at[0], at[1], ctypes.c_double(spread), more, at[2], arrays[3].shape[1], at[3], VACANCIES, native.pointer(vacancy)
     )
     return vacancy
 

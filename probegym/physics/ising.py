@@ -47,6 +47,7 @@ def evolve(spins: np.ndarray, sweeps, keys, coupling, field=0.0, diagonal=0.0, r
     sweeps = np.ascontiguousarray(np.broadcast_to(sweeps, lanes), np.int64)
     keys = np.ascontiguousarray(np.broadcast_to(keys, lanes), np.uint64)
     kernels = native.library("ising")
+    tables: tuple[np.ndarray, ...]
     if rule == "kawasaki":
         tables, kernel = (coupling, diagonal, np.ascontiguousarray(field)), kernels.exchanges
     elif diagonal.any():

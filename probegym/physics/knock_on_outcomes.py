@@ -135,7 +135,7 @@ def classify(sheet: Sheet, positions: np.ndarray) -> np.ndarray:
     """Numbers of OUTCOMES (lanes,) of relaxed positions (lanes, atoms, 3)."""
     before, after = bonds(sheet, sheet.rest[None])[0], bonds(sheet, positions)
     order = np.arange(len(sheet.rest))
-    lost = ~after.any(2)
+    lost = np.asarray(~after.any(2))
     alone = lost.sum(1) == 1
     shift = positions - sheet.rest
     shift = shift[..., :2] - np.median(shift[..., :2], 1, keepdims=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from probegym.physics import structures
 from probegym.physics.specimens import Recipe
 
@@ -35,7 +37,7 @@ def _gold(number: int) -> Recipe:
     )  # fmt: skip
 
 
-DEFECTIVE = {"detectors": {"haadf": (80, 180)}, "moments": True}
+DEFECTIVE: dict[str, Any] = {"detectors": {"haadf": (80, 180)}, "moments": True}
 
 
 def _defective(number: int) -> list[Recipe]:
@@ -59,7 +61,7 @@ def _defective(number: int) -> list[Recipe]:
     ]  # fmt: skip
 
 
-FILM = {"energy": 60e3, "semiangle_cutoff": 40.0, "gpts": (256, 256)}
+FILM: dict[str, Any] = {"energy": 60e3, "semiangle_cutoff": 40.0, "gpts": (256, 256)}
 FILM_EXTENT = 51.0  # Angstrom: the band limit of 256 points is 81 mrad at 60 kV, so scattering across a 40 mrad disc is whole
 
 ONE_SLICE = 100.0  # Angstrom, thicker than any film: a phase object

@@ -45,8 +45,8 @@ class Scalarizer:
                     f"scalarizer {self.name!r} gave {values.dtype} of shape {values.shape} for spectra of shape {spectra.shape}: "
                     f"it must return real numbers of shape {spectra.shape[:-1]}, one per spectrum, as spectra.max(-1) does"
                 )
-            values = values.astype(float).filled(np.nan)
-            return np.where(np.isfinite(spectra.sum(-1)) & (np.abs(values) <= LARGEST), values, np.nan)
+            numbers = np.ma.filled(values.astype(float), np.nan)
+            return np.where(np.isfinite(spectra.sum(-1)) & (np.abs(numbers) <= LARGEST), numbers, np.nan)
 
 
 SCALARIZERS: dict[str, Scalarizer] = {}
@@ -186,7 +186,8 @@ def _branches(bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _saturated(bias: np.ndarray, loops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Median response at the highest and at the lowest biases, where the loop is switched."""
     edge = 0.85 * np.abs(bias).max()
-    return tuple(np.median(loops[..., there], -1) if there.any() else np.full(loops.shape[:-1], np.nan) for there in (bias >= edge, bias <= -edge))
+    high, low = (np.median(loops[..., there], -1) if there.any() else np.full(loops.shape[:-1], np.nan) for there in (bias >= edge, bias <= -edge))
+    return high, low
 
 
 def _at_zero(bias: np.ndarray, loops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +24,9 @@ from probegym.errors import ProbeGymError
 from probegym.physics.image_formation import ScatteringTensor, half_plane
 from probegym.physics.native import cache_folder
 from probegym.physics.optics import wavelength
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 SHIPPED = Path(__file__).parent / "data"
 FORMAT = 1
@@ -59,7 +63,7 @@ class Recipe:
 
     name: str
     description: str
-    atoms: Callable[[int], object]  # variant -> ase.Atoms
+    atoms: Callable[[int], Atoms]  # by variant
     energy: float = 60e3
     semiangle_cutoff: float = 30.0
     detectors: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -98,8 +102,8 @@ def scattering_matrix(potential, energy: float, semiangle_cutoff: float):
     import abtem
 
     with abtem.config.set({"diagnostics.progress_bar": False}):
-        matrix = abtem.SMatrix(semiangle_cutoff=semiangle_cutoff, energy=energy, potential=potential, interpolation=1)
-        matrix = matrix.build(lazy=False)
+        waves = abtem.SMatrix(semiangle_cutoff=semiangle_cutoff, energy=energy, potential=potential, interpolation=1)
+        matrix = waves.build(lazy=False)
     extent = np.array(matrix.extent)
     spectrum = np.fft.fft2(np.asarray(matrix.array)).astype(np.complex64)
     frequencies = [np.fft.fftfreq(g, d=e / g) for g, e in zip(spectrum.shape[1:], extent, strict=True)]
@@ -147,9 +151,9 @@ def _build_film(recipe: Recipe, progress) -> Specimen:
         potential = slices_of(recipe, variant)[0]
         films.append(np.asarray(potential.array, np.float32) * ANGSTROM)
     progress("film", recipe.variants, recipe.variants)
-    extent = tuple(float(e) * ANGSTROM for e in potential.extent)
+    width, height = (float(e) * ANGSTROM for e in potential.extent)
     thickness = float(potential.slice_thickness[0]) * ANGSTROM
-    return Specimen(recipe.name, recipe.description, recipe.energy, extent, recipe.semiangle_cutoff * MRAD,
+    return Specimen(recipe.name, recipe.description, recipe.energy, (width, height), recipe.semiangle_cutoff * MRAD,
                     films=np.stack(films), slice_thickness=thickness)  # fmt: skip
 
 
@@ -158,7 +162,7 @@ def _build_film(recipe: Recipe, progress) -> Specimen:
 
 def save(specimen: Specimen, path: Path) -> None:
     """Write atomically; raises ProbeGymError when the folder cannot be written."""
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Any] = {}
     for name, tensor in specimen.tensors.items():
         arrays["beams"] = tensor.beams.astype(np.int16)
         arrays[f"{name}/kept"] = np.packbits(_kept(tensor))

@@ -179,8 +179,8 @@ def _tables() -> tuple[np.ndarray, np.ndarray]:
 
 def control_steps(setup: Setup, cell_time: np.ndarray, cycles: float = CYCLES_PER_STEP) -> np.ndarray:
     """Control steps in a cell of ``cell_time`` s, (lanes,) int32: at most ``cycles`` oscillations and LONGEST_STEP apart; fewer at low Q."""
-    cycles = np.minimum(cycles, np.asarray(setup.quality) / DAMPED_STEP)
-    longest = np.minimum(cycles / np.asarray(setup.frequency, float), LONGEST_STEP)
+    most = np.minimum(cycles, np.asarray(setup.quality) / DAMPED_STEP)
+    longest = np.minimum(most / np.asarray(setup.frequency, float), LONGEST_STEP)
     return np.broadcast_to(np.maximum(np.ceil(cell_time / longest * (1 - 1e-9)), 1).astype(np.int32), np.shape(cell_time))
 
 

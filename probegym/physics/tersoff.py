@@ -130,7 +130,8 @@ def silicon_carbon_1989() -> Tersoff:
     pure = {"C": Bond(1393.6, 346.74, 3.4879, 2.2119, 0.72751, 1.5724e-7), "Si": Bond(1830.8, 471.18, 2.4799, 1.7322, 0.78734, 1.1e-6)}
     shape = {"C": (1.0, 38049.0, 4.3484, -0.57058), "Si": (1.0, 100390.0, 16.217, -0.59825)}
     cutoff = {("C", "C"): (1.95, 0.15), ("Si", "Si"): (2.85, 0.15), ("C", "Si"): (2.36, 0.15), ("Si", "C"): (2.36, 0.15)}
-    bonds, angles = {}, {}
+    bonds: dict[tuple[str, str], Bond] = {}
+    angles: dict[tuple[str, ...], Angle] = {}
     for i, k in cutoff:
         a, b, mixed = pure[i], pure[k], 1.0 if i == k else 0.9776
         lambdas = (0.5 * (a.lambda1 + b.lambda1), 0.5 * (a.lambda2 + b.lambda2))
@@ -150,7 +151,7 @@ def silicon_carbon() -> Tersoff:
     mixed = Bond(A=1779.36144, B=225.189481, lambda1=3.26563307, lambda2=1.76807421, n=1.0, beta=1.0)
     bonds = {("C", "C"): carbon, ("Si", "Si"): silicon, ("C", "Si"): mixed, ("Si", "C"): mixed}
     across = Angle(R=2.4, D=0.2, gamma=0.011877, c=273987.0, d=180.314, h=-0.68)
-    angles = {
+    angles: dict[tuple[str, ...], Angle] = {
         ("C", "C"): Angle(R=2.0, D=0.15, gamma=0.11233, c=181.91, d=6.28433, h=-0.5556),
         ("Si", "Si"): Angle(R=2.82, D=0.14, gamma=0.114354, c=2.00494, d=0.81472, h=-0.259),
         ("C", "Si"): across,

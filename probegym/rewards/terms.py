@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def progress(before, after, scale: float) -> np.ndarray:
+def progress(before: ArrayLike, after: ArrayLike, scale: float) -> np.ndarray:
     """Fall of an error, as a difference of potentials log(1 + error / scale): sums to what the episode gained."""
     return np.log1p(np.asarray(before) / scale) - np.log1p(np.asarray(after) / scale)
 
 
-def relative_gain(before, after) -> np.ndarray:
+def relative_gain(before: ArrayLike, after: ArrayLike) -> np.ndarray:
     """Growth of a positive figure of merit as the difference of its logarithms."""
     tiny = 1e-12
     return np.log((np.asarray(after) + tiny) / (np.asarray(before) + tiny))
 
 
-def normalised_variance(images) -> np.ndarray:
+def normalised_variance(images: np.ndarray) -> np.ndarray:
     """Var / mean^2 of each image (lanes, ...): the sharpness of Pattison et al. (2025), 10.1038/s41524-025-01766-4."""
     flat = np.asarray(images, np.float32).reshape(len(images), -1)
     total = np.add.reduce(flat, axis=1).astype(float)

@@ -25,6 +25,7 @@ MAXIMUM_BYTES = 1_000_000
 Model = TypeVar("Model", bound=BaseModel)
 
 
+Tables = dict[str, dict[str, Any]]
 Places = dict[tuple[str, ...], str]
 """Path of an entry in a scenario -> file and line where it is written."""
 
@@ -86,7 +87,7 @@ def complaint(error: ValidationError) -> tuple[str, str]:
     return ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
 
 
-def parsed(model: type[Model], table: dict, name: str) -> Model:
+def parsed(model: type[Model], table: dict[str, Any], name: str) -> Model:
     """The table ``name`` of a scenario as its model; raises ProbeGymError with the first complaint."""
     try:
         return model(**table)
@@ -102,7 +103,7 @@ def _merge(base: Any, change: Any) -> Any:
 
 
 @lru_cache(maxsize=64)
-def _file(path: Path, modified: float) -> tuple[dict[str, dict], tables.Lines]:
+def _file(path: Path, modified: float) -> tuple[Tables, tables.Lines]:
     table, lines = tables.read(path, "scenario file", MAXIMUM_BYTES)
     if not isinstance(table, dict) or not all(isinstance(k, str) and isinstance(v, dict) for k, v in table.items()):
         raise ProbeGymError(f"scenario file {path} must map scenario names to tables")
@@ -113,7 +114,7 @@ def _file(path: Path, modified: float) -> tuple[dict[str, dict], tables.Lines]:
 class _Known:
     """Tables by name, and where each entry is written."""
 
-    tables: dict[str, dict]
+    tables: Tables
     places: Places
 
     @classmethod
@@ -125,7 +126,7 @@ class _Known:
         table, lines = _file(path, modified)
         return cls(table, {entry: f"{path.name}, line {line}" for entry, line in lines.items()})
 
-    def resolved(self, name: str, seen: tuple[str, ...] = ()) -> tuple[dict, Places]:
+    def resolved(self, name: str, seen: tuple[str, ...] = ()) -> tuple[dict[str, Any], Places]:
         """A scenario with all that it extends, and where its entries are written. Raises ProbeGymError."""
         if name in seen:
             raise ProbeGymError(f"scenario {name!r} extends itself: {' -> '.join((*seen, name))}")
@@ -143,7 +144,7 @@ class _Known:
         return _merge(base, own), written | places
 
 
-def names_in(table: dict[str, dict]) -> list[str]:
+def names_in(table: Tables) -> list[str]:
     """Scenario names of a table; those that start with an underscore are only to be extended."""
     return [name for name in table if not name.startswith("_")]
 

@@ -47,10 +47,12 @@ class Distribution(BaseModel):
             return self.log_uniform[0] * (self.log_uniform[1] / self.log_uniform[0]) ** u
         if self.normal:
             return self.normal[0] + self.normal[1] * randomness.normal(keys, 0, stream, 1)[:, 0]
-        return np.asarray(self.choice)[(u * len(self.choice)).astype(int)]
+        choice = self.choice or ()
+        chosen: np.ndarray = np.asarray(choice)[(u * len(choice)).astype(int)]
+        return chosen
 
 
-def is_distribution(table: dict) -> bool:
+def is_distribution(table: dict[str, Any]) -> bool:
     """Whether a table of a scenario file is a distribution: one that extends another takes its place, kind and all."""
     return len(table) == 1 and set(table) <= set(Distribution.model_fields)
 

@@ -23,8 +23,8 @@ class Shift:
 
 def shifts(one: Scenario, other: Scenario) -> list[Shift]:
     """Entries of ``task``, ``world`` and ``budget`` that differ."""
-    tables = [{"task": s.task, "world": s.world, "budget": s.budget.limits()} for s in (one, other)]
-    return [Shift(".".join(path), a, b, _apart(a, b)) for path, a, b in _different(*tables)]
+    first, second = ({"task": s.task, "world": s.world, "budget": s.budget.limits()} for s in (one, other))
+    return [Shift(".".join(path), a, b, _apart(a, b)) for path, a, b in _different(first, second)]
 
 
 def _different(one: Any, other: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any, Any]]:
@@ -43,7 +43,7 @@ def _apart(one: Any, other: Any) -> bool:
         return not any(a == b or (a[0] < b[1] and b[0] < a[1]) for a in first for b in second)
     if isinstance(one, list) and isinstance(other, list):
         return not any(item in other for item in one)
-    return one != other
+    return bool(one != other)
 
 
 def _range(value: Any) -> list[tuple[float, float]] | None:

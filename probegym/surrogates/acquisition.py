@@ -77,7 +77,7 @@ def pick(acquisition: np.ndarray, allowed: np.ndarray, count: int = 1, radius: f
         best = int(np.where(apart, score, -np.inf).argmax())
         chosen.append(best)
         free[best] = apart[best] = False
-        if radius > 0:
+        if radius > 0 and shape is not None:
             apart &= _farther(best, radius, shape)
     return np.array(chosen)
 

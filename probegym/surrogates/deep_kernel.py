@@ -72,23 +72,26 @@ class DeepKernel:
     for the part of the covariance that depends on the place alone, and as the only input of the embedding "coordinates".
     """
 
+    _skip: torch.Tensor
+    _inputs: torch.Tensor
+
     def __init__(self, patches: np.ndarray | None, coordinates: np.ndarray | None = None, settings: DeepKernelSettings | None = None):
         self.settings = s = settings or DeepKernelSettings()
         self.plain = s.embedding == "coordinates"
-        self._places = None if coordinates is None else torch.from_numpy(_standardised(coordinates, "coordinates"))
-        if self.plain and self._places is None:
-            raise ProbeGymError("the embedding 'coordinates' needs the pixels' coordinates: give them, or choose 'dense'")
-        if not self.plain and patches is None:
-            raise ProbeGymError(f"the embedding {s.embedding!r} needs image patches: give them, or choose 'coordinates'")
+        self._places = places = None if coordinates is None else torch.from_numpy(_standardised(coordinates, "coordinates"))
         if self.plain:
-            self._skip = self._inputs = self._places
+            if places is None:
+                raise ProbeGymError("the embedding 'coordinates' needs the pixels' coordinates: give them, or choose 'dense'")
+            self._skip = self._inputs = places
         else:
+            if patches is None:
+                raise ProbeGymError(f"the embedding {s.embedding!r} needs image patches: give them, or choose 'coordinates'")
             patches = _finite(patches, "patches")
             components = principal_components(patches, COMPONENTS)
             self._skip = torch.from_numpy(np.pad(components, ((0, 0), (0, max(0, s.latent - components.shape[1]))))[:, : s.latent].copy())
             self._inputs = torch.from_numpy(patches if s.embedding == "convolution" else components)
-        self._windows = _windows(patches.shape[1], len(s.widths)) if s.embedding == "convolution" else ()
-        self.local = not self.plain and self._places is not None and s.local > 0
+        self._windows = _windows(self._inputs.shape[1], len(s.widths)) if s.embedding == "convolution" else ()
+        self.local = not self.plain and places is not None and s.local > 0
         self._parts = self._network() + self._kernel_parts()
         self._sizes = [part.start.numel() for part in self._parts]
         self._start = torch.cat([part.start.flatten() for part in self._parts])
@@ -101,7 +104,8 @@ class DeepKernel:
         if self.plain:
             return []
         s, generator = self.settings, torch.Generator().manual_seed(self.settings.seed)
-        parts, width = [], 1 if self._windows else self._inputs.shape[1]
+        parts: list[_Part] = []
+        width = 1 if self._windows else self._inputs.shape[1]
         for index, out in enumerate((*s.widths, s.latent)):
             last = index == len(s.widths)
             wide = width * (self._windows[index].shape[1] if self._windows and not last else 1)
@@ -179,12 +183,16 @@ class DeepKernel:
 
     def _covariance(self, kernel: Kernel, z1: torch.Tensor, p1: torch.Tensor | None, z2: torch.Tensor, p2: torch.Tensor | None) -> torch.Tensor:
         out = kernel.amplitude * rbf(z1 / kernel.length_scale, z2 / kernel.length_scale)
-        if self.local:
-            out = out + kernel.local_amplitude * rbf(p1 / kernel.local_length, p2 / kernel.local_length)
+        if kernel.local is not None and p1 is not None and p2 is not None:
+            length, amplitude = kernel.local
+            out = out + amplitude * rbf(p1 / length, p2 / length)
         return out
 
     def _at(self, values: dict[str, torch.Tensor], index: torch.Tensor | slice) -> tuple[torch.Tensor, torch.Tensor | None]:
-        return self._embedded(values, index), self._places[index] if self.local else None
+        return self._embedded(values, index), self._places_of(index)
+
+    def _places_of(self, index: torch.Tensor | slice) -> torch.Tensor | None:
+        return self._places[index] if self.local and self._places is not None else None
 
     # ---- learning and predicting ----
 
@@ -195,18 +203,17 @@ class DeepKernel:
         index: (n,) measured pixels, repeated ones allowed. y: (n,) their values, in any unit. With n < 2 or a constant y there is
         nothing to learn and the weights come back as they are. Raises ProbeGymError for values that are not finite.
         """
-        weights, index, y = self._checked(weights, index, y)
+        start, at, y = self._checked(weights, index, y)
         target, _, scale = _standardised_target(y)
         if scale is None or not self.settings.steps:
-            return weights.numpy().copy()
+            return start.numpy().copy()
 
-        leaf = torch.nn.Parameter(weights)
-        options = {"max_iter": self.settings.steps, "max_eval": 2 * self.settings.steps, "history_size": 10, "tolerance_change": 1e-9}
-        optimiser = LBFGS([leaf], line_search_fn="strong_wolfe", **options)
+        leaf, steps = torch.nn.Parameter(start), self.settings.steps
+        optimiser = LBFGS([leaf], max_iter=steps, max_eval=2 * steps, history_size=10, tolerance_change=1e-9, line_search_fn="strong_wolfe")
 
         @torch.no_grad()
         def closure() -> torch.Tensor:
-            loss, leaf.grad = self._loss(leaf, index, target)
+            loss, leaf.grad = self._loss(leaf, at, target)
             return loss
 
         optimiser.step(closure)
@@ -214,15 +221,17 @@ class DeepKernel:
 
     def _loss(self, weights: torch.Tensor, index: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Minus the log posterior of the weights without its constants, and its gradient (size,)."""
-        values, tape = self._unpacked(weights), []
+        values = self._unpacked(weights)
+        tape: list[tuple[torch.Tensor, ...]] = []
         kernel = self._kernel(values)
         z = self._embedded(values, index, tape)
-        value, by_z, by_kernel = evidence(kernel, z, self._places[index] if self.local else None, target)
+        value, by_z, by_kernel = evidence(kernel, z, self._places_of(index), target)
         # the kernel's parameters are logarithms of its numbers, or of their roots; the jitter grows with the amplitude
         amplitude, noise = kernel.amplitude, kernel.noise - self.settings.noise_floor**2 - JITTER * kernel.amplitude
         by_parts = [by_kernel.length_scale * kernel.length_scale, 2 * amplitude * (by_kernel.amplitude + JITTER * by_kernel.noise), 2 * noise * by_kernel.noise, by_kernel.mean]
-        if self.local:
-            by_parts += [by_kernel.local_length * kernel.local_length, 2 * kernel.local_amplitude * by_kernel.local_amplitude]
+        if kernel.local is not None and by_kernel.local is not None:
+            (length, local_amplitude), (by_length, by_amplitude) = kernel.local, by_kernel.local
+            by_parts += [by_length * length, 2 * local_amplitude * by_amplitude]
         flat = torch.cat([part.reshape(-1) for part in (*self._pulled_back(values, tape, by_z), *by_parts)])
         gradient = torch.addcmul(weights, flat * self._deviation, (weights.abs() <= FARTHEST).to(flat.dtype))
         return value + 0.5 * (weights * weights).sum(), gradient
@@ -230,10 +239,10 @@ class DeepKernel:
     @one_thread()
     def log_likelihood(self, weights: np.ndarray, index: np.ndarray, y: np.ndarray) -> float:
         """Log marginal likelihood of the standardised values, without the prior of the weights."""
-        weights, index, y = self._checked(weights, index, y)
+        given, at, y = self._checked(weights, index, y)
         target, _, _ = _standardised_target(y)
         with torch.no_grad():
-            loss = self._loss(weights, index, target)[0] - 0.5 * (weights * weights).sum()
+            loss = self._loss(given, at, target)[0] - 0.5 * (given * given).sum()
         return -loss.item() - 0.5 * len(y) * math.log(2 * math.pi)
 
     @one_thread()
@@ -242,19 +251,19 @@ class DeepKernel:
 
         Without measured points the mean is 0 and the unit 1. Raises ProbeGymError for values that are not finite.
         """
-        weights, index, y = self._checked(weights, index, y)
+        given, at, y = self._checked(weights, index, y)
         target, middle, scale = _standardised_target(y)
         with torch.no_grad():
-            values = self._unpacked(weights)
+            values = self._unpacked(given)
             kernel = self._kernel(values)
             z, p = self._at(values, slice(None))
-            here = z[index], p[index] if self.local else None
+            here = z[at], None if p is None else p[at]
             cholesky = factor(self._covariance(kernel, *here, *here), kernel.noise)
             right = torch.cat([self._covariance(kernel, *here, z, p), (target - kernel.mean)[:, None]], 1)
             white = torch.linalg.solve_triangular(cholesky, right, upper=False)
             across, residual = white[:, :-1], white[:, -1]
             mean = kernel.mean + residual @ across
-            prior = kernel.amplitude + (kernel.local_amplitude if self.local else 0.0)
+            prior = kernel.amplitude + (0.0 if kernel.local_amplitude is None else kernel.local_amplitude)
             variance = (prior - (across * across).sum(0)).clamp_min(0)
         unit = _unit(y, scale)
         return middle + unit * mean.numpy(), unit * variance.sqrt().numpy()
@@ -266,12 +275,12 @@ class DeepKernel:
         In closed form from the inverse of the covariance (Rasmussen & Williams 2006, eq. 5.12). A place measured twice is
         predicted from its other measurement.
         """
-        weights, index, y = self._checked(weights, index, y)
+        given, at, y = self._checked(weights, index, y)
         target, middle, scale = _standardised_target(y)
         with torch.no_grad():
-            values = self._unpacked(weights)
+            values = self._unpacked(given)
             kernel = self._kernel(values)
-            here = self._at(values, index)
+            here = self._at(values, at)
             cholesky = factor(self._covariance(kernel, *here, *here), kernel.noise)
             inverse = torch.cholesky_inverse(cholesky)
             variance = 1 / inverse.diagonal()

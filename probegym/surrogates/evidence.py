@@ -21,6 +21,11 @@ class Kernel(NamedTuple):
     local_length: torch.Tensor | None  # in units of the coordinates' deviation
     local_amplitude: torch.Tensor | None
 
+    @property
+    def local(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Length and amplitude of the part of the place; None for a kernel without it."""
+        return None if self.local_length is None or self.local_amplitude is None else (self.local_length, self.local_amplitude)
+
 
 def rbf(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """exp(-|a - b|^2 / 2) of all pairs, (n, d) and (m, d) -> (n, m)."""
@@ -46,10 +51,11 @@ def evidence(kernel: Kernel, z: torch.Tensor, places: torch.Tensor | None, targe
     scaled = z / kernel.length_scale
     alike = rbf(scaled, scaled)
     covariance = kernel.amplitude * alike
-    if places is not None:
-        local = places / kernel.local_length
+    if places is not None and kernel.local is not None:
+        local_length, local_amplitude = kernel.local
+        local = places / local_length
         near = rbf(local, local)
-        covariance = covariance + kernel.local_amplitude * near
+        covariance = covariance + local_amplitude * near
     cholesky = factor(covariance, kernel.noise)
     residual = (target - kernel.mean)[:, None]
     solved = torch.cholesky_solve(residual, cholesky)
@@ -59,10 +65,10 @@ def evidence(kernel: Kernel, z: torch.Tensor, places: torch.Tensor | None, targe
     by_alike = by_covariance * alike
     by_scaled = _pulled(kernel.amplitude * by_alike, scaled)
     by_length, by_local_amplitude = None, None
-    if places is not None:
+    if places is not None and kernel.local is not None:
         by_near = by_covariance * near
-        by_local = _pulled(kernel.local_amplitude * by_near, local)
-        by_length, by_local_amplitude = -(by_local * local).sum() / kernel.local_length, by_near.sum()
+        by_local = _pulled(local_amplitude * by_near, local)
+        by_length, by_local_amplitude = -(by_local * local).sum() / local_length, by_near.sum()
     by_z = by_scaled / kernel.length_scale
     return value, by_z, Kernel(-(by_z * scaled).sum(0), by_alike.sum(), by_covariance.trace(), -solved.sum(), by_length, by_local_amplitude)
 

@@ -100,7 +100,7 @@ class MultilevelGP:
         """Maximise the marginal likelihood times the priors from where the hyperparameters are (a warm start), by L-BFGS."""
         with _exact():
             objective = _Objective(self._trained())
-            learned = {name: p for name, p in objective.named_parameters() if p.requires_grad}
+            learned: dict[str, torch.Tensor] = {name: p for name, p in objective.named_parameters() if p.requires_grad}
 
             def closure() -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
                 loss = objective()

@@ -299,12 +299,13 @@ def information(coupling: np.ndarray, field: np.ndarray, x: np.ndarray) -> np.nd
         places.append((low, (inside - nodes[low]) / (nodes[low + 1] - nodes[low])))
     out = np.zeros((*np.shape(coupling), PARAMETERS, PARAMETERS))
     for corner in range(8):
-        at, weight = [], 1.0
+        at: list[np.ndarray] = []
+        weight: np.ndarray | float = 1.0
         for axis, (low, part) in enumerate(places):
             up = corner >> axis & 1
             at.append(low + up)
             weight = weight * (part if up else 1 - part)
-        out += weight[..., None, None] * table[tuple(at)]
+        out += np.asarray(weight)[..., None, None] * table[tuple(at)]
     mirrored = np.where(np.asarray(field) < 0, -1.0, 1.0)  # all spins turned over
     out[..., 1, 0] *= mirrored
     out[..., 0, 1] *= mirrored

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -64,7 +64,7 @@ def deploy(
     if sample is not None and not new_sample and (dose is not None or changes_each is not None):
         raise ProbeGymError(f"{sample} has its budget: --dose and --changes-each are for a new sample")
     given = {"seconds": seconds, "changes": changes, "dose": dose, "changes_each": changes_each, "damage": damage}
-    free = {"seconds": 1e12, "changes": 10**9, "dose": 1e18, "changes_each": 10**9, "damage": 1e9} if simulated else {}
+    free: dict[str, Any] = {"seconds": 1e12, "changes": 10**9, "dose": 1e18, "changes_each": 10**9, "damage": 1e9} if simulated else {}
     account = sample or out / f"sample-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.account"
     orders = Orders(environment(env), scenario, find(policy), mode, out, account, episodes, seed, deadline, pace,
                     approvals=EVERY_ACTION if approvals is None else approvals, record=record, instrument=instrument, new_sample=new_sample or sample is None,

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-import gymnasium as gym
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -18,7 +17,9 @@ from probegym.agents.base import Agent
 from probegym.agents.files import write_bytes
 from probegym.agents.registry import task_type
 from probegym.agents.report import png
-from probegym.envs import pictures
+from probegym.envs import pictures, single_env
+from probegym.envs.stem_tuning import StemTuningTask
+from probegym.envs.task import shape_of
 from probegym.errors import ProbeGymError
 
 SMALL, LARGE = 0.05, 0.5  # scales
@@ -77,8 +78,8 @@ class Play:
         if task_type(env_id).family != "stem_tuning":
             raise ProbeGymError(f"play knows the keys of StemTuning, not of {env_id}: use StemTuning")
         scenario = scenario or "haadf-id"
-        self.env = gym.make(env_id, scenario=scenario, render_mode="rgb_array", disable_env_checker=True).unwrapped
-        task = self.env.episodes.task
+        self.env = single_env(env_id, scenario=scenario, render_mode="rgb_array")
+        task = self.env.episodes.task_of(StemTuningTask)
         self.env_id, self.scenario, self.seed, self.out, self.console = env_id, scenario, seed, out, console
         self.names, self.scales, self.largest = task.names, task.scales, task.settings.largest_step
         self.pending = np.zeros(len(self.names))
@@ -114,7 +115,7 @@ class Play:
         return ""
 
     def _step(self, declare: bool) -> None:
-        action = np.zeros(self.env.action_space.shape, np.float32)
+        action = np.zeros(shape_of(self.env.action_space), np.float32)
         action[: len(self.names)] = self.pending / self.largest
         action[-1] = 1.0 if declare else -1.0
         self.observation, reward, terminated, truncated, self.info = self.env.step(action)
@@ -125,7 +126,7 @@ class Play:
     # ---- what is shown ----
 
     def _photograph(self) -> None:
-        write_bytes(self.out / "frame.png", png(self.env.render()))
+        write_bytes(self.out / "frame.png", png(self.env.episodes.picture(0)))
 
     def _draw(self, told: str) -> None:
         """The whole screen in a terminal; one line where the output is piped."""

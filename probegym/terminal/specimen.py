@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -21,7 +22,7 @@ DEFAULT_DETECTORS = {"haadf": (80.0, 180.0)}
 
 def _changed(recipe: Recipe, energy: float | None, semiangle: float | None, detectors: dict, name: str | None) -> Recipe:
     """A standard recipe with the user's values, under a name that tells them."""
-    changes = {key: v for key, v in (("energy", energy), ("semiangle_cutoff", semiangle), ("detectors", detectors)) if v}
+    changes: dict[str, Any] = {key: v for key, v in (("energy", energy), ("semiangle_cutoff", semiangle), ("detectors", detectors)) if v}
     if not changes and name is None:
         return recipe
     if not recipe.detectors:
@@ -29,8 +30,8 @@ def _changed(recipe: Recipe, energy: float | None, semiangle: float | None, dete
     varied = replace(recipe, **changes)
     cell = recipe.atoms(0).cell.lengths()
     angle = max(varied.semiangle_cutoff, *(outer for _, outer in varied.detectors.values()))
-    gpts = from_file.grid(cell[:2], varied.energy, angle)
-    gpts = tuple(max(pair) for pair in zip(gpts, recipe.gpts, strict=True))
+    rows, columns = from_file.grid(cell[:2], varied.energy, angle)
+    gpts = (max(rows, recipe.gpts[0]), max(columns, recipe.gpts[1]))
     if (needed := from_file.memory(cell[:2], varied.energy, varied.semiangle_cutoff, gpts)) > from_file.MAXIMUM_MEMORY:
         raise ProbeGymError(f"a scattering matrix of {needed / 1e9:.1f} GB does not fit: use a smaller semiangle or outer detector angle")
     name = name or f"{recipe.name}-{varied.energy / 1e3:g}kv-{varied.semiangle_cutoff:g}mrad"

@@ -39,10 +39,11 @@ def sweep(
 
     Trials go to OUT/trial-k, all of them to OUT/sweep.json. After an interruption, the same command with --resume goes on.
     """
-    from probegym.agents import bundle, files
+    from probegym.agents import files
     from probegym.agents.sweep import draw, read_space
     from probegym.agents.sweep import sweep as swept
     from probegym.agents.training import DIARY
+    from probegym.hardware_bridge.deployment.bundle import read
     from probegym.terminal import train
 
     env_id = environment(env)
@@ -57,7 +58,7 @@ def sweep(
     console.print(_table(rows, list(drawn[0])))
     if (best := rows[0])["result"]:
         policy = out / f"trial-{best['trial']}/policy"
-        told = f"best: trial {best['trial']}, policy in {policy}\ntrain it again, longer, or with more --seeds by\n  {bundle.read(policy).spec['command']}"
+        told = f"best: trial {best['trial']}, policy in {policy}\ntrain it again, longer, or with more --seeds by\n  {read(policy).spec['command']}"
         console.print(told, highlight=False, soft_wrap=True)
     console.print(f"all trials in {out / 'sweep.json'}", highlight=False, soft_wrap=True)
     train.refuse_failures(rows, "trial")

@@ -67,7 +67,7 @@ def _summaries(table: Table) -> tuple[list[str], list[list[str]]]:
     head = ["agents", "split", "tasks", "IQM of score", "95 %", "optimality gap", "95 %", "success", "beats best script", "95 %"]
     lines = []
     for s in table.summaries:
-        figures = [cell for middle, *ends in (s.iqm, s.gap) for cell in (_third(middle), spread(*ends, _third))]
+        figures = [cell for middle, low, high in (s.iqm, s.gap) for cell in (_third(middle), spread(low, high, _third))]
         better = ["-", "-"] if s.better is None else [share(s.better[0]), spread(*s.better[1:], share)]
         lines.append([s.kind, s.split, str(s.tasks), *figures, f"{s.success:.1%}", *better])
     return head, lines
@@ -190,7 +190,8 @@ def speeds(table: Table) -> str:
 
 def leaderboard(table: Table) -> dict[str, Any]:
     """What was run, and an entry for each environment and agent: score and success by split, and what kept it from being whole."""
-    suite, out = table.suite, []
+    suite = table.suite
+    out: list[dict[str, Any]] = []
     for environment, contest in table.suite.environments.items():
         for agent in contest.agents:
             rows = [r for name in contest.scenarios if (r := table.row(environment, agent, name))]

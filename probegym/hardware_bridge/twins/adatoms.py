@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -39,7 +39,7 @@ _REST = (
 )  # fmt: skip
 
 
-def _default(value):
+def _default(value: Any) -> Any:
     return Field(default=value, validate_default=True)
 
 
@@ -144,7 +144,7 @@ class AdatomTwin(LaneTwin):
 
     noun = "this STM has"
 
-    def __init__(self, config: dict, lanes: int):
+    def __init__(self, config: dict[str, Any], lanes: int) -> None:
         self.config = c = parsed(AdatomConfig, config, "world")
         self.lanes = lanes
         self._handlers = {LocateAdatoms: self._locate, DragTip: self._drag, PulseBias: self._pulse, DipTip: self._dip}
@@ -252,7 +252,8 @@ class AdatomTwin(LaneTwin):
         return self.state["surface"][:, _SURFACE.index(name)]
 
     def _origin(self) -> np.ndarray:
-        return self.state["origin"] + self.state["velocity"] * self.state["time"][:, None]
+        origin: np.ndarray = self.state["origin"] + self.state["velocity"] * self.state["time"][:, None]
+        return origin
 
     def _positions(self, origin: np.ndarray) -> np.ndarray:
         return adatoms.site_positions(self.state["sites"], origin, self._surface("spacing"), self._surface("orientation"))
@@ -381,8 +382,9 @@ class AdatomTwin(LaneTwin):
     def _by_itself(self, seconds: np.ndarray) -> np.ndarray:
         """Lanes (bool) whose tip changes spontaneously within so many seconds."""
         s = self.state
-        return randomness.uniform(s["key"], s["count"], "own change", 1)[:, 0] < -np.expm1(-s["tip_change_rate"] * seconds)
+        changes: np.ndarray = randomness.uniform(s["key"], s["count"], "own change", 1)[:, 0] < -np.expm1(-s["tip_change_rate"] * seconds)
+        return changes
 
-    def _readings(self, where: np.ndarray, seconds: np.ndarray, damage: np.ndarray, measurements: int, **values) -> Readings:
+    def _readings(self, where: np.ndarray, seconds: np.ndarray, damage: np.ndarray, measurements: int, **values: np.ndarray) -> Readings:
         on = where.astype(float)
         return Readings(values, (seconds + self.config.approach_time) * on, np.zeros(self.lanes), damage * on, measurements * on)

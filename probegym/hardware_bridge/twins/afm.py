@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -46,7 +47,7 @@ class SurfaceConfig(_Table):
 
     @field_validator("parameters", "materials")
     @classmethod
-    def _known(cls, table: dict) -> dict:
+    def _known(cls, table: dict[str, Any]) -> dict[str, Any]:
         if reserved := {"kind", "key", "extent", "shape", "tilt", "grid"} & set(table):
             raise ValueError(f"{', '.join(sorted(reserved))} is not a number of the surface: leave it out")
         return table
@@ -102,10 +103,10 @@ class AfmConfig(_Table):
 class AfmTwin:
     """Implements the world protocol; ``config`` is the ``world`` table of a scenario."""
 
-    def __init__(self, config: dict, lanes: int):
+    def __init__(self, config: dict[str, Any], lanes: int) -> None:
         self.config = c = parsed(AfmConfig, config, "world")
         try:
-            self.change = tips.TipChange(**c.change)
+            self.change = tips.TipChange(**dict[str, Any](c.change))
         except TypeError as error:
             raise ScenarioError("world.change", str(error)) from error
         self.lanes = lanes
@@ -199,7 +200,8 @@ class AfmTwin:
             self.properties[lane, : len(properties)] = properties
 
     def execute(self, command: Command, where: np.ndarray) -> Readings:
-        handler = {SetFeedback: self._set_feedback, ScanLine: self._scan_line, TestFeedback: self._test_feedback}.get(type(command))
+        handlers: dict[type[Command], Callable[..., Readings]] = {SetFeedback: self._set_feedback, ScanLine: self._scan_line, TestFeedback: self._test_feedback}
+        handler = handlers.get(type(command))
         if handler is None:
             raise Refused(f"this AFM has no {command.verb}")
         for name, argument in vars(command).items():
@@ -263,7 +265,8 @@ class AfmTwin:
         s, c = self.state, self.config
         moved = s["velocity"] * s["clock"][:, None] - s["settling"] * np.exp(-s["clock"] / c.settling_time)[:, None]
         start = np.array([0.125 * c.field_of_view, 0.125 * c.field_of_view])
-        return start + moved + s["line"][:, None] * np.array([0.0, c.line_spacing])
+        corner: np.ndarray = start + moved + s["line"][:, None] * np.array([0.0, c.line_spacing])
+        return corner
 
     def _scan_line(self, command: ScanLine, where: np.ndarray) -> Readings:
         s, c, lanes = self.state, self.config, np.nonzero(where)[0]
@@ -376,12 +379,13 @@ class AfmTwin:
         for i in np.nonzero(taken)[0]:
             s["debris"][lanes[i], touched[i], 3] = 0
         self._draw(lanes[taken])
-        return changed.astype(float) + dropped + taken
+        damage: np.ndarray = changed.astype(float) + dropped + taken
+        return damage
 
 
 def _pixels(cells: np.ndarray, pixels: int) -> np.ndarray:
     """Mean over the cells of each pixel, along the last axis."""
-    return cells.reshape(*cells.shape[:-1], pixels, -1).mean(-1)
+    return np.asarray(cells.reshape(*cells.shape[:-1], pixels, -1).mean(-1))
 
 
 def _smooth(cells: np.ndarray, deviation: float) -> np.ndarray:

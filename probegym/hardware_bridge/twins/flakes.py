@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -99,7 +99,7 @@ class FlakesTwin(LaneTwin):
 
     noun = "these instruments have"
 
-    def __init__(self, config: dict, lanes: int):
+    def __init__(self, config: dict[str, Any], lanes: int) -> None:
         self.config = c = parsed(FlakesConfig, config, "world")
         self.lanes = lanes
         self.pixel = c.view / c.rows

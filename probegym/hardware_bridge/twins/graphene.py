@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ class GrapheneTwin(LaneTwin):
 
     noun = "this STEM has"
 
-    def __init__(self, config: dict, lanes: int):
+    def __init__(self, config: dict[str, Any], lanes: int) -> None:
         self.config = c = parsed(GrapheneConfig, config, "world")
         self.lanes = lanes
         self.variance = beam_rates.gaussian_variance(c.probe.fwhm) if c.probe.fwhm else 0.0
@@ -163,23 +164,26 @@ class GrapheneTwin(LaneTwin):
     def _lobes(self, mixture: np.ndarray, rates: np.ndarray, optics: np.ndarray) -> np.ndarray:
         """Rate of the swap with one neighbour by the beam's place in its frame, (lanes, along, across) on beam_rates.LOBE_AXIS."""
         if self.config.rates.kind == "physical":
-            return rates[:, RATES.index("inversion"), None, None] * self.density_lobes[optics]
+            physical: np.ndarray = rates[:, RATES.index("inversion"), None, None] * self.density_lobes[optics]
+            return physical
         if self.config.rates.kind == "simple":
-            return rates[:, RATES.index("simple"), None, None] * beam_rates.simple_lobe()
+            simple: np.ndarray = rates[:, RATES.index("simple"), None, None] * beam_rates.simple_lobe()
+            return simple
         return beam_rates.lobes(mixture)
 
     def _integral(self, mixture: np.ndarray, simple: np.ndarray) -> np.ndarray:
         whole = np.zeros(len(mixture))
         for g in range(mixture.shape[1]):
             whole += 2 * np.pi * mixture[:, g, 0] * mixture[:, g, 3] * BOND**2
-        return whole + simple * np.pi / 16 * np.log(1 + 16 * 5**2) * BOND**2  # the simple rate falls too slowly: its tails beyond 5 bonds are left out
+        whole += simple * np.pi / 16 * np.log(1 + 16 * 5**2) * BOND**2  # the simple rate falls too slowly: its tails beyond 5 bonds are left out
+        return whole
 
     def _cross_section(self, process: str, told: CrossSection, drawn: Lanes) -> np.ndarray:
         number, mass = (14, knock_on.MASSES["Si"]) if process == "loss" else (6, knock_on.MASSES["12C"])
         threshold, velocity = (drawn[f"cross_sections.{process}.{name}"] for name in ("threshold", "velocity"))
         try:
             pairs, lane = np.unique(np.stack([threshold, velocity], 1), axis=0, return_inverse=True)
-            return knock_on.assisted_cross_section(self.config.energy, number, mass, *pairs.T, told.assisted)[lane.reshape(-1)]
+            return knock_on.assisted_cross_section(self.config.energy, number, mass, pairs[:, 0], pairs[:, 1], told.assisted)[lane.reshape(-1)]
         except ValueError as error:
             raise ScenarioError(f"world.cross_sections.{process}.assisted", str(error)) from error
 
@@ -229,7 +233,8 @@ class GrapheneTwin(LaneTwin):
         before = s["events"].copy()
         graphene.expose(sheets or self.sheets, self.probes, beam, randomness.subkey(s["key"], s["count"], stream))
         new = s["events"] - before
-        return new[:, [EVENTS.index(name) for name in ("conversions", "ejections", "losses", "contaminations")]].sum(1).astype(float)
+        damage: np.ndarray = new[:, [EVENTS.index(name) for name in ("conversions", "ejections", "losses", "contaminations")]].sum(1).astype(float)
+        return damage
 
     def _within(self, position: np.ndarray, where: np.ndarray, noun: str) -> None:
         half = self.config.field / 2

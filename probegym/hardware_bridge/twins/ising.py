@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -75,17 +75,18 @@ class IsingTwin(LaneTwin):
 
     noun = "this hot stage has"
 
-    def __init__(self, config: dict, lanes: int):
+    def __init__(self, config: dict[str, Any], lanes: int) -> None:
         self.config = c = parsed(IsingConfig, config, "world")
         self.lanes = lanes
         self._handlers = {SetConditions: self._set, ClassifyAtoms: self._classify}
-        self.state: Lanes = {
+        own: Lanes = {
             "key": np.zeros(lanes, np.uint64),
             "count": np.zeros(lanes, np.int64),  # commands so far; with the key it decides all noise
             "spins": np.ones((lanes, c.rows, c.rows), np.int8),
             "temperature": np.full(lanes, c.temperatures[0]),
             "applied": np.zeros(lanes),
-        } | {name: np.zeros(lanes) for name in LIMITS}
+        }
+        self.state: Lanes = own | {name: np.zeros(lanes) for name in LIMITS}
 
     # ---- world protocol ----
 
@@ -175,5 +176,5 @@ class IsingTwin(LaneTwin):
         self._evolve(seconds, where)  # whoever images a hot lattice finds it changed afterwards
         return self._readings({"labels": labels}, where, seconds, c.classifier.dose_rate * dwell, 1.0)
 
-    def _readings(self, values: Lanes, where: np.ndarray, seconds: np.ndarray, dose=0.0, measurements: float = 0.0) -> Readings:
+    def _readings(self, values: Lanes, where: np.ndarray, seconds: np.ndarray, dose: float | np.ndarray = 0.0, measurements: float = 0.0) -> Readings:
         return Readings(values, seconds * where, dose * where, np.zeros(self.lanes), measurements * where)

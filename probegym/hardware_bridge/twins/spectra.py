@@ -6,6 +6,8 @@ loops under a piezoresponse tip, the centre of mass of diffraction patterns, or 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -39,7 +41,7 @@ class SpectraTwin(LaneTwin):
 
     noun = "this instrument has"
 
-    def __init__(self, config: dict, lanes: int):
+    def __init__(self, config: dict[str, Any], lanes: int) -> None:
         self.config = c = parsed(SpectraConfig, config, "world")
         self.source: Source = c.source
         for name in c.specimen.keys() - self.source.fields.keys():
@@ -48,14 +50,16 @@ class SpectraTwin(LaneTwin):
         self._handlers = {AcquireImage: self._image, AcquireSpectrum: self._spectrum}
         rows, columns = self.source.shape
         pixels, channels = rows * columns, len(self.source.axis)
-        self.state: Lanes = {
+        own: Lanes = {
             "key": np.zeros(lanes, np.uint64),
             "count": np.zeros(lanes, np.int64),  # commands so far; with the key it decides all noise
             "image": np.zeros((lanes, rows, columns), np.float32),
             "image_noise": np.zeros(lanes),
             "spectra": np.zeros((lanes, pixels, channels), np.float32),
             "at": np.zeros((lanes, 2)),  # m, where the probe is
-        } | {name: np.zeros(lanes) for name in c.specimen} | {name: np.zeros((lanes, pixels), np.float32) for name in self.source.hidden}  # fmt: skip
+        }
+        drawn: Lanes = {name: np.zeros(lanes) for name in c.specimen}
+        self.state: Lanes = own | drawn | {name: np.zeros((lanes, pixels), np.float32) for name in self.source.hidden}
         fitting = [name for name, one in scalarizers.SCALARIZERS.items() if one.kind == self.source.kind]
         self._scalars: Lanes = {name: np.zeros((lanes, pixels)) for name in fitting}
         self._sorted: Lanes = {name: np.zeros((lanes, pixels)) for name in fitting}
@@ -143,6 +147,6 @@ class SpectraTwin(LaneTwin):
         axis = np.tile(source.axis, (self.lanes, 1))
         return self._readings(where, seconds, 1, source.dose(command.exposure_time), spectrum=measured, axis=axis)
 
-    def _readings(self, where: np.ndarray, seconds, measurements: int, dose: float, **values) -> Readings:
+    def _readings(self, where: np.ndarray, seconds: float | np.ndarray, measurements: int, dose: float, **values: np.ndarray) -> Readings:
         on = where.astype(float)
         return Readings(values, seconds * on, dose * on, np.zeros(self.lanes), measurements * on)

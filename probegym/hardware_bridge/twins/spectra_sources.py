@@ -24,14 +24,29 @@ class Source(Protocol):
     image_detector, spectrum_detector: their names.
     """
 
-    kind: str
-    fields: Fields
-    hidden: tuple[str, ...]
-    shape: tuple[int, int]
-    field_of_view: float
-    axis: np.ndarray
-    image_detector: str
-    spectrum_detector: str
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def fields(self) -> Fields: ...
+
+    @property
+    def hidden(self) -> tuple[str, ...]: ...
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+    @property
+    def field_of_view(self) -> float: ...
+
+    @property
+    def axis(self) -> np.ndarray: ...
+
+    @property
+    def image_detector(self) -> str: ...
+
+    @property
+    def spectrum_detector(self) -> str: ...
 
     def draw(self, keys: np.ndarray, drawn: Lanes) -> Lanes:
         """``image`` (n, rows, columns), expected ``spectra`` (n, pixels, channels) and ``hidden`` (n, pixels) of keys (n,)."""
@@ -74,7 +89,8 @@ class Plasmons(_Options):
         return plasmons.detect(expected, exposure_time, state["key"], state["count"], self.axis)
 
     def dose(self, exposure_time: float) -> float:
-        return plasmons.CURRENT * exposure_time / constants.e / (plasmons.PARAMETERS["pixel_size"] ** 2 / SQUARE_ANGSTROM)
+        dose: float = plasmons.CURRENT * exposure_time / constants.e / (plasmons.PARAMETERS["pixel_size"] ** 2 / SQUARE_ANGSTROM)
+        return dose
 
 
 class Films(_Options):
@@ -133,7 +149,8 @@ class Diffraction(_Options):
         return centre_of_mass.detect(expected, state["spread"], exposure_time, state["key"], state["count"], self.current)
 
     def dose(self, exposure_time: float) -> float:
-        return self.current * exposure_time / constants.e / (self.pixel_size**2 / SQUARE_ANGSTROM)
+        dose: float = self.current * exposure_time / constants.e / (self.pixel_size**2 / SQUARE_ANGSTROM)
+        return dose
 
 
 class Recorded(_Options):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -116,7 +116,7 @@ class StemConfig(BaseModel):
 
 
 @lru_cache(maxsize=64)
-def _image_former(name: str, detector: str, energy: float, cutoff: float, names, source_size: float, spread: float) -> ImageFormer:
+def _image_former(name: str, detector: str, energy: float, cutoff: float, names: tuple[str, ...], source_size: float, spread: float) -> ImageFormer:
     specimen = specimens.load(name)
     if specimen.energy != energy:
         raise ProbeGymError(f"specimen {name!r} was built for {specimen.energy:g} eV, the scenario has {energy:g} eV")
@@ -140,7 +140,7 @@ def _film_count(name: str) -> int:
 
 
 @lru_cache(maxsize=16)
-def _ronchigram_former(name: str, energy: float, cutoff: float, pixels: int, names) -> RonchigramFormer | ShadowFormer:
+def _ronchigram_former(name: str, energy: float, cutoff: float, pixels: int, names: tuple[str, ...]) -> RonchigramFormer | ShadowFormer:
     if name == PARTICLES:
         return ShadowFormer(cutoff, pixels, names)
     film = specimens.load(name)
@@ -155,7 +155,7 @@ class StemTwin(LaneTwin):
 
     noun = "this STEM has"
 
-    def __init__(self, config: dict, lanes: int):
+    def __init__(self, config: dict[str, Any], lanes: int) -> None:
         self.config = parsed(StemConfig, config, "world")
         c = self.config
         self.lanes, self.names = lanes, c.names
@@ -263,13 +263,14 @@ class StemTwin(LaneTwin):
         """Square Angstrom under a defocused probe, (lanes,): a disc of radius alpha |C10|, at least a diffraction limit wide."""
         focus = np.abs(self.lenses.actual(self.state)[:, self.defocus_column] + defocus)
         radius = np.maximum(semiangle_cutoff * focus, wavelength(self.config.energy) / semiangle_cutoff)
-        return np.pi * (radius / ANGSTROM) ** 2
+        area: np.ndarray = np.pi * (radius / ANGSTROM) ** 2
+        return area
 
-    def _readings(self, where, seconds: float, dose: float | np.ndarray = 0.0, measurements: int = 0, **values) -> Readings:
+    def _readings(self, where: np.ndarray, seconds: float, dose: float | np.ndarray = 0.0, measurements: int = 0, **values: np.ndarray) -> Readings:
         on = where.astype(float)
         return Readings(values, seconds * on, dose * on, np.zeros(self.lanes), measurements * on)
 
-    def _set_aberrations(self, command: SetAberrations, where, noise: Lanes) -> Readings:
+    def _set_aberrations(self, command: SetAberrations, where: np.ndarray, noise: Lanes) -> Readings:
         if tuple(command.names) != tuple(self.config.controls):
             raise Refused(f"this STEM has the controls {', '.join(self.config.controls)}; asked were {', '.join(command.names)}")
         if (np.abs(command.values[where]) > self.config.limits * self.lenses.scales[: self.lenses.controls]).any():
@@ -277,13 +278,14 @@ class StemTwin(LaneTwin):
         self.lenses.set(self.state, command.values, where, noise["step"])
         return self._readings(where, self.config.command_time)
 
-    def _coefficients(self, defocus: np.ndarray, where) -> np.ndarray:
+    def _coefficients(self, defocus: np.ndarray, where: np.ndarray) -> np.ndarray:
         """Aberrations of the lanes asked for, with the excursion of this frame."""
         coefficients = self.lenses.actual(self.state)
         coefficients[:, self.defocus_column] += defocus
-        return coefficients[where]
+        asked: np.ndarray = coefficients[where]
+        return asked
 
-    def _counts(self, frames: np.ndarray, current: float, seconds: float, where) -> np.ndarray:
+    def _counts(self, frames: np.ndarray, current: float, seconds: float, where: np.ndarray) -> np.ndarray:
         """Shot noise of frames that are fractions of the beam; full width again, zeros for lanes not asked."""
         electrons = np.full(len(frames), current * seconds / constants.e * self.config.quantum_efficiency)
         keys = randomness.subkey(self.state["key"], self.state["count"], "shot noise")
@@ -294,7 +296,7 @@ class StemTwin(LaneTwin):
         counts[where] = counted
         return counts
 
-    def _image(self, command: AcquireImage, where, noise: Lanes) -> Readings:
+    def _image(self, command: AcquireImage, where: np.ndarray, noise: Lanes) -> Readings:
         c = self.config
         if not c.specimens:
             raise Refused("this scenario has no specimen to image, only a film for Ronchigrams")
@@ -311,7 +313,7 @@ class StemTwin(LaneTwin):
         dose = c.beam_current * command.dwell_time / constants.e / (pixel / ANGSTROM) ** 2
         return self._readings(where, rows * line_time + c.frame_overhead, dose, 1, **{command.detector: counts})
 
-    def _lines(self, rows: int, pixel: float, line_time: float, where, noise: Lanes) -> tuple[np.ndarray, np.ndarray]:
+    def _lines(self, rows: int, pixel: float, line_time: float, where: np.ndarray, noise: Lanes) -> tuple[np.ndarray, np.ndarray]:
         """Where each scan line starts on the specimen, with drift, jitter and scan noise: (lanes, rows) each, m."""
         s = self.state
         seconds = s["clock"][where, None] + np.arange(rows) * line_time
@@ -321,7 +323,7 @@ class StemTwin(LaneTwin):
         line_y = start[:, 1:] + velocity[:, 1:] * seconds + wobble * noise["scan_y"][where]
         return line_x, line_y + np.arange(rows) * pixel
 
-    def _ronchigram(self, command: AcquireRonchigram, where, noise: Lanes) -> Readings:
+    def _ronchigram(self, command: AcquireRonchigram, where: np.ndarray, noise: Lanes) -> Readings:
         c, s, optics = self.config, self.state, self.config.ronchigram
         if optics is None:
             raise Refused("this scenario has no film for Ronchigrams")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -128,7 +128,7 @@ class StmTwin(LaneTwin):
 
     noun = "this STM has"
 
-    def __init__(self, config: dict, lanes: int):
+    def __init__(self, config: dict[str, Any], lanes: int) -> None:
         self.config = c = parsed(StmConfig, config, "world")
         self.lanes = lanes
         self.outlook = outlook(c.model_dump_json())
@@ -219,7 +219,8 @@ class StmTwin(LaneTwin):
     def _verdict(self, good: np.ndarray, normal: np.ndarray) -> np.ndarray:
         """P(good) of a classifier: its logit is normal, calibrated at even odds, on the wrong side of 0 with the error rate."""
         mean = 2 * ndtri(self.state["error_rate"]) ** 2  # normal logits of means +-m are calibrated if their variance is 2 m
-        return 1 / (1 + np.exp(-(np.where(good, mean, -mean) + np.sqrt(2 * mean) * normal)))
+        chance: np.ndarray = 1 / (1 + np.exp(-(np.where(good, mean, -mean) + np.sqrt(2 * mean) * normal)))
+        return chance
 
     def _pulse(self, command: PulseBias, where: np.ndarray) -> Readings:
         most = self.config.pulses.strength[-1]
@@ -251,7 +252,7 @@ class StmTwin(LaneTwin):
             s["debris"][lane, first : first + DEBRIS] = fallen[lane]
         s["treatments"] += where
 
-    def _readings(self, where: np.ndarray, seconds: float, damage: int, measurements: int, **values) -> Readings:
+    def _readings(self, where: np.ndarray, seconds: float, damage: int, measurements: int, **values: np.ndarray) -> Readings:
         on = where.astype(float)
         return Readings(values, seconds * on, np.zeros(self.lanes), damage * on, measurements * on)
 
