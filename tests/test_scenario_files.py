@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import gymnasium as gym
 import pytest
 
@@ -82,6 +85,18 @@ def test_wrong_units_are_told_with_file_and_line(tmp_path, env_id, change):
     assert entry in told and "(mine.yaml, line 4)" in told
 
 
+@pytest.mark.parametrize("change", ["world: {temperature: 30 C}", "world: {quality: 1e2 x}", 'world: {drift: "1"}', "world: {settling: [1, 2]}", "world: {creep: true}"])
+def test_a_unit_or_text_in_the_place_of_a_number_says_what_to_give(tmp_path, change):
+    """``temperature`` is a plain number, the others may be drawn."""
+    assert "plain number in SI units" in complaint(tmp_path, "probegym/AfmTuning-v0", f"mine:\n  extends: train\n  {change}\n")
+
+
+@pytest.mark.parametrize("budget", ['measurements: "5"', "measurements: true", "time: 30 s", 'dose: "1e3"'])
+def test_text_is_no_budget(tmp_path, budget):
+    told = complaint(tmp_path, "probegym/AfmTuning-v0", f"mine:\n  extends: train\n  budget:\n    {budget}\n")
+    assert "plain number in SI units" in told and "(mine.yaml, line 4)" in told
+
+
 @pytest.mark.parametrize("env_id", WRONG)
 @pytest.mark.parametrize("change", ["world: {colour: red}", "task: {colour: red}", "budget: {colour: 3}", "colour: red"])
 def test_unknown_keys_are_told_with_file_and_line(tmp_path, env_id, change):
@@ -119,7 +134,9 @@ def test_every_entry_knows_its_line(tmp_path):
     ("text", "told"),
     [
         ("a: 1\nb: 2\na: 3\n", "line 3: the key 'a' stands twice"), ("a: {b: 1, b: 2}", "stands twice"), ("a: " + "9" * 5000, "digits"), ("a: [", "not valid YAML"),
-        ("a: !!python/object/apply:os.getcwd []", "not valid YAML"), (b"\xff\xfe\x00", "not valid YAML"), ("a: " + "[" * 3000, "not valid YAML"),
+        ("a: !!python/object/apply:os.getcwd []", "not valid YAML"), (b"a: 1\nb: \xff\xfe", "line 2: no UTF-8"), ("a: 1\nb:\n " + "[" * 3000, "line 3: nested deeper"),
+        ("a: 1\nb: x\0y", "line 2: the character U+0000"), ('a: 1\nb: "x\\0y"', "line 2: the text 'x"), ('a: {"x\\0": 1}', "line 1: a key"), ("? &a [*a]\n: 1", "line 1: a key"),
+        ("", "is empty"), ("# nothing\n", "is empty"), ("a: 1\nb: &b\n  c: *b\n", "line 2: contains itself"),
     ],
 )  # fmt: skip
 def test_what_is_ambiguous_or_hostile_is_refused(tmp_path, text, told):
@@ -132,5 +149,11 @@ def test_aliases_that_explode_are_refused_before_they_do(tmp_path):
     rows = ["a: &a [1, 2, 3, 4, 5, 6, 7, 8, 9]"] + [f"{n}: &{n} [*{m}, *{m}, *{m}, *{m}, *{m}, *{m}, *{m}]" for m, n in zip("abcdefghi", "bcdefghij", strict=True)]
     with pytest.raises(ProbeGymError, match="entries once its aliases"):
         read(tmp_path, "\n".join(rows))
-    with pytest.raises(ProbeGymError, match="not valid YAML"):
-        read(tmp_path, "a: &a [*a]")
+
+
+def test_what_is_no_ordinary_file_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for path in (tmp_path / "pipe.yaml", Path("/dev/zero"), tmp_path, Path("a\0b.yaml")):
+        with pytest.raises(ProbeGymError, match=r"no ordinary file|cannot read table") as caught:
+            tables.read(path, "table", 1000)
+        assert "\n" not in str(caught.value)

@@ -13,11 +13,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, PrivateAttr, ValidationError, field_validator
 
 from probegym import tables
 from probegym.errors import ProbeGymError
-from probegym.scenarios.distributions import is_distribution
+from probegym.scenarios.distributions import PLAIN, is_distribution
 
 FOLDER = Path(__file__).parent
 MAXIMUM_BYTES = 1_000_000
@@ -46,6 +46,13 @@ class Budget(BaseModel):
     time: PositiveFloat | None = None  # s
     dose: PositiveFloat | None = None  # electrons per square Angstrom
     damage: PositiveFloat | None = None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: Any) -> Any:
+        if isinstance(value, (str, bool)):
+            raise ValueError(f"{PLAIN}, got {value!r}")
+        return value
 
     def limits(self) -> dict[str, float]:
         """Only what is limited."""
@@ -83,7 +90,8 @@ def _place(places: Places, path: tuple[str, ...]) -> str:
 def complaint(error: ValidationError) -> tuple[str, str]:
     """The first of pydantic's complaints: path of the entry, and what is wrong with it."""
     first = error.errors()[0]
-    return ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+    told = f"{PLAIN}, got {str(first['input'])[:40]!r}" if first["type"] in ("float_parsing", "float_type") else first["msg"].removeprefix("Value error, ")
+    return ".".join(map(str, first["loc"])), told
 
 
 def parsed(model: type[Model], table: dict, name: str) -> Model:

@@ -55,8 +55,15 @@ def is_distribution(table: dict) -> bool:
     return len(table) == 1 and set(table) <= set(Distribution.model_fields)
 
 
+PLAIN = "give a plain number in SI units"
+
+
 def _parse(value: Any) -> Any:
-    return {"choice": (value,)} if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+    if isinstance(value, (dict, Distribution)):
+        return value
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return {"choice": (value,)}
+    raise ValueError(f"{PLAIN}, or a distribution such as {{uniform: [low, high]}}, got {str(value)[:40]!r}")
 
 
 Sampled = Annotated[Distribution, BeforeValidator(_parse)]

@@ -20,9 +20,9 @@ NEEDED_BYTES = 200_000_000
 
 def chosen(name: str, environments: list[str], agents: list[str], seeds: int | None, episodes: int | None, folder: Path | None) -> Suite:
     """The suite that is meant; raises ProbeGymError."""
-    suite = suites.load(name).narrowed(environments, agents)
+    suite = suites.load(name)
     suite = suite.model_copy(update={key: value for key, value in (("runs", seeds), ("episodes", episodes)) if value is not None})
-    return suite if folder is None else submission.entered(suite, folder)
+    return (suite if folder is None else submission.entered(suite, folder, environments)).narrowed(environments, agents)
 
 
 def run(suite: Suite, out: Path, executor: executors.Executor, console: Console) -> int:
