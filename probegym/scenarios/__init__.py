@@ -114,6 +114,9 @@ def _file(path: Path, modified: float) -> tuple[dict[str, dict], tables.Lines]:
     table, lines = tables.read(path, "scenario file", MAXIMUM_BYTES)
     if not isinstance(table, dict) or not all(isinstance(k, str) and isinstance(v, dict) for k, v in table.items()):
         raise ProbeGymError(f"scenario file {path} must map scenario names to tables")
+    for name in table:
+        if ":" in name or not name.isprintable():
+            raise ProbeGymError(f"scenario file {path}, line {tables.nearest(lines, (name,))}: a scenario cannot be named {name!r}: leave out colons and control characters")
     return table, lines
 
 
@@ -150,6 +153,12 @@ class _Known:
         base, written = self.resolved(parent, (*seen, name))
         return _merge(base, own), written | places
 
+    def origin(self, name: str, own: dict[str, dict]) -> str | None:
+        """The shipped scenario that one of a user's file starts from, if any. It was resolved before."""
+        while name in own and (parent := own[name].get("extends")) is not None:
+            name = parent
+        return None if name in own else name
+
 
 def names_in(table: dict[str, dict]) -> list[str]:
     """Scenario names of a table; those that start with an underscore are only to be extended."""
@@ -170,7 +179,7 @@ def load(family: str, name: str) -> Scenario:
     """A scenario by name, or from the user's file as ``path.yaml:name``; raises ProbeGymError, with file and line of a wrong entry."""
     if not isinstance(name, str):
         raise ProbeGymError(f"scenario must be a name, got {type(name).__name__}: use one of {', '.join(names(family))}")
-    known = _Known.read(shipped(family))
+    own, known = None, _Known.read(shipped(family))
     path, separator, inside = name.rpartition(":")
     if separator and path.endswith((".yaml", ".yml")):
         own, name = _Known.read(Path(path)), inside
@@ -187,4 +196,9 @@ def load(family: str, name: str) -> Scenario:
         place = _place(places, tuple(entry.split(".")))
         raise ProbeGymError(f"scenario {name!r}, {entry}: {told}{place and f' ({place})'}") from error
     scenario._places = places
+    if own is not None and scenario.split == "train" and (origin := known.origin(name, own.tables)) is not None:
+        held_out = known.resolved(origin)[0]["split"]
+        if held_out != "train":
+            told = f"scenario {name!r}, split: it starts from {origin}, which is of the split {held_out}: held-out worlds are not for training"
+            raise ProbeGymError(f"{told} ({_place(places, ('split',))})")
     return scenario
