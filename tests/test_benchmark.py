@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from rich.console import Console
 
 from probegym.agents import bundle
 from probegym.agents.benchmark import jobs, report, results, rows, submission, suite
@@ -22,7 +23,7 @@ from probegym.agents.bundle import find
 from probegym.agents.evaluate import EVALUATION_SEED, Results, evaluate
 from probegym.agents.registry import make_agent
 from probegym.errors import ProbeGymError
-from probegym.terminal.benchmark import chosen
+from probegym.terminal.benchmark import chosen, run
 
 ADATOM = "probegym/AdatomManipulation-v0"
 SMALL = """
@@ -86,6 +87,8 @@ def test_the_core_suite_has_every_environment_and_three_axes_near_and_far():
         ("AdatomManipulation-v0", "Nothing-v0", "Nothing", 6), ("far-threshold", "far-nothing", "far-nothing", 9), ("far-threshold", "train", "split train", 9),
         ("fixed-drag", "no-drag", "no-drag", 6), ("fixed-drag", "beacon", "beacon", 6), ("learned: adatom-manipulation", "learned: tip-conditioning", "tip-conditioning", 6),
         ("    scenarios", "    train: id\n    scenarios", "split id", 9), ("runs: 2", "runs: 2\nruns: 3", "twice", 4),
+        ("[id, far-threshold]", "[id, id]", "scenarios names one twice", 9), ("[fixed-drag, corrected-drag]", "[fixed-drag, fixed-drag]", "scripts names one twice", 8),
+        ("    learned:", "    score: beauty\n    learned:", "more to be better", 7), ("    learned:", "    score: time\n    learned:", "score 'time'", 7),
     ],
 )  # fmt: skip
 def test_a_broken_suite_is_refused_with_file_and_line(tmp_path, old, new, told, line):
@@ -93,6 +96,14 @@ def test_a_broken_suite_is_refused_with_file_and_line(tmp_path, old, new, told, 
     with pytest.raises(ProbeGymError) as caught:
         suite.load(str(tmp_path / "mine.yaml"))
     assert told in str(caught.value) and f"line {line}" in str(caught.value) and "mine.yaml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_any_metric_that_episodes_end_with_may_be_the_score(tmp_path, played, small):
+    metrics = results.read(played / jobs.planned(small)[0].path).results.metrics
+    found = suite.metrics(ADATOM, small.environments[ADATOM].model_copy(update={"score": "?"}))
+    assert set(found) - {"return", "success"} == set(metrics) and metrics
+    (tmp_path / "mine.yaml").write_text(SMALL + f"    score: {found[-1]}\n")
+    assert suite.load(str(tmp_path / "mine.yaml")).environments[ADATOM].score == found[-1]
 
 
 def test_a_part_of_a_suite(small):
@@ -343,6 +354,17 @@ def test_a_folder_with_the_name_of_a_shipped_policy_is_that_of_the_submission(ha
         submission.read(Path())
     (handed_in / "adatom").rename(handed_in / "adatom-manipulation")
     assert submission.read(Path()).name == "mine"
+
+
+def test_an_interrupted_benchmark_says_how_to_go_on(small, tmp_path):
+    class Interrupted:
+        def run(self, *_):
+            raise KeyboardInterrupt
+
+    console = Console(width=200, file=io.StringIO())
+    with pytest.raises(KeyboardInterrupt):
+        run(small, tmp_path / "out", Interrupted(), console)
+    assert "interrupted: the same command goes on" in console.file.getvalue()
 
 
 def test_a_part_of_a_submission(handed_in):

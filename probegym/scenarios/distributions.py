@@ -14,7 +14,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from probegym.physics import randomness
 
-
 DEVIATIONS = 3.0  # of a normal distribution that must be possible, 99.7 % of its draws
 
 

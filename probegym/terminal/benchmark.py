@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table as Printed
+from rich.text import Text
 
 from probegym.agents import executors, files
 from probegym.agents.benchmark import jobs, report, results, rows, submission
@@ -35,10 +36,14 @@ def run(suite: Suite, out: Path, executor: executors.Executor, console: Console)
 
     def told(outcome: executors.Outcome) -> None:
         again = f", attempt {outcome.attempts}" if outcome.attempts > 1 else ""
-        console.print(f"{outcome.name}: {f'{outcome.seconds:.0f} s{again}' if outcome.ok else f'FAILED{again}: {outcome.error.splitlines()[-1]}'}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{outcome.name}: {f'{outcome.seconds:.0f} s{again}' if outcome.ok else f'FAILED{again}: {outcome.error.splitlines()[-1]}'}", highlight=False, markup=False, emoji=False, soft_wrap=True)
         failed.extend([] if outcome.ok else [outcome.name])
 
-    executor.run(todo, told)
+    try:
+        executor.run(todo, told)
+    except KeyboardInterrupt:
+        console.print(f"interrupted: the same command goes on with what is not in {out / 'raw'} yet", highlight=False, markup=False, emoji=False, soft_wrap=True)
+        raise
     console.print(f"all jobs: {time.monotonic() - begun:.0f} s", highlight=False)
     return max(shown(suite, out, console), int(bool(failed)))
 
@@ -54,7 +59,7 @@ def shown(suite: Suite, out: Path, console: Console) -> int:
     for title, head, lines, _ in report.sections(table, environments=False):
         printed = Printed(*head, title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
         for line in lines:
-            printed.add_row(*line)
+            printed.add_row(*map(Text, line))
         console.print(printed)
     if table.missing:
         console.print(f"{len(table.missing)} runs are missing, the same command goes on with them", highlight=False)

@@ -54,12 +54,12 @@ def _short(value: object) -> str:
 
 
 def checked(env_id: str, file: Path | None, console: Console) -> int:
-    """Play some steps of each scenario and try the ends of all that is drawn; returns the exit code, 1 when one cannot be played."""
+    """Play some steps of each scenario, of one's own try the ends of all that is drawn too; returns the exit code, 1 when one cannot be played."""
     family, failed = environment_type(env_id).task_type.family, 0
     for name in scenarios.names(family, file):
         told = name if file is None else f"{file}:{name}"
         try:
-            line = f"{_played(env_id, told)} steps played, {_ends(env_id, told)} ends of distributions tried"
+            line = f"{_played(env_id, told)} steps played{'' if file is None else f', {_ends(env_id, told)} ends of distributions tried'}"
         except ProbeGymError as error:
             failed, line = failed + 1, str(error)
         console.print(Text(f"  {name}: {line}"), soft_wrap=True)
@@ -68,14 +68,15 @@ def checked(env_id: str, file: Path | None, console: Console) -> int:
 
 def _ends(env_id: str, name: str) -> int:
     """Begin an episode with every distribution of the world at each of its ends, the others drawn; returns their number. Raises ProbeGymError."""
-    task_type, count = environment_type(env_id).task_type, 0
+    task_type = environment_type(env_id).task_type
     scenario = scenarios.load(task_type.family, name)
-    for count, (path, world) in enumerate(each_end(scenario.world), 1):
+    every = list(each_end(scenario.world))
+    for path, world in every:
         other = scenario.model_copy(update={"world": world})
         lanes = MOST_DRAWN if any(step.isdigit() for step in path) else 1  # of a list, an episode may draw one part alone
         with other.told_where():
             build_world(task_type, other, lanes, None).begin(np.arange(lanes, dtype=np.uint64), np.ones(lanes, bool))
-    return count
+    return len(every)
 
 
 def _played(env_id: str, scenario: str, most: int = 10) -> int:
