@@ -1,12 +1,14 @@
 """YAML files as people write them, read strictly: what is ambiguous is refused, and every entry knows its line.
 
 Scalars are those of YAML 1.2's core schema: ``10e-9`` is a number, ``010`` is ten, ``1:30`` and ``no`` are text. A key that stands twice is
-refused, and so is a file that its aliases would blow up.
+refused, and so are a file that its aliases would blow up, what contains itself, NUL characters, and what is no ordinary file.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +18,7 @@ from probegym.errors import ProbeGymError
 
 MOST_ENTRIES = 100_000  # aliases written out
 LONGEST_NUMBER = 400  # digits
+DEEPEST = 50  # entries inside of entries
 
 Lines = dict[tuple[str, ...], int]
 """Path of an entry -> its line, from 1."""
@@ -25,6 +28,15 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML comes without ty
     """Safe YAML with the scalars of version 1.2."""
 
     yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise yaml.YAMLError(f"line {self.peek_event().start_mark.line + 1}: nested deeper than {DEEPEST}")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 for _tag, _pattern, _first in (
@@ -52,22 +64,35 @@ def read(path: Path, what: str, most: int) -> tuple[Any, Lines]:
 
     Raises ProbeGymError, with the line where there is one.
     """
-    try:
-        with path.open("rb") as file:
-            content = file.read(most + 1)
-    except OSError as error:
-        raise ProbeGymError(f"cannot read {what} {path} ({error.strerror}): check the path") from error
-    if len(content) > most:
-        raise ProbeGymError(f"{what} {path} is larger than {most} bytes: split it")
+    content = _content(path, what, most)
     try:
         loader = _Loader(content.decode("utf-8"))
         node = loader.get_single_node()
+        if node is None:
+            raise ProbeGymError(f"{what} {path} is empty: write its entries into it")
         lines: Lines = {}
-        if node is not None:
-            _look_at(node, (), lines, [0])
-        return (None if node is None else loader.construct_document(node)), lines
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ProbeGymError(f"{what} {path} is not valid YAML ({' '.join(str(error).split())[:300]})") from error
+        _look_at(node, (), lines, [0])
+        return loader.construct_document(node), lines
+    except yaml.reader.ReaderError as error:
+        told = f"line {content.decode('utf-8')[: error.position].count(chr(10)) + 1}: the character U+{error.character:04X}, save it as plain text"
+    except UnicodeDecodeError as error:
+        told = f"line {content[: error.start].count(10) + 1}: no UTF-8, save it as such"
+    except yaml.YAMLError as error:
+        told = " ".join(str(error).split())[:300]
+    raise ProbeGymError(f"{what} {path} is not valid YAML ({told})")
+
+
+def _content(path: Path, what: str, most: int) -> bytes:
+    try:
+        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb") as file:  # a FIFO would wait for a writer
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ProbeGymError(f"{what} {path} is no ordinary file: give one")
+            content = file.read(most + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise ProbeGymError(f"cannot read {what} {str(path)!r} ({getattr(error, 'strerror', error)}): check the path") from error
+    if len(content) > most:
+        raise ProbeGymError(f"{what} {path} is larger than {most} bytes: split it")
+    return content
 
 
 def nearest(lines: Lines, entry: tuple[str, ...]) -> int:
@@ -85,12 +110,18 @@ def _look_at(node: yaml.Node, path: tuple[str, ...], lines: Lines, seen: list[in
     seen[0] += 1
     if seen[0] > MOST_ENTRIES:
         raise yaml.YAMLError(f"line {_line(node)}: more than {MOST_ENTRIES} entries once its aliases are written out")
+    if len(path) > DEEPEST:
+        raise yaml.YAMLError(f"line {_line(node)}: contains itself, or is nested deeper than {DEEPEST} once its aliases are written out")
+    if isinstance(node, yaml.ScalarNode) and "\0" in node.value:
+        raise yaml.YAMLError(f"line {_line(node)}: the text {node.value[:40]!r} holds a NUL character")
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             _look_at(item, (*path, str(index)), lines, seen)
     elif isinstance(node, yaml.MappingNode):
         known = set()
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode) or "\0" in key.value:
+                raise yaml.YAMLError(f"line {_line(key)}: a key must be plain text")
             name = str(key.value)
             if name in known:
                 raise yaml.YAMLError(f"line {_line(key)}: the key {name!r} stands twice")

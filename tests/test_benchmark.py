@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import shutil
 from dataclasses import asdict, replace
@@ -13,13 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from rich.console import Console
 
+from probegym.agents import bundle
 from probegym.agents.benchmark import jobs, report, results, rows, submission, suite
 from probegym.agents.benchmark.results import Facts, Run
 from probegym.agents.bundle import find
 from probegym.agents.evaluate import EVALUATION_SEED, Results, evaluate
 from probegym.agents.registry import make_agent
 from probegym.errors import ProbeGymError
+from probegym.terminal.benchmark import chosen, run
 
 ADATOM = "probegym/AdatomManipulation-v0"
 SMALL = """
@@ -83,6 +87,8 @@ def test_the_core_suite_has_every_environment_and_three_axes_near_and_far():
         ("AdatomManipulation-v0", "Nothing-v0", "Nothing", 6), ("far-threshold", "far-nothing", "far-nothing", 9), ("far-threshold", "train", "split train", 9),
         ("fixed-drag", "no-drag", "no-drag", 6), ("fixed-drag", "beacon", "beacon", 6), ("learned: adatom-manipulation", "learned: tip-conditioning", "tip-conditioning", 6),
         ("    scenarios", "    train: id\n    scenarios", "split id", 9), ("runs: 2", "runs: 2\nruns: 3", "twice", 4),
+        ("[id, far-threshold]", "[id, id]", "scenarios names one twice", 9), ("[fixed-drag, corrected-drag]", "[fixed-drag, fixed-drag]", "scripts names one twice", 8),
+        ("    learned:", "    score: beauty\n    learned:", "more to be better", 7), ("    learned:", "    score: time\n    learned:", "score 'time'", 7),
     ],
 )  # fmt: skip
 def test_a_broken_suite_is_refused_with_file_and_line(tmp_path, old, new, told, line):
@@ -90,6 +96,14 @@ def test_a_broken_suite_is_refused_with_file_and_line(tmp_path, old, new, told, 
     with pytest.raises(ProbeGymError) as caught:
         suite.load(str(tmp_path / "mine.yaml"))
     assert told in str(caught.value) and f"line {line}" in str(caught.value) and "mine.yaml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_any_metric_that_episodes_end_with_may_be_the_score(tmp_path, played, small):
+    metrics = results.read(played / jobs.planned(small)[0].path).results.metrics
+    found = suite.metrics(ADATOM, small.environments[ADATOM].model_copy(update={"score": "?"}))
+    assert set(found) - {"return", "success"} == set(metrics) and metrics
+    (tmp_path / "mine.yaml").write_text(SMALL + f"    score: {found[-1]}\n")
+    assert suite.load(str(tmp_path / "mine.yaml")).environments[ADATOM].score == found[-1]
 
 
 def test_a_part_of_a_suite(small):
@@ -310,7 +324,7 @@ def handed_in(tmp_path) -> Path:
     """A submission with one policy."""
     folder = tmp_path / "mine"
     shutil.copytree(find("adatom-manipulation"), folder / "adatom")
-    policy = {"folder": "adatom", "sha256": [submission.bundle_digest(folder / "adatom")], "trained_on": ["train"], "command": "probegym train ..."}
+    policy = {"folder": "adatom", "sha256": [submission.bundle_digest(folder / "adatom")], "trained_on": ["train"]}
     told = {"schema": submission.SCHEMA, "name": "mine", "authors": ["A. Author"], "description": "A test.", "licence": "MIT", "policies": {ADATOM: policy}}
     (folder / "manifest.yaml").write_text(yaml.safe_dump(told))
     return folder
@@ -333,6 +347,9 @@ def test_a_submission_takes_the_place_of_the_learned_agent(small, handed_in, tmp
         (lambda t: t["policies"][ADATOM].update(trained_on=["far-threshold"]), "only the split train"), (lambda t: t["policies"][ADATOM].update(trained_on=["x"]), "unknown scenario"),
         (lambda t: t["policies"].update({"probegym/StemTuning-v0": t["policies"][ADATOM]}), "not for probegym/StemTuning"), (lambda t: t["policies"].update({"x": t["policies"][ADATOM]}), "x"),
         (lambda t: t["policies"][ADATOM]["sha256"].append("0" * 64), "one folder"), (lambda t: t["policies"][ADATOM].update(sha256=["zz"]), "sha256"),
+        (lambda t: t["policies"][ADATOM].update(trained_on=["/etc/passwd.yaml:train"]), "scenarios that ship"), (lambda t: t["policies"][ADATOM].update(trained_on=["_base"]), "unknown scenario"),
+        (lambda t: t["policies"][ADATOM].update(folder="a\0b"), "NUL"), (lambda t: t.update(description="\x1b[2J"), "printable"), (lambda t: t["policies"][ADATOM].update(folder="x" * 400), "name too long"),
+        *((lambda t, name=name: t.update(name=name), "name") for name in (".", "..", "a b", "a/b", "a:b", "a\n", "[b]", "x" * 101)),
     ],
 )  # fmt: skip
 def test_a_submission_that_breaks_its_manifest_is_refused(handed_in, change, told):
@@ -341,7 +358,75 @@ def test_a_submission_that_breaks_its_manifest_is_refused(handed_in, change, tol
     (handed_in / "manifest.yaml").write_text(yaml.safe_dump(new if isinstance(new, dict) and "name" in new else table))
     with pytest.raises(ProbeGymError, match=told) as caught:
         submission.read(handed_in)
-    assert "manifest.yaml, line " in str(caught.value) and "\n" not in str(caught.value)
+    assert "manifest.yaml" in str(caught.value) and "line " in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_wrong_checksum_is_told_with_its_own_line(handed_in):
+    path = handed_in / "manifest.yaml"
+    lines = path.read_text().splitlines()
+    (at,) = (n for n, line in enumerate(lines) if "sha256" in line)
+    lines[at + 1] = lines[at + 1].replace(lines[at + 1][-8:], "0" * 8)
+    path.write_text("\n".join(lines))
+    with pytest.raises(ProbeGymError, match=f"line {at + 2}: .*changed after"):
+        submission.read(handed_in)
+
+
+def test_the_manifest_tells_what_the_bundle_was_trained_on(handed_in, tmp_path):
+    """A bundle of an evaluation scenario, or of one that the manifest does not name, is refused."""
+    model, spec = (handed_in / "adatom" / "policy.onnx").read_bytes(), bundle.read(handed_in / "adatom").spec
+    for wrong in ("far-threshold", "tmp/mine.yaml:mine", "id"):
+        shutil.rmtree(handed_in / "adatom")
+        bundle.write(handed_in / "adatom", model, spec | {"scenario": wrong})
+        table = yaml.safe_load((handed_in / "manifest.yaml").read_text())
+        table["policies"][ADATOM]["sha256"] = [submission.bundle_digest(handed_in / "adatom")]
+        (handed_in / "manifest.yaml").write_text(yaml.safe_dump(table))
+        with pytest.raises(ProbeGymError, match=rf"line \d+: adatom says that it was trained on '{wrong}'"):
+            submission.read(handed_in)
+
+
+def test_a_manifest_that_is_no_file_of_the_submission_is_refused(handed_in):
+    (handed_in / "manifest.yaml").rename(handed_in.parent / "manifest.yaml")
+    (handed_in / "manifest.yaml").symlink_to(handed_in.parent / "manifest.yaml")
+    with pytest.raises(ProbeGymError, match="outside of the submission"):
+        submission.read(handed_in)
+    (handed_in / "manifest.yaml").unlink()
+    os.mkfifo(handed_in / "manifest.yaml")
+    with pytest.raises(ProbeGymError, match="no ordinary file"):
+        submission.read(handed_in)
+
+
+def test_a_folder_with_the_name_of_a_shipped_policy_is_that_of_the_submission(handed_in, monkeypatch):
+    """Also where the submission is the working folder."""
+    monkeypatch.chdir(handed_in)
+    text = (handed_in / "manifest.yaml").read_text().replace("folder: adatom", "folder: adatom-manipulation")
+    (handed_in / "manifest.yaml").write_text(text)
+    with pytest.raises(ProbeGymError, match=r"manifest\.yaml, line"):
+        submission.read(Path())
+    (handed_in / "adatom").rename(handed_in / "adatom-manipulation")
+    assert submission.read(Path()).name == "mine"
+
+
+def test_an_interrupted_benchmark_says_how_to_go_on(small, tmp_path):
+    class Interrupted:
+        def run(self, *_):
+            raise KeyboardInterrupt
+
+    console = Console(width=200, file=io.StringIO())
+    with pytest.raises(KeyboardInterrupt):
+        run(small, tmp_path / "out", Interrupted(), console)
+    assert "interrupted: the same command goes on" in console.file.getvalue()
+
+
+def test_a_part_of_a_submission(handed_in):
+    both = yaml.safe_load((handed_in / "manifest.yaml").read_text())
+    shutil.copytree(find("tip-conditioning"), handed_in / "tip")
+    both["policies"]["probegym/TipConditioning-v0"] = {"folder": "tip", "sha256": [submission.bundle_digest(handed_in / "tip")], "trained_on": ["train"]}
+    (handed_in / "manifest.yaml").write_text(yaml.safe_dump(both))
+    assert set(chosen("core", [], [], None, None, handed_in).environments) == {ADATOM, "probegym/TipConditioning-v0"}
+    part = chosen("core", [ADATOM], ["mine", "grid-table"], None, None, handed_in)
+    assert list(part.environments) == [ADATOM] and part.environments[ADATOM].agents == ("mine", "grid-table", "random", "oracle")
+    with pytest.raises(ProbeGymError, match="no policy for probegym/StemTuning-v0"):
+        chosen("core", ["probegym/StemTuning-v0"], [], None, None, handed_in)
 
 
 def test_a_policy_outside_of_the_submission_is_refused(handed_in):

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import os
+from pathlib import Path
+
 import gymnasium as gym
 import pytest
+from rich.console import Console
 
 import probegym
 from probegym import scenarios, tables
 from probegym.envs import environment_type
 from probegym.errors import ProbeGymError
 from probegym.scenarios.shifts import shifts
+from probegym.terminal.scenarios import checked, listed
 
 FAMILIES = {env_id: environment_type(env_id).task_type.family for env_id in probegym.ENVIRONMENTS}
 SHIFTED = [
@@ -82,6 +88,18 @@ def test_wrong_units_are_told_with_file_and_line(tmp_path, env_id, change):
     assert entry in told and "(mine.yaml, line 4)" in told
 
 
+@pytest.mark.parametrize("change", ["world: {temperature: 30 C}", "world: {quality: 1e2 x}", 'world: {drift: "1"}', "world: {settling: [1, 2]}", "world: {creep: true}"])
+def test_a_unit_or_text_in_the_place_of_a_number_says_what_to_give(tmp_path, change):
+    """``temperature`` is a plain number, the others may be drawn."""
+    assert "plain number in SI units" in complaint(tmp_path, "probegym/AfmTuning-v0", f"mine:\n  extends: train\n  {change}\n")
+
+
+@pytest.mark.parametrize("budget", ['measurements: "5"', "measurements: true", "time: 30 s", 'dose: "1e3"'])
+def test_text_is_no_budget(tmp_path, budget):
+    told = complaint(tmp_path, "probegym/AfmTuning-v0", f"mine:\n  extends: train\n  budget:\n    {budget}\n")
+    assert "plain number in SI units" in told and "(mine.yaml, line 4)" in told
+
+
 @pytest.mark.parametrize("env_id", WRONG)
 @pytest.mark.parametrize("change", ["world: {colour: red}", "task: {colour: red}", "budget: {colour: 3}", "colour: red"])
 def test_unknown_keys_are_told_with_file_and_line(tmp_path, env_id, change):
@@ -119,7 +137,9 @@ def test_every_entry_knows_its_line(tmp_path):
     ("text", "told"),
     [
         ("a: 1\nb: 2\na: 3\n", "line 3: the key 'a' stands twice"), ("a: {b: 1, b: 2}", "stands twice"), ("a: " + "9" * 5000, "digits"), ("a: [", "not valid YAML"),
-        ("a: !!python/object/apply:os.getcwd []", "not valid YAML"), (b"\xff\xfe\x00", "not valid YAML"), ("a: " + "[" * 3000, "not valid YAML"),
+        ("a: !!python/object/apply:os.getcwd []", "not valid YAML"), (b"a: 1\nb: \xff\xfe", "line 2: no UTF-8"), ("a: 1\nb:\n " + "[" * 3000, "line 3: nested deeper"),
+        ("a: 1\nb: x\0y", "line 2: the character U+0000"), ('a: 1\nb: "x\\0y"', "line 2: the text 'x"), ('a: {"x\\0": 1}', "line 1: a key"), ("? &a [*a]\n: 1", "line 1: a key"),
+        ("", "is empty"), ("# nothing\n", "is empty"), ("a: 1\nb: &b\n  c: *b\n", "line 2: contains itself"),
     ],
 )  # fmt: skip
 def test_what_is_ambiguous_or_hostile_is_refused(tmp_path, text, told):
@@ -132,5 +152,64 @@ def test_aliases_that_explode_are_refused_before_they_do(tmp_path):
     rows = ["a: &a [1, 2, 3, 4, 5, 6, 7, 8, 9]"] + [f"{n}: &{n} [*{m}, *{m}, *{m}, *{m}, *{m}, *{m}, *{m}]" for m, n in zip("abcdefghi", "bcdefghij", strict=True)]
     with pytest.raises(ProbeGymError, match="entries once its aliases"):
         read(tmp_path, "\n".join(rows))
-    with pytest.raises(ProbeGymError, match="not valid YAML"):
-        read(tmp_path, "a: &a [*a]")
+
+
+def test_what_is_no_ordinary_file_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for path in (tmp_path / "pipe.yaml", Path("/dev/zero"), tmp_path, Path("a\0b.yaml")):
+        with pytest.raises(ProbeGymError, match=r"no ordinary file|cannot read table") as caught:
+            tables.read(path, "table", 1000)
+        assert "\n" not in str(caught.value)
+
+
+# ---- probegym scenarios ----
+
+AFM = "probegym/AfmTuning-v0"
+
+
+def shown(tmp_path, text: str, check: bool = False, env_id: str = AFM) -> str:
+    (tmp_path / "mine.yaml").write_text(text)
+    console = Console(width=400, file=io.StringIO())
+    done = checked(env_id, tmp_path / "mine.yaml", console) if check else listed(env_id, tmp_path / "mine.yaml", console)
+    return f"{console.file.getvalue()}\n{done}"
+
+
+def test_what_is_written_is_printed_as_it_is(tmp_path):
+    told = shown(tmp_path, 'mine: {extends: train, description: "[bold]b[/bold] [/x] :smile:", axis: "[red]a[/red]", world: {radius: 20e-9}}')
+    assert "[bold]b[/bold] [/x] :smile:" in told and "[red]a[/red]" in told
+
+
+def test_names_with_a_colon_are_refused_with_their_line(tmp_path):
+    with pytest.raises(ProbeGymError, match=r"mine\.yaml, line 2: .*'a:b'"):
+        shown(tmp_path, "fine: {extends: train}\na:b: {extends: train}\n")
+
+
+def test_a_scenario_that_changes_nothing_is_told(tmp_path):
+    told = shown(tmp_path, "same: {extends: id, split: near, description: x}\nother: {extends: train, split: near, description: x, world: {radius: 20e-9}}")
+    same, other = (line for line in told.splitlines() if line.startswith(("same", "other")))
+    assert "nothing apart from train" in same and "nothing" not in other
+
+
+@pytest.mark.parametrize("change", ["world: {colour: red}", "task: {colour: red}", "world: {radius: 8 nm}", "world: {force_limit: 200}"])
+def test_the_listing_tells_what_cannot_be_played(tmp_path, change):
+    with pytest.raises(ProbeGymError, match=r"mine\.yaml, line 3"):
+        shown(tmp_path, f"mine:\n  extends: train\n  {change}\n")
+
+
+@pytest.mark.parametrize("value", ["{uniform: [5e-9, 1]}", "{log_uniform: [1e-15, 8e-9]}", "{choice: [8e-9, 8e-9, 8e-9, 8e-9, 8e-9, 8e-9, 1]}", "{normal: [8e-9, 4e-9]}"])
+def test_check_tries_the_ends_of_what_is_drawn(tmp_path, value):
+    told = shown(tmp_path, f"fine: {{extends: patches}}\nmine:\n  extends: patches\n  world:\n    radius: {value}\n", check=True)
+    assert "fine: 10 steps played" in told and "world.radius" in told and "(mine.yaml, line 5)" in told and told.endswith("1")
+
+
+def test_check_tries_every_part_of_a_list(tmp_path):
+    parts = "{kind: patches}, {kind: patches}, {kind: patches}, {kind: patches, parameters: {coverage: {uniform: [0.3, 7]}}}"
+    told = shown(tmp_path, f"mine: {{extends: train, world: {{surfaces: [{parts}]}}}}", check=True)
+    assert "coverage" in told and told.endswith("1")
+
+
+@pytest.mark.parametrize("start", ["far-tip", "near-tip", "id", "terraces"])
+def test_held_out_worlds_are_not_for_training(tmp_path, start):
+    with pytest.raises(ProbeGymError, match=r"split: it starts from .* held-out worlds are not for training \(mine\.yaml, line 5\)"):
+        shown(tmp_path, f"base: {{extends: {start}}}\nmine:\n  extends: base\n  description: x\n  split: train\n")
+    assert "mine" in shown(tmp_path, f"mine: {{extends: {start}}}") and "mine" in shown(tmp_path, "id: {extends: train}\nmine: {extends: id, split: train}")

@@ -13,11 +13,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, PrivateAttr, ValidationError, field_validator
 
 from probegym import tables
 from probegym.errors import ProbeGymError
-from probegym.scenarios.distributions import is_distribution
+from probegym.scenarios.distributions import PLAIN, is_distribution
 
 FOLDER = Path(__file__).parent
 MAXIMUM_BYTES = 1_000_000
@@ -47,6 +47,13 @@ class Budget(BaseModel):
     time: PositiveFloat | None = None  # s
     dose: PositiveFloat | None = None  # electrons per square Angstrom
     damage: PositiveFloat | None = None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: Any) -> Any:
+        if isinstance(value, (str, bool)):
+            raise ValueError(f"{PLAIN}, got {value!r}")
+        return value
 
     def limits(self) -> dict[str, float]:
         """Only what is limited."""
@@ -84,7 +91,8 @@ def _place(places: Places, path: tuple[str, ...]) -> str:
 def complaint(error: ValidationError) -> tuple[str, str]:
     """The first of pydantic's complaints: path of the entry, and what is wrong with it."""
     first = error.errors()[0]
-    return ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+    told = f"{PLAIN}, got {str(first['input'])[:40]!r}" if first["type"] in ("float_parsing", "float_type") else first["msg"].removeprefix("Value error, ")
+    return ".".join(map(str, first["loc"])), told
 
 
 def parsed(model: type[Model], table: dict[str, Any], name: str) -> Model:
@@ -107,6 +115,9 @@ def _file(path: Path, modified: float) -> tuple[Tables, tables.Lines]:
     table, lines = tables.read(path, "scenario file", MAXIMUM_BYTES)
     if not isinstance(table, dict) or not all(isinstance(k, str) and isinstance(v, dict) for k, v in table.items()):
         raise ProbeGymError(f"scenario file {path} must map scenario names to tables")
+    for name in table:
+        if ":" in name or not name.isprintable():
+            raise ProbeGymError(f"scenario file {path}, line {tables.nearest(lines, (name,))}: a scenario cannot be named {name!r}: leave out colons and control characters")
     return table, lines
 
 
@@ -143,6 +154,12 @@ class _Known:
         base, written = self.resolved(parent, (*seen, name))
         return _merge(base, own), written | places
 
+    def origin(self, name: str, own: dict[str, dict[str, Any]]) -> str | None:
+        """The shipped scenario that one of a user's file starts from, if any. It was resolved before."""
+        while name in own and (parent := own[name].get("extends")) is not None:
+            name = parent
+        return None if name in own else name
+
 
 def names_in(table: Tables) -> list[str]:
     """Scenario names of a table; those that start with an underscore are only to be extended."""
@@ -163,7 +180,7 @@ def load(family: str, name: str) -> Scenario:
     """A scenario by name, or from the user's file as ``path.yaml:name``; raises ProbeGymError, with file and line of a wrong entry."""
     if not isinstance(name, str):
         raise ProbeGymError(f"scenario must be a name, got {type(name).__name__}: use one of {', '.join(names(family))}")
-    known = _Known.read(shipped(family))
+    own, known = None, _Known.read(shipped(family))
     path, separator, inside = name.rpartition(":")
     if separator and path.endswith((".yaml", ".yml")):
         own, name = _Known.read(Path(path)), inside
@@ -180,4 +197,9 @@ def load(family: str, name: str) -> Scenario:
         place = _place(places, tuple(entry.split(".")))
         raise ProbeGymError(f"scenario {name!r}, {entry}: {told}{place and f' ({place})'}") from error
     scenario._places = places
+    if own is not None and scenario.split == "train" and (origin := known.origin(name, own.tables)) is not None:
+        held_out = known.resolved(origin)[0]["split"]
+        if held_out != "train":
+            told = f"scenario {name!r}, split: it starts from {origin}, which is of the split {held_out}: held-out worlds are not for training"
+            raise ProbeGymError(f"{told} ({_place(places, ('split',))})")
     return scenario

@@ -6,12 +6,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from probegym.physics import randomness
+
+DEVIATIONS = 3.0  # of a normal distribution that must be possible, 99.7 % of its draws
 
 
 class Distribution(BaseModel):
@@ -38,6 +41,13 @@ class Distribution(BaseModel):
             raise ValueError(f"{kind} does not allow {values}")
         return self
 
+    def ends(self) -> tuple[float, ...]:
+        """The values between which all others lie, or each choice. Normal distributions: at three deviations."""
+        if self.normal:
+            mean, deviation = self.normal
+            return (mean - DEVIATIONS * deviation, mean + DEVIATIONS * deviation) if deviation else (mean,)
+        return tuple(dict.fromkeys(self.uniform or self.log_uniform or self.choice or ()))
+
     def sample(self, keys: np.ndarray, stream: str) -> np.ndarray:
         """(lanes,) floats that depend on (key, stream) alone."""
         u = randomness.uniform(keys, 0, stream, 1)[:, 0]
@@ -57,8 +67,27 @@ def is_distribution(table: dict[str, Any]) -> bool:
     return len(table) == 1 and set(table) <= set(Distribution.model_fields)
 
 
+def each_end(table: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """A table with one of its distributions in turn at one of its ends, and the path of that entry. Raises ValidationError."""
+    if isinstance(table, dict) and is_distribution(table):
+        yield from ((path, end) for end in Distribution.model_validate(table).ends())
+    elif isinstance(table, dict):
+        for key, value in table.items():
+            yield from ((at, table | {key: changed}) for at, changed in each_end(value, (*path, str(key))))
+    elif isinstance(table, list):
+        for index, value in enumerate(table):
+            yield from ((at, [*table[:index], changed, *table[index + 1 :]]) for at, changed in each_end(value, (*path, str(index))))
+
+
+PLAIN = "give a plain number in SI units"
+
+
 def _parse(value: Any) -> Any:
-    return {"choice": (value,)} if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+    if isinstance(value, (dict, Distribution)):
+        return value
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return {"choice": (value,)}
+    raise ValueError(f"{PLAIN}, or a distribution such as {{uniform: [low, high]}}, got {str(value)[:40]!r}")
 
 
 Sampled = Annotated[Distribution, BeforeValidator(_parse)]

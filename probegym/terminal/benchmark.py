@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table as Printed
+from rich.text import Text
 
 from probegym.agents import executors, files
 from probegym.agents.benchmark import jobs, report, results, rows, submission
@@ -21,9 +22,9 @@ WIDE = 200  # columns
 
 def chosen(name: str, environments: list[str], agents: list[str], seeds: int | None, episodes: int | None, folder: Path | None) -> Suite:
     """The suite that is meant; raises ProbeGymError."""
-    suite = suites.load(name).narrowed(environments, agents)
+    suite = suites.load(name)
     suite = suite.model_copy(update={key: value for key, value in (("runs", seeds), ("episodes", episodes)) if value is not None})
-    return suite if folder is None else submission.entered(suite, folder)
+    return (suite if folder is None else submission.entered(suite, folder, environments)).narrowed(environments, agents)
 
 
 def run(suite: Suite, out: Path, executor: executors.Executor, console: Console) -> int:
@@ -39,10 +40,14 @@ def run(suite: Suite, out: Path, executor: executors.Executor, console: Console)
         nonlocal busy
         busy += outcome.seconds
         again = f", attempt {outcome.attempts}" if outcome.attempts > 1 else ""
-        console.print(f"{outcome.name}: {f'{outcome.seconds:.0f} s{again}' if outcome.ok else f'FAILED{again}: {outcome.error.splitlines()[-1]}'}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{outcome.name}: {f'{outcome.seconds:.0f} s{again}' if outcome.ok else f'FAILED{again}: {outcome.error.splitlines()[-1]}'}", highlight=False, markup=False, emoji=False, soft_wrap=True)
         failed.extend([] if outcome.ok else [outcome.name])
 
-    executor.run(todo, told)
+    try:
+        executor.run(todo, told)
+    except KeyboardInterrupt:
+        console.print(f"interrupted: the same command goes on with what is not in {out / 'raw'} yet", highlight=False, markup=False, emoji=False, soft_wrap=True)
+        raise
     episodes = sum(results.read(out / facts.path).seconds for facts in planned if facts not in before and results.done(out, facts))
     beside = f"; {busy:.0f} s in them, {episodes:.0f} s of it episodes: {busy / episodes - 1:.1%} beside these" if episodes else ""
     console.print(f"all jobs: {time.monotonic() - begun:.0f} s{beside}", highlight=False)
@@ -64,7 +69,7 @@ def shown(suite: Suite, out: Path, console: Console) -> int:
         for name in head:
             printed.add_column(name, overflow="fold")
         for line in lines:
-            printed.add_row(*line)
+            printed.add_row(*map(Text, line))
         console.print(printed)
     if table.missing:
         console.print(f"{len(table.missing)} runs are missing, the same command goes on with them", highlight=False)

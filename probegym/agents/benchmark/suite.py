@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Annotated
 
 import gymnasium as gym
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from probegym import scenarios, tables
 from probegym.agents import registry
 from probegym.agents.base import Agent, Script
 from probegym.errors import ProbeGymError
+from probegym.hardware_bridge.commands import Readings
 from probegym.scenarios import complaint
 
 FOLDER = Path(__file__).parent
@@ -25,7 +27,7 @@ Name = Annotated[str, Field(min_length=1, max_length=300)]
 
 
 class Contest(BaseModel):
-    """What is run in one environment. score: ``return``, or any metric that its episodes end with."""
+    """What is run in one environment. score: ``return``, ``success``, or a metric that its episodes end with and of which more is better."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -105,6 +107,9 @@ def load(name: str) -> Suite:
     for env_id, contest in suite.environments.items():
         if env_id not in gym.registry:
             raise ProbeGymError(f"suite {path.name}: there is no environment {env_id} ({line('environments', env_id)})")
+        for field, named in (("scenarios", contest.scenarios), ("scripts", contest.scripts)):
+            if len(set(named)) < len(named):
+                raise ProbeGymError(f"suite {path.name}: {field} names one twice ({line('environments', env_id, field)})")
         for field in ("train", "scenarios"):
             for scenario in (contest.train,) if field == "train" else contest.scenarios:
                 try:
@@ -118,7 +123,26 @@ def load(name: str) -> Suite:
                 suite.agent(env_id, agent, 1)
             except ProbeGymError as error:
                 raise ProbeGymError(f"suite {path.name}: {error} ({line('environments', env_id)})") from error
+        if contest.score not in (known := metrics(env_id, contest)):
+            told = f"score {contest.score!r} is nothing that episodes end with: use {', '.join(known)}; a score needs more to be better"
+            raise ProbeGymError(f"suite {path.name}: {told} ({line('environments', env_id, 'score')})")
     return suite
+
+
+def metrics(env_id: str, contest: Contest) -> list[str]:
+    """What may be its score: ``return``, ``success`` and the metrics that every scenario's episodes end with. Raises ProbeGymError."""
+    if contest.score in (own := ["return", "success"]):
+        return own  # no episode needs to be begun
+    found: list[set[str]] = []
+    for scenario in (contest.train, *contest.scenarios):
+        env = gym.make(env_id, scenario=scenario, disable_env_checker=True)
+        try:
+            _, info = env.reset(seed=0)
+        finally:
+            env.close()
+        other = {"is_success", *Readings.COSTS}
+        found.append({name for name, value in info.items() if name not in other and not name.startswith(("_", "reward_")) and np.ndim(value) == 0})
+    return [*own, *sorted(set.intersection(*found))]
 
 
 def entries(suite: Suite) -> list[Entry]:
