@@ -104,7 +104,6 @@ def submit(runs: Path, names: list[str]) -> None:
             shutil.copytree(runs / name / f"seed-{seed}/policy", folder / f"{name}-{seed}", dirs_exist_ok=True)
         policies[f"probegym/{TRAININGS[name][0]}-v0"] = {
             "folder": f"{name}-{{seed}}", "sha256": [bundle_digest(folder / f"{name}-{seed}") for seed in range(1, SEEDS + 1)], "trained_on": ["train"],
-            "command": " ".join(["probegym train", *TRAININGS[name], "--scenario train --seeds", str(SEEDS)]),
         }  # fmt: skip
     told = {"schema": "probegym-submission/1", "name": "five-seeds", "authors": ["ProbeGym"], "description": "Five trainings of every shipped policy.",
             "licence": "MIT", "policies": policies}  # fmt: skip

@@ -18,6 +18,7 @@ from gymnasium import spaces
 
 import probegym
 from probegym import scenarios
+from probegym.agents.benchmark.rows import short
 from probegym.agents.bundle import shipped
 from probegym.agents.registry import BASELINES
 from probegym.cli import app
@@ -29,11 +30,6 @@ PAGES, SCORES, IMAGES = FOLDER / "environments", FOLDER / "environments" / "scor
 COLUMNS = ("environment", "scenario", "agent", "kind", "best_script", "episodes", "success", "success_low", "success_high", "score", "value",
            "value_low", "value_high", "measurements_to_goal", "time_to_goal", "dose_to_goal")  # fmt: skip
 MOST_ENTRIES, LONGEST = 2, 40  # of what sets a scenario apart; characters of a value
-
-
-def short(env_id: str) -> str:
-    """``StemTuning`` of ``probegym/StemTuning-v0``."""
-    return env_id.removeprefix("probegym/").removesuffix("-v0")
 
 
 def space(one: spaces.Space) -> str:

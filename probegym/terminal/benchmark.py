@@ -12,6 +12,7 @@ from rich.text import Text
 from probegym.agents import executors, files
 from probegym.agents.benchmark import jobs, report, results, rows, submission
 from probegym.agents.benchmark import suite as suites
+from probegym.agents.benchmark.results import Facts, Run
 from probegym.agents.benchmark.suite import Suite
 from probegym.agents.evaluate import write_json
 from probegym.errors import ProbeGymError
@@ -31,7 +32,7 @@ def run(suite: Suite, out: Path, executor: executors.Executor, console: Console)
     """Run what is not there yet and write the report; returns the exit code, 1 when runs are missing."""
     files.writable(out, NEEDED_BYTES)
     todo, planned = jobs.jobs(suite, out), jobs.planned(suite)
-    before = {facts for facts in planned if results.done(out, facts)}
+    before = {run.facts for run in results.found(out, planned)}
     console.print(f"{len(todo)} jobs to do, {len(planned)} runs of {suite.episodes} episodes in all; raw results in {out / 'raw'}", highlight=False, soft_wrap=True)
     write_json(out / "suite.json", suite.model_dump(mode="json", exclude={"folders"}))
     begun, failed, busy = time.monotonic(), [], 0.0
@@ -48,16 +49,20 @@ def run(suite: Suite, out: Path, executor: executors.Executor, console: Console)
     except KeyboardInterrupt:
         console.print(f"interrupted: the same command goes on with what is not in {out / 'raw'} yet", highlight=False, markup=False, emoji=False, soft_wrap=True)
         raise
-    episodes = sum(results.read(out / facts.path).seconds for facts in planned if facts not in before and results.done(out, facts))
+    found = results.found(out, planned)
+    episodes = sum(run.seconds for run in found if run.facts not in before)
     beside = f"; {busy:.0f} s in them, {episodes:.0f} s of it episodes: {busy / episodes - 1:.1%} beside these" if episodes else ""
     console.print(f"all jobs: {time.monotonic() - begun:.0f} s{beside}", highlight=False)
-    return max(shown(suite, out, console), int(bool(failed)))
+    return max(_shown(suite, out, planned, found, console), int(bool(failed)))
 
 
 def shown(suite: Suite, out: Path, console: Console) -> int:
     """Write the report of the raw results that there are, and print its summary; returns 1 when runs are missing."""
     planned = jobs.planned(suite)
-    found = [results.read(out / facts.path) for facts in planned if results.done(out, facts)]
+    return _shown(suite, out, planned, results.found(out, planned), console)
+
+
+def _shown(suite: Suite, out: Path, planned: list[Facts], found: list[Run], console: Console) -> int:
     if not found:
         raise ProbeGymError(f"{out} holds no runs of this suite: run it first")
     table = rows.table(suite, found, planned)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -111,12 +112,22 @@ def _column(values: list, episodes: int) -> np.ndarray:
 
 def done(folder: Path, facts: Facts) -> bool:
     """Whether this very run stands in the folder. Raises ProbeGymError when another one does."""
+    return bool(found(folder, [facts]))
+
+
+def found(folder: Path, planned: Iterable[Facts]) -> list[Run]:
+    """Those of the planned runs that stand in the folder. Raises ProbeGymError when another one stands in the place of one."""
+    return [run for facts in planned if (run := _standing(folder, facts)) is not None]
+
+
+def _standing(folder: Path, facts: Facts) -> Run | None:
     path = folder / facts.path
     if not path.exists():
-        return False
-    there = read(path).facts
+        return None
+    run = read(path)
+    there = run.facts
     if there != facts:
         other = next(name for name, value in asdict(facts).items() if getattr(there, name) != value)
         told = "the package has changed since" if other == "code" else f"{other} was {getattr(there, other)!r}"
         raise ProbeGymError(f"{path} is of another benchmark ({told}): choose another folder with --out")
-    return True
+    return run
