@@ -3,8 +3,9 @@
 ``--train`` trains what is not there yet, with two workers (hours; goes on where it was stopped). Every policy then plays the same episodes of
 the training scenario, seeds from 9,600,000, which no training has seen and no figure of a page is of. The rule: seed 1 ships, unless
 another seed's return is higher beyond chance (the 95 % interval of the paired differences to seed 1, Bonferroni's for four comparisons,
-lies above zero); then the best does. Writes docs/results/five_seeds.json, docs/images/learning_curves.png, and
-RUNS/submission, with which ``probegym benchmark --submission`` plays each of the five trainings in a run of its own.
+lies above zero); then the best does. Writes docs/results/five_seeds.json, where policies that are not measured now keep what was
+measured before, docs/images/learning_curves.png of all in it, and RUNS/submission of those measured now, with which
+``probegym benchmark --submission`` plays each of the five trainings in a run of its own.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ TRAININGS = {
 SEEDS = 5
 FIRST_SEED = 9_600_000
 DOCS = Path(__file__).parent.parent / "docs"
+KEPT = DOCS / "results/five_seeds.json"
 
 
 def train(runs: Path, names: list[str], workers: int) -> None:
@@ -76,16 +78,33 @@ def chosen(rows: list[dict[str, Any]]) -> int:
     return best["seed"] if low > 0 else first["seed"]
 
 
-def draw(found: dict[str, list[dict[str, Any]]]) -> None:
+def summary(rows: list[dict[str, Any]], episodes: int) -> dict[str, Any]:
+    """What is kept of a policy."""
+    seeds = [row | {"returns": float(row["returns"].mean()), "success": float(row["success"].mean())} for row in rows]
+    return {"episodes": episodes, "ships": chosen(rows), "seeds": seeds}
+
+
+def line(name: str, found: dict[str, Any]) -> tuple:
+    """A policy's row of the table."""
+    seeds = found["seeds"]
+    returns = np.array([seed["returns"] for seed in seeds])
+    successes = " ".join(f"{seed['success']:.1%}" for seed in seeds)
+    minutes = sum(seed["seconds"] for seed in seeds) / len(seeds) / 60
+    return (name, " ".join(f"{value:.3f}" for value in returns), f"{returns.mean():.3f} +- {returns.std(ddof=1):.3f}", successes,
+            found["episodes"], minutes, f"seed {found['ships']}")  # fmt: skip
+
+
+def draw(kept: dict[str, dict[str, Any]]) -> None:
     """Success on episodes of the training scenario over the training, a line a seed."""
-    columns = min(4, len(found))
-    figure, axes = plt.subplots(-(-len(found) // columns), columns, figsize=(3 * columns, 2.3 * -(-len(found) // columns)), sharey=True, squeeze=False, layout="constrained")
-    for axis in axes.flat[len(found) :]:
+    columns = min(4, len(kept))
+    rows = -(-len(kept) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(3 * columns, 2.3 * rows), sharey=True, squeeze=False, layout="constrained")
+    for axis in axes.flat[len(kept) :]:
         axis.set_axis_off()
-    for axis, (name, rows) in zip(axes.flat, found.items(), strict=False):
-        for row, colour in zip(rows, plt.get_cmap("viridis")(np.linspace(0, 0.9, len(rows))), strict=True):
-            at, success = np.asarray([point for point in row["curve"] if point[1] is not None], float).reshape(-1, 2).T
-            axis.plot(at, success, color=colour, lw=1.2, label=f"seed {row['seed']}")
+    for axis, (name, found) in zip(axes.flat, kept.items(), strict=False):
+        for seed, colour in zip(found["seeds"], plt.get_cmap("viridis")(np.linspace(0, 0.9, SEEDS)), strict=True):
+            at, success = np.asarray([point for point in seed["curve"] if point[1] is not None], float).reshape(-1, 2).T
+            axis.plot(at, success, color=colour, lw=1.2, label=f"seed {seed['seed']}")
         axis.set_title(TRAININGS[name][0], fontsize=9)
         axis.set(xlabel="steps" if "--steps" in TRAININGS[name] else "updates", ylim=(-0.03, 1.03))
         axis.grid(alpha=0.3)
@@ -121,20 +140,16 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.train:
         train(arguments.runs, arguments.policies, arguments.workers)
-    found = {name: measured(arguments.runs, name, arguments.episodes) for name in arguments.policies}
-    lines, kept = [], {}
-    for name, rows in found.items():
-        ships, returns = chosen(rows), np.array([row["returns"].mean() for row in rows])
-        successes = " ".join(f"{row['success'].mean():.1%}" for row in rows)
-        lines.append((name, " ".join(f"{value:.3f}" for value in returns), f"{returns.mean():.3f} +- {returns.std(ddof=1):.3f}", successes,
-                      sum(row["seconds"] for row in rows) / len(rows) / 60, f"seed {ships}"))  # fmt: skip
-        kept[name] = {"ships": ships, "seeds": [row | {"returns": float(row["returns"].mean()), "success": float(row["success"].mean())} for row in rows]}
-    table(f"Trainings on five seeds, {arguments.episodes} episodes of the training scenario each",
-          ("policy", "return of seeds 1 to 5", "mean, deviation", "success", "minutes", "ships"), lines)  # fmt: skip
-    write_bytes(DOCS / "results/five_seeds.json", json.dumps(kept).encode())
-    draw(found)
+    now = {name: summary(measured(arguments.runs, name, arguments.episodes), arguments.episodes) for name in arguments.policies}
+    before = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+    kept = {name: now.get(name) or before[name] for name in TRAININGS if name in now or name in before}
+    table("Trainings on five seeds, measured on episodes of the training scenario",
+          ("policy", "return of seeds 1 to 5", "mean, deviation", "success", "episodes", "minutes", "ships"),
+          [line(name, found) for name, found in kept.items()])  # fmt: skip
+    write_bytes(KEPT, (json.dumps(kept) + "\n").encode())
+    draw(kept)
     submit(arguments.runs, arguments.policies)
-    json_line("five_seeds", episodes=arguments.episodes, policies=kept)
+    json_line("five_seeds", policies=now)
 
 
 if __name__ == "__main__":
