@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test data docs clean
+.PHONY: demo test data docs smoke clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -24,6 +24,14 @@ data: $(STAMP)  # the small data sets for offline learning
 
 docs: $(STAMP)  # the site, in runs/site; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+smoke: $(STAMP)  # sdist and wheel, each installed alone in an environment of its own, and tried
+	rm -rf runs/smoke
+	$(BIN)/python -m build --outdir runs/smoke/dist .
+	set -e; for file in $(CURDIR)/runs/smoke/dist/*; do \
+		$(PYTHON) -m venv --clear runs/smoke/venv; \
+		runs/smoke/venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $$file; \
+		cd runs/smoke; venv/bin/python ../../tests/smoke.py; cd ../..; done
 
 clean:
 	rm -rf $(VENV) runs

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from functools import lru_cache
 
 import numpy as np
@@ -22,9 +21,7 @@ def first_places(keys: np.ndarray, pixels: int, count: int) -> np.ndarray:
 
 def _built(image: bytes, rows: int, columns: int, settings: Surrogate):
     """The model of one image; it has no state, that is in the memory."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # linear_operator still scripts a function when it is imported
-        from probegym.surrogates.deep_kernel import DeepKernel, DeepKernelSettings, patches_of
+    from probegym.surrogates.deep_kernel import DeepKernel, DeepKernelSettings, patches_of
 
     assert settings.embedding != "none"  # which has no model
     patches = patches_of(np.frombuffer(image, np.uint8).reshape(rows, columns), settings.patch)

@@ -9,7 +9,7 @@ small; and what is maximised is the posterior of all parameters under Gaussian p
 scales, amplitude and noise too), not the bare likelihood.
 
 GPyTorch's exact GP computes the same numbers (tests/test_deep_kernel.py) but takes ten times as long for the 2500 variances alone
-(benchmarks/surrogates.py); so the few formulas are written out here on torch, with linear_operator's Cholesky and its jitter.
+(benchmarks/surrogates.py); so the few formulas are written out here in NumPy, which a microscope's computer has too.
 """
 
 from __future__ import annotations
@@ -18,13 +18,11 @@ import math
 from typing import Literal, NamedTuple
 
 import numpy as np
-import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch.nn.functional import silu
-from torch.optim import LBFGS
+from scipy import linalg, optimize
 
 from probegym.errors import ProbeGymError
-from probegym.surrogates.evidence import Kernel, evidence, factor, rbf
+from probegym.surrogates.evidence import Kernel, evidence, factor, inverted, rbf
 from probegym.surrogates.threads import one_thread
 
 COMPONENTS = 24  # most principal components of a patch that the dense network sees
@@ -61,7 +59,7 @@ class _Part(NamedTuple):
     """A piece of the flat weights; its value is start + deviation * weight, so the prior of every weight is a unit normal."""
 
     name: str
-    start: torch.Tensor
+    start: np.ndarray
     deviation: float
 
 
@@ -72,13 +70,13 @@ class DeepKernel:
     for the part of the covariance that depends on the place alone, and as the only input of the embedding "coordinates".
     """
 
-    _skip: torch.Tensor
-    _inputs: torch.Tensor
+    _skip: np.ndarray
+    _inputs: np.ndarray
 
     def __init__(self, patches: np.ndarray | None, coordinates: np.ndarray | None = None, settings: DeepKernelSettings | None = None):
         self.settings = s = settings or DeepKernelSettings()
         self.plain = s.embedding == "coordinates"
-        self._places = places = None if coordinates is None else torch.from_numpy(_standardised(coordinates, "coordinates"))
+        self._places = places = None if coordinates is None else _standardised(coordinates, "coordinates")
         if self.plain:
             if places is None:
                 raise ProbeGymError("the embedding 'coordinates' needs the pixels' coordinates: give them, or choose 'dense'")
@@ -88,14 +86,15 @@ class DeepKernel:
                 raise ProbeGymError(f"the embedding {s.embedding!r} needs image patches: give them, or choose 'coordinates'")
             patches = _finite(patches, "patches")
             components = principal_components(patches, COMPONENTS)
-            self._skip = torch.from_numpy(np.pad(components, ((0, 0), (0, max(0, s.latent - components.shape[1]))))[:, : s.latent].copy())
-            self._inputs = torch.from_numpy(patches if s.embedding == "convolution" else components)
+            self._skip = np.pad(components, ((0, 0), (0, max(0, s.latent - components.shape[1]))))[:, : s.latent].copy()
+            self._inputs = patches if s.embedding == "convolution" else components
         self._windows = _windows(self._inputs.shape[1], len(s.widths)) if s.embedding == "convolution" else ()
         self.local = not self.plain and places is not None and s.local > 0
         self._parts = self._network() + self._kernel_parts()
-        self._sizes = [part.start.numel() for part in self._parts]
-        self._start = torch.cat([part.start.flatten() for part in self._parts])
-        self._deviation = torch.cat([torch.full_like(part.start, part.deviation).flatten() for part in self._parts])
+        sizes = [part.start.size for part in self._parts]
+        self._start = np.concatenate([part.start.ravel() for part in self._parts])
+        self._deviation = np.repeat([part.deviation for part in self._parts], sizes)
+        self._splits = np.cumsum(sizes)[:-1]
         self.size = len(self._start)
 
     # ---- parameters ----
@@ -103,17 +102,17 @@ class DeepKernel:
     def _network(self) -> list[_Part]:
         if self.plain:
             return []
-        s, generator = self.settings, torch.Generator().manual_seed(self.settings.seed)
+        s, generator = self.settings, np.random.default_rng(self.settings.seed)
         parts: list[_Part] = []
         width = 1 if self._windows else self._inputs.shape[1]
         for index, out in enumerate((*s.widths, s.latent)):
             last = index == len(s.widths)
             wide = width * (self._windows[index].shape[1] if self._windows and not last else 1)
             deviation = (s.network if last else math.sqrt(2)) / math.sqrt(wide)
-            start = deviation * torch.randn((out, wide), generator=generator, dtype=torch.float64)
+            start = deviation * generator.standard_normal((out, wide))
             parts += [_Part(f"weight {index}", start, s.freedom * deviation)]
             if not last:  # an offset of the embedding changes nothing
-                parts += [_Part(f"bias {index}", torch.zeros(out, dtype=torch.float64), s.freedom)]
+                parts += [_Part(f"bias {index}", np.zeros(out), s.freedom)]
             width = out
         return parts
 
@@ -121,23 +120,23 @@ class DeepKernel:
         s = self.settings
 
         def part(name: str, median: float, deviation: float, size: int = 1) -> _Part:
-            return _Part(name, torch.full((size,), math.log(median), dtype=torch.float64), deviation)
+            return _Part(name, np.full(size, math.log(median)), deviation)
 
         dimensions = self._skip.shape[1]
         scale = s.length_scale * (0.4 if self.plain else math.sqrt(dimensions))
         parts = [part("length_scale", scale, 0.7, dimensions), part("amplitude", 1.0, 0.5), part("noise", s.noise, 1.0)]
-        parts += [_Part("mean", torch.zeros(1, dtype=torch.float64), 0.5)]
+        parts += [_Part("mean", np.zeros(1), 0.5)]
         return parts + ([part("local_length", 0.4, 0.7), part("local_amplitude", s.local, 0.7)] if self.local else [])
 
     def initial(self) -> np.ndarray:
         """Weights (size,) before anything was learned: zeros, the centre of their prior; the network's random start is the seed's."""
         return np.zeros(self.size)
 
-    def _unpacked(self, weights: torch.Tensor) -> dict[str, torch.Tensor]:
-        pieces = torch.split(torch.addcmul(self._start, self._deviation, weights.clamp(-FARTHEST, FARTHEST)), self._sizes)
-        return {part.name: piece.view(part.start.shape) for part, piece in zip(self._parts, pieces, strict=True)}
+    def _unpacked(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        pieces = np.split(self._start + self._deviation * weights.clip(-FARTHEST, FARTHEST), self._splits)
+        return {part.name: piece.reshape(part.start.shape) for part, piece in zip(self._parts, pieces, strict=True)}
 
-    def _embedded(self, values: dict[str, torch.Tensor], index: torch.Tensor | slice, tape: list[tuple[torch.Tensor, ...]] | None = None) -> torch.Tensor:
+    def _embedded(self, values: dict[str, np.ndarray], index: np.ndarray | slice, tape: list[tuple[np.ndarray, ...]] | None = None) -> np.ndarray:
         """The embedding (n, latent) of pixels; on the tape go every layer's input and what its nonlinearity was given, last of all the last input."""
         tape, x = [] if tape is None else tape, self._inputs[index]
         if self.plain:
@@ -145,17 +144,20 @@ class DeepKernel:
         depth, places, pixels = len(self.settings.widths), len(x), x.shape[1]
         for layer in range(depth):
             if self._windows:  # a convolution: every window of the patch is one row
-                x = x.reshape(places, pixels, x.shape[1] if layer else 1)[:, self._windows[layer]].flatten(2).flatten(0, 1)
-                pixels = len(self._windows[layer])
-            sums = torch.addmm(values[f"bias {layer}"], x, values[f"weight {layer}"].T)
+                windows = self._windows[layer]
+                x = x.reshape(places, pixels, x.shape[1] if layer else 1).take(windows, 1)
+                x = x.reshape(places * len(windows), windows.shape[1] * x.shape[3])
+                pixels = len(windows)
+            sums = x @ values[f"weight {layer}"].T
+            sums += values[f"bias {layer}"]
             tape.append((x, sums))
-            x = silu(sums)
+            x = sums * _gate(sums)
         if self._windows:
             x = x.reshape(places, pixels, x.shape[1]).mean(1)
         tape.append((x,))
         return self._skip[index] + x @ values[f"weight {depth}"].T
 
-    def _pulled_back(self, values: dict[str, torch.Tensor], tape: list[tuple[torch.Tensor, ...]], by_z: torch.Tensor) -> list[torch.Tensor]:
+    def _pulled_back(self, values: dict[str, np.ndarray], tape: list[tuple[np.ndarray, ...]], by_z: np.ndarray) -> list[np.ndarray]:
         """Gradients by the network's parts, in their order, from that by the embedding (n, latent)."""
         if self.plain:
             return []
@@ -163,10 +165,10 @@ class DeepKernel:
         gradients, by_x = [by_z.T @ tape[depth][0]], by_z @ values[f"weight {depth}"]
         if self._windows:
             pixels = len(self._windows[-1])
-            by_x = (by_x / pixels).repeat_interleave(pixels, 0)
+            by_x = (by_x / pixels).repeat(pixels, 0)
         for layer in range(depth - 1, -1, -1):
             x, sums = tape[layer]
-            gate = torch.sigmoid(sums)
+            gate = _gate(sums)
             by_sums = by_x * gate * (1 + sums * (1 - gate))
             gradients = [by_sums.T @ x, by_sums.sum(0), *gradients]
             if layer:
@@ -175,23 +177,23 @@ class DeepKernel:
                     by_x = _spread(by_x, self._windows[layer], len(self._windows[layer - 1]), len(by_z))
         return gradients
 
-    def _kernel(self, values: dict[str, torch.Tensor]) -> Kernel:
-        amplitude = torch.exp(2 * values["amplitude"])
-        noise = torch.exp(2 * values["noise"]) + self.settings.noise_floor**2 + JITTER * amplitude
-        local = (torch.exp(values["local_length"]), torch.exp(2 * values["local_amplitude"])) if self.local else (None, None)
-        return Kernel(torch.exp(values["length_scale"]), amplitude, noise, values["mean"], *local)
+    def _kernel(self, values: dict[str, np.ndarray]) -> Kernel:
+        amplitude = np.exp(2 * values["amplitude"])
+        noise = np.exp(2 * values["noise"]) + self.settings.noise_floor**2 + JITTER * amplitude
+        local = (np.exp(values["local_length"]), np.exp(2 * values["local_amplitude"])) if self.local else (None, None)
+        return Kernel(np.exp(values["length_scale"]), amplitude, noise, values["mean"], *local)
 
-    def _covariance(self, kernel: Kernel, z1: torch.Tensor, p1: torch.Tensor | None, z2: torch.Tensor, p2: torch.Tensor | None) -> torch.Tensor:
+    def _covariance(self, kernel: Kernel, z1: np.ndarray, p1: np.ndarray | None, z2: np.ndarray, p2: np.ndarray | None) -> np.ndarray:
         out = kernel.amplitude * rbf(z1 / kernel.length_scale, z2 / kernel.length_scale)
         if kernel.local is not None and p1 is not None and p2 is not None:
             length, amplitude = kernel.local
             out = out + amplitude * rbf(p1 / length, p2 / length)
         return out
 
-    def _at(self, values: dict[str, torch.Tensor], index: torch.Tensor | slice) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _at(self, values: dict[str, np.ndarray], index: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray | None]:
         return self._embedded(values, index), self._places_of(index)
 
-    def _places_of(self, index: torch.Tensor | slice) -> torch.Tensor | None:
+    def _places_of(self, index: np.ndarray | slice) -> np.ndarray | None:
         return self._places[index] if self.local and self._places is not None else None
 
     # ---- learning and predicting ----
@@ -206,23 +208,25 @@ class DeepKernel:
         start, at, y = self._checked(weights, index, y)
         target, _, scale = _standardised_target(y)
         if scale is None or not self.settings.steps:
-            return start.numpy().copy()
+            return start
 
-        leaf, steps = torch.nn.Parameter(start), self.settings.steps
-        optimiser = LBFGS([leaf], max_iter=steps, max_eval=2 * steps, history_size=10, tolerance_change=1e-9, line_search_fn="strong_wolfe")
+        least, found = math.inf, start
 
-        @torch.no_grad()
-        def closure() -> torch.Tensor:
-            loss, leaf.grad = self._loss(leaf, at, target)
-            return loss
+        def loss(tried: np.ndarray) -> tuple[float, np.ndarray]:
+            nonlocal least, found
+            value, gradient = self._loss(tried, at, target)
+            if value < least:  # where evaluations run out within a line search, its last point is not its best
+                least, found = value, tried.copy()
+            return value, gradient
 
-        optimiser.step(closure)
-        return leaf.detach().numpy()
+        steps = self.settings.steps
+        optimize.minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": steps, "maxfun": 2 * steps, "maxcor": 10, "ftol": 1e-12, "gtol": 1e-7})
+        return found
 
-    def _loss(self, weights: torch.Tensor, index: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _loss(self, weights: np.ndarray, index: np.ndarray, target: np.ndarray) -> tuple[float, np.ndarray]:
         """Minus the log posterior of the weights without its constants, and its gradient (size,)."""
         values = self._unpacked(weights)
-        tape: list[tuple[torch.Tensor, ...]] = []
+        tape: list[tuple[np.ndarray, ...]] = []
         kernel = self._kernel(values)
         z = self._embedded(values, index, tape)
         value, by_z, by_kernel = evidence(kernel, z, self._places_of(index), target)
@@ -232,18 +236,17 @@ class DeepKernel:
         if kernel.local is not None and by_kernel.local is not None:
             (length, local_amplitude), (by_length, by_amplitude) = kernel.local, by_kernel.local
             by_parts += [by_length * length, 2 * local_amplitude * by_amplitude]
-        flat = torch.cat([part.reshape(-1) for part in (*self._pulled_back(values, tape, by_z), *by_parts)])
-        gradient = torch.addcmul(weights, flat * self._deviation, (weights.abs() <= FARTHEST).to(flat.dtype))
-        return value + 0.5 * (weights * weights).sum(), gradient
+        flat = np.concatenate([np.ravel(part) for part in (*self._pulled_back(values, tape, by_z), *by_parts)])
+        gradient = weights + flat * self._deviation * (np.abs(weights) <= FARTHEST)
+        return value + 0.5 * float(weights @ weights), gradient
 
     @one_thread()
     def log_likelihood(self, weights: np.ndarray, index: np.ndarray, y: np.ndarray) -> float:
         """Log marginal likelihood of the standardised values, without the prior of the weights."""
         given, at, y = self._checked(weights, index, y)
         target, _, _ = _standardised_target(y)
-        with torch.no_grad():
-            loss = self._loss(given, at, target)[0] - 0.5 * (given * given).sum()
-        return -loss.item() - 0.5 * len(y) * math.log(2 * math.pi)
+        loss = self._loss(given, at, target)[0] - 0.5 * float(given @ given)
+        return -loss - 0.5 * len(y) * math.log(2 * math.pi)
 
     @one_thread()
     def predict(self, weights: np.ndarray, index: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -253,20 +256,18 @@ class DeepKernel:
         """
         given, at, y = self._checked(weights, index, y)
         target, middle, scale = _standardised_target(y)
-        with torch.no_grad():
-            values = self._unpacked(given)
-            kernel = self._kernel(values)
-            z, p = self._at(values, slice(None))
-            here = z[at], None if p is None else p[at]
-            cholesky = factor(self._covariance(kernel, *here, *here), kernel.noise)
-            right = torch.cat([self._covariance(kernel, *here, z, p), (target - kernel.mean)[:, None]], 1)
-            white = torch.linalg.solve_triangular(cholesky, right, upper=False)
-            across, residual = white[:, :-1], white[:, -1]
-            mean = kernel.mean + residual @ across
-            prior = kernel.amplitude + (0.0 if kernel.local_amplitude is None else kernel.local_amplitude)
-            variance = (prior - (across * across).sum(0)).clamp_min(0)
+        values = self._unpacked(given)
+        kernel = self._kernel(values)
+        z, p = self._at(values, slice(None))
+        here = z[at], None if p is None else p[at]
+        cholesky = factor(self._covariance(kernel, *here, *here), kernel.noise)
+        across = linalg.solve_triangular(cholesky, self._covariance(kernel, *here, z, p), lower=True, check_finite=False)
+        residual = linalg.solve_triangular(cholesky, target - kernel.mean, lower=True, check_finite=False)
+        mean = kernel.mean + residual @ across
+        prior = kernel.amplitude + (0.0 if kernel.local_amplitude is None else kernel.local_amplitude)
+        variance = np.maximum(prior - np.einsum("ij,ij->j", across, across), 0)
         unit = _unit(y, scale)
-        return middle + unit * mean.numpy(), unit * variance.sqrt().numpy()
+        return middle + unit * mean, unit * np.sqrt(variance)
 
     @one_thread()
     def leave_one_out(self, weights: np.ndarray, index: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -277,18 +278,16 @@ class DeepKernel:
         """
         given, at, y = self._checked(weights, index, y)
         target, middle, scale = _standardised_target(y)
-        with torch.no_grad():
-            values = self._unpacked(given)
-            kernel = self._kernel(values)
-            here = self._at(values, at)
-            cholesky = factor(self._covariance(kernel, *here, *here), kernel.noise)
-            inverse = torch.cholesky_inverse(cholesky)
-            variance = 1 / inverse.diagonal()
-            predicted = target - variance * (inverse @ (target - kernel.mean))
+        values = self._unpacked(given)
+        kernel = self._kernel(values)
+        here = self._at(values, at)
+        inverse = inverted(factor(self._covariance(kernel, *here, *here), kernel.noise))
+        variance = 1 / np.diagonal(inverse)
+        predicted = target - variance * (inverse @ (target - kernel.mean))
         unit = _unit(y, scale)
-        return middle + unit * predicted.numpy(), unit * variance.sqrt().numpy()
+        return middle + unit * predicted, unit * np.sqrt(variance)
 
-    def _checked(self, weights, index, y) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
+    def _checked(self, weights, index, y) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         weights, index, y = np.array(weights, float), np.array(index).reshape(-1), np.asarray(y, float).reshape(-1)
         if weights.shape != (self.size,):
             raise ProbeGymError(f"the deep kernel has {self.size} weights, got an array of shape {weights.shape}: start from initial()")
@@ -302,21 +301,26 @@ class DeepKernel:
             raise ProbeGymError(f"{(~np.isfinite(y)).sum()} of {len(y)} measured values are not finite: leave those pixels out")
         if np.abs(y).max(initial=0) > LARGEST:
             raise ProbeGymError(f"a measured value is {np.abs(y).max():g}, larger than {LARGEST:g}: take another unit, or logarithms")
-        return torch.from_numpy(weights), torch.from_numpy(index.astype(np.int64)), y
+        return weights, index.astype(np.int64), y
 
 
-def _standardised_target(y: np.ndarray) -> tuple[torch.Tensor, float, float | None]:
+def _standardised_target(y: np.ndarray) -> tuple[np.ndarray, float, float | None]:
     """(y - mean) / deviation, the mean, and the deviation; None for the last where the values do not differ."""
     middle = float(y.mean()) if len(y) else 0.0
     scale = float((y - middle).std()) if len(y) > 1 else 0.0
     if not scale > 1e-12 * abs(middle):
-        return torch.zeros(len(y), dtype=torch.float64), middle, None
-    return torch.from_numpy((y - middle) / scale), middle, scale
+        return np.zeros(len(y)), middle, None
+    return (y - middle) / scale, middle, scale
 
 
 def _unit(y: np.ndarray, scale: float | None) -> float:
     """What one standard deviation is in the unit of y; without any spread, the size of the values, else 1."""
     return scale if scale is not None else float(np.abs(y).max(initial=0.0)) or 1.0
+
+
+def _gate(sums: np.ndarray) -> np.ndarray:
+    """The logistic function, by which a sum is multiplied to give its SiLU; it does not overflow."""
+    return 0.5 * np.tanh(0.5 * sums) + 0.5
 
 
 def _finite(array: np.ndarray, name: str) -> np.ndarray:
@@ -337,10 +341,10 @@ def principal_components(patches: np.ndarray, most: int) -> np.ndarray:
 
     The sign of each is that of its largest loading. Loadings are rounded, so that threads in LAPACK do not change the bits.
     """
-    centred = torch.from_numpy(patches - patches.mean(0))
-    loadings = np.linalg.eigh((centred.T @ centred).numpy())[1][:, ::-1][:, :most]
+    centred = patches - patches.mean(0)
+    loadings = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :most]
     loadings = np.round(loadings * np.sign(loadings[np.abs(loadings).argmax(0), np.arange(loadings.shape[1])]), 6)
-    components = (centred @ torch.from_numpy(loadings)).numpy()
+    components = centred @ loadings
     variances = (components**2).mean(0)
     return components / np.sqrt(variances + max(WHITENING * variances[0], 1e-12))
 
@@ -362,14 +366,17 @@ def patches_of(image: np.ndarray, size: int) -> np.ndarray:
     return np.lib.stride_tricks.sliding_window_view(around, (size, size)).reshape(image.size, size * size).copy()
 
 
-def _spread(windows: torch.Tensor, pixels: torch.Tensor, count: int, places: int) -> torch.Tensor:
+def _spread(windows: np.ndarray, pixels: np.ndarray, count: int, places: int) -> np.ndarray:
     """What the windows (places * windows, 9 * channels) of a convolution hold, summed at their pixels: (places * count, channels)."""
     channels = windows.shape[1] // pixels.shape[1]
-    out = windows.new_zeros(places, count, channels)
-    return out.index_add_(1, pixels.reshape(-1), windows.reshape(places, pixels.numel(), channels)).flatten(0, 1)
+    windows = windows.reshape(places, *pixels.shape, channels)
+    out = np.zeros((places, count, channels))
+    for part in range(pixels.shape[1]):  # no pixel has the same part of two windows
+        out[:, pixels[:, part]] += windows[:, :, part]
+    return out.reshape(places * count, channels)
 
 
-def _windows(features: int, layers: int) -> tuple[torch.Tensor, ...]:
+def _windows(features: int, layers: int) -> tuple[np.ndarray, ...]:
     """Of each convolution the pixels (windows, 9) that its windows see; the first moves on by two pixels, the others by one.
 
     Patches have side^2 features; where fewer than three pixels are left a window is as small as they are.
@@ -380,7 +387,7 @@ def _windows(features: int, layers: int) -> tuple[torch.Tensor, ...]:
     for layer in range(layers):
         width, stride = min(3, side), 1 if layer else 2
         left = (side - width) // stride + 1
-        first = stride * (side * torch.arange(left)[:, None] + torch.arange(left)).reshape(-1, 1)
-        out.append(first + (side * torch.arange(width)[:, None] + torch.arange(width)).reshape(1, -1))
+        first = stride * (side * np.arange(left)[:, None] + np.arange(left)).reshape(-1, 1)
+        out.append(first + (side * np.arange(width)[:, None] + np.arange(width)).reshape(1, -1))
         side = left
     return tuple(out)

@@ -4,44 +4,56 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
-from linear_operator.utils.cholesky import psd_safe_cholesky
-from linear_operator.utils.errors import NanError, NotPSDError
+import numpy as np
+from scipy import linalg
 
 from probegym.errors import ProbeGymError
 
+JITTER = (0.0, 1e-8, 1e-7, 1e-6)
+
 
 class Kernel(NamedTuple):
-    """A radial basis function of the embedding, another of the place if wanted, and white noise; torch scalars or vectors."""
+    """A radial basis function of the embedding, another of the place if wanted, and white noise; arrays of one number but the first."""
 
-    length_scale: torch.Tensor  # (latent,)
-    amplitude: torch.Tensor  # variance
-    noise: torch.Tensor  # variance
-    mean: torch.Tensor
-    local_length: torch.Tensor | None  # in units of the coordinates' deviation
-    local_amplitude: torch.Tensor | None
+    length_scale: np.ndarray  # (latent,)
+    amplitude: np.ndarray  # variance
+    noise: np.ndarray  # variance
+    mean: np.ndarray
+    local_length: np.ndarray | None  # in units of the coordinates' deviation
+    local_amplitude: np.ndarray | None
 
     @property
-    def local(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+    def local(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Length and amplitude of the part of the place; None for a kernel without it."""
         return None if self.local_length is None or self.local_amplitude is None else (self.local_length, self.local_amplitude)
 
 
-def rbf(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def rbf(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """exp(-|a - b|^2 / 2) of all pairs, (n, d) and (m, d) -> (n, m)."""
-    half = -0.5 * (a * a).sum(1)[:, None] - 0.5 * (b * b).sum(1)
-    return torch.exp(torch.addmm(half, a, b.T))
+    half = a @ b.T
+    half -= 0.5 * (a * a).sum(1)[:, None]
+    half -= 0.5 * (b * b).sum(1)
+    return np.exp(half, out=half)
 
 
-def factor(covariance: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+def factor(covariance: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """Lower Cholesky factor of covariance + noise; with 1e-8 to 1e-6 on the diagonal where it needs that. Raises ProbeGymError if not even that helps."""
-    try:
-        return psd_safe_cholesky(covariance + torch.diag_embed(noise.expand(len(covariance))), jitter=1e-8, max_tries=3)
-    except (NotPSDError, NanError) as error:
-        raise ProbeGymError("the covariance of the measured points has no Cholesky factor: raise noise_floor, or start from initial()") from error
+    for jitter in JITTER:
+        matrix = covariance.copy()
+        np.einsum("ii->i", matrix)[...] += noise + jitter
+        lower, info = linalg.lapack.dpotrf(matrix, lower=1, clean=1)
+        if not info:
+            return lower
+    raise ProbeGymError("the covariance of the measured points has no Cholesky factor: raise noise_floor, or start from initial()")
 
 
-def evidence(kernel: Kernel, z: torch.Tensor, places: torch.Tensor | None, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Kernel]:
+def inverted(lower: np.ndarray) -> np.ndarray:
+    """The inverse of a matrix from its lower Cholesky factor."""
+    half = linalg.lapack.dpotri(lower, lower=1)[0]
+    return half + np.tril(half, -1).T
+
+
+def evidence(kernel: Kernel, z: np.ndarray, places: np.ndarray | None, target: np.ndarray) -> tuple[float, np.ndarray, Kernel]:
     """Minus the log marginal likelihood without its constant, and its gradients by z and by the kernel.
 
     z: (n, latent). places: (n, 2), None for a kernel without the local part. target: (n,). With K the covariance, noise counted, r what is
@@ -57,11 +69,12 @@ def evidence(kernel: Kernel, z: torch.Tensor, places: torch.Tensor | None, targe
         near = rbf(local, local)
         covariance = covariance + local_amplitude * near
     cholesky = factor(covariance, kernel.noise)
-    residual = (target - kernel.mean)[:, None]
-    solved = torch.cholesky_solve(residual, cholesky)
-    value = 0.5 * (residual * solved).sum() + cholesky.diagonal().log().sum()
+    residual = target - kernel.mean
+    inverse = inverted(cholesky)
+    solved = inverse @ residual
+    value = 0.5 * float(residual @ solved) + float(np.log(np.diagonal(cholesky)).sum())
 
-    by_covariance = 0.5 * torch.addmm(torch.cholesky_inverse(cholesky), solved, solved.T, alpha=-1)
+    by_covariance = 0.5 * (inverse - np.outer(solved, solved))
     by_alike = by_covariance * alike
     by_scaled = _pulled(kernel.amplitude * by_alike, scaled)
     by_length, by_local_amplitude = None, None
@@ -73,6 +86,6 @@ def evidence(kernel: Kernel, z: torch.Tensor, places: torch.Tensor | None, targe
     return value, by_z, Kernel(-(by_z * scaled).sum(0), by_alike.sum(), by_covariance.trace(), -solved.sum(), by_length, by_local_amplitude)
 
 
-def _pulled(weights: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+def _pulled(weights: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Gradient by the points of the sum of symmetric weights times exp(-|a - b|^2 / 2), that factor being in the weights already."""
-    return 2 * torch.addmm(-weights.sum(1)[:, None] * points, weights, points)
+    return 2 * (weights @ points - weights.sum(1)[:, None] * points)

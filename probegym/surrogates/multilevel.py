@@ -25,7 +25,7 @@ from linear_operator.utils.warnings import NumericalWarning
 
 from probegym.errors import ProbeGymError
 from probegym.surrogates.kernels import COLUMNS, AutoregressiveKernel, LevelNoise, inputs
-from probegym.surrogates.threads import one_thread
+from probegym.surrogates.threads import one_torch_thread
 
 JITTER = 1e-10  # added to the diagonal where a covariance has no Cholesky factor, then ten times as much, and so on
 TRIES = 5
@@ -241,7 +241,7 @@ def _exact():
     """Exact inference by Cholesky factors whatever the size, with JITTER where one needs it; a clear error where that fails."""
     with ExitStack() as stack, warnings.catch_warnings():
         warnings.simplefilter("ignore", NumericalWarning)
-        stack.enter_context(one_thread())
+        stack.enter_context(one_torch_thread())
         stack.enter_context(gpytorch.settings.fast_computations(False, False, False))
         stack.enter_context(gpytorch.settings.cholesky_jitter(double_value=JITTER))
         stack.enter_context(gpytorch.settings.cholesky_max_tries(TRIES))

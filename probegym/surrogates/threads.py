@@ -1,4 +1,8 @@
-"""Torch on one thread, for the time of a call and for the caller alone."""
+"""Linear algebra on one thread, for the time of a call.
+
+Matrices this small lose by sharing: a Cholesky factor of 25 points takes milliseconds, an inverse of 60 a tenth of a second, where
+threads wait for a busy processor. And libraries round differently with the number of threads.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,29 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
+from threadpoolctl import ThreadpoolController
 
 
 @functools.cache
-def _thread_setters() -> tuple[Callable[[int], int], Callable[[int], None]] | None:
+def _libraries() -> ThreadpoolController:
+    """Those of NumPy and SciPy."""
+    import scipy.linalg  # noqa: F401  loads its own beside NumPy's
+
+    return ThreadpoolController().select(user_api="blas")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for the linear algebra of NumPy and SciPy."""
+    with _libraries().limit(limits=1):
+        yield
+
+
+@functools.cache
+def _torch_setters() -> tuple[Callable[[int], int], Callable[[int], None]] | None:
     """MKL's and OpenMP's functions that set the number of threads for the calling thread alone; None where torch has other libraries."""
+    import torch
+
     library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
     try:
         symbols = ctypes.CDLL(str(library))
@@ -23,13 +44,11 @@ def _thread_setters() -> tuple[Callable[[int], int], Callable[[int], None]] | No
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread for torch's work in the calling thread; no other thread, and nothing global, is touched.
+def one_torch_thread() -> Iterator[None]:
+    """One thread for torch's work in the calling thread; no other thread, and nothing global, is touched."""
+    import torch
 
-    MKL rounds differently with the number of threads, and matrices this small lose by sharing: a Cholesky factor of 25 points
-    takes milliseconds where threads wait for a busy processor. Elsewhere bits are the same for the same number of threads.
-    """
-    setters, count = _thread_setters(), torch.get_num_threads()
+    setters, count = _torch_setters(), torch.get_num_threads()
     if setters is None:
         yield
         return
