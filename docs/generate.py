@@ -1,6 +1,7 @@
-"""Writes docs/environments and docs/commands.md from docstrings, spaces, scenario files, agents and help: ``python docs/generate.py`` from the repository root.
+"""Writes docs/environments, docs/commands.md and the README's table of results from docstrings, spaces, scenario files, agents, help and scores.
 
-``--scores runs/reference`` takes over what `probegym benchmark --suite docs/reference.yaml --out runs/reference` measured.
+``python docs/generate.py`` from the repository root. ``--scores runs/core`` first takes over what `probegym benchmark --suite core --out runs/core`
+measured: docs/results.md is its report, docs/results/ holds its table and leaderboard.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import csv
 import inspect
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +28,10 @@ from probegym.envs import environment_type
 from probegym.scenarios.shifts import Shift, shifts
 
 FOLDER = Path(__file__).parent
-PAGES, SCORES, IMAGES = FOLDER / "environments", FOLDER / "environments" / "scores.csv", FOLDER / "images"
-COLUMNS = ("environment", "scenario", "agent", "kind", "best_script", "episodes", "success", "success_low", "success_high", "score", "value",
-           "value_low", "value_high", "measurements_to_goal", "time_to_goal", "dose_to_goal")  # fmt: skip
+PAGES, IMAGES, RESULTS = FOLDER / "environments", FOLDER / "images", FOLDER / "results"
+README, BEGIN, END = FOLDER.parent / "README.md", "<!-- results: docs/generate.py -->", "<!-- end of results -->"
+RESULTS_PAGE = FOLDER / "results.md"
+NUMBERS = ("success", "success_low", "success_high", "score", "value", "value_low", "value_high", "measurements_to_goal", "time_to_goal")
 MOST_ENTRIES, LONGEST = 2, 40  # of what sets a scenario apart; characters of a value
 
 
@@ -99,14 +102,14 @@ def scores(env_id: str) -> str:
         return ""
     lines = ["| agent | kind | score | return (95 %) | success (95 %) | at the goal, medians |", "|---|---|---|---|---|---|"]
     for row in sorted(rows, key=lambda row: -float(row["score"])):
-        x = {key: float(row[key]) for key in COLUMNS[6:]}
+        x = {key: float(row[key]) for key in NUMBERS}
         kind = "best script" if row["best_script"] == "1" else row["kind"]
         spent = "-" if x["time_to_goal"] != x["time_to_goal"] else f"{counted(x['measurements_to_goal'], env_id)}, {seconds(x['time_to_goal'])}"
         lines.append(f"| `{row['agent']}` | {kind} | {round(x['score'], 2) + 0.0:.2f} | {x['value']:.3f} ({x['value_low']:.3f} to {x['value_high']:.3f}) "
                      f"| {x['success']:.0%} ({x['success_low']:.0%} to {x['success_high']:.0%}) | {spent} |")  # fmt: skip
     count = int(rows[0]["episodes"])
     return (f"Scenario `id`, {count} episodes in {count // 20} runs of 20, seeds from 20,000,000; a score of 0 is random, 1 the oracle;\nthe best script is the one that scored highest on `train` ([protocol](../benchmark.md#protocol)).\n"
-            "`probegym benchmark --suite docs/reference.yaml --out runs/reference`\n\n" + "\n".join(lines))  # fmt: skip
+            "`probegym benchmark --suite core --out runs/core`\n\n" + "\n".join(lines))  # fmt: skip
 
 
 def both(env_id: str) -> tuple[str, str]:
@@ -120,9 +123,29 @@ def both(env_id: str) -> tuple[str, str]:
 
 
 def measurements(env_id: str) -> list[dict[str, str]]:
-    """What was measured of an environment."""
-    with SCORES.open(newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if row["environment"] == env_id]
+    """What was measured of an environment in its scenario ``id``."""
+    with (RESULTS / "table.csv").open(newline="", encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if (row["environment"], row["scenario"]) == (env_id, "id")]
+
+
+def results_table() -> str:
+    """The README's: scores of policy and best script in distribution and far from it, and in how many scenarios learning is ahead."""
+    entries = json.loads((RESULTS / "leaderboard.json").read_text(encoding="utf-8"))["entries"]
+    lines = ["| environment | the agent | policy: id, far | best script: id, far | learning is ahead, level, behind in |", "|---|---|---|---|---|"]
+    for env_id in probegym.ENVIRONMENTS:
+        kind = environment_type(env_id)
+        learned, script = (next(entry for entry in entries if (entry["environment"], entry["kind"]) == (env_id, which)) for which in ("learned", "best script"))
+        pairs = [f"{entry['score_id']:.2f}, {entry['score_far']:.2f}" for entry in (learned, script)]
+        counts = ", ".join(str(len(found)) for found in learned["against_best_script"].values())
+        summary = inspect.getdoc(kind).split("\n\n")[0].replace("\n", " ").rstrip(".")
+        lines.append(f"| [{short(env_id)}](docs/environments/{kind.task_type.family}.md) | {summary[0].lower()}{summary[1:]} | {pairs[0]} | {pairs[1]} | {counts} |")
+    return "\n".join(lines)
+
+
+def readme() -> str:
+    """The README with its table of results as they are now."""
+    before, rest = README.read_text(encoding="utf-8").split(BEGIN)
+    return f"{before}{BEGIN}\n{results_table()}\n{END}{rest.split(END)[1]}"
 
 
 def seconds(time: float) -> str:
@@ -213,17 +236,17 @@ def usual(default: object) -> str:
 def pages() -> dict[Path, str]:
     """Every file that this script writes -> its text."""
     own = {PAGES / f"{environment_type(env_id).task_type.family}.md": page(env_id) for env_id in probegym.ENVIRONMENTS}
-    return own | {PAGES / "index.md": overview(), FOLDER / "commands.md": commands()}
+    told = {README: readme()} if (RESULTS / "leaderboard.json").exists() else {}
+    return own | told | {PAGES / "index.md": overview(), FOLDER / "commands.md": commands()}
 
 
 def take_over(run: Path) -> None:
-    """Keep the rows of a benchmark's table that the pages show."""
-    with (run / "table.csv").open(newline="", encoding="utf-8") as file:
-        rows = [{key: row[key] for key in COLUMNS} for row in csv.DictReader(file) if row["scenario"] == "id"]
-    with SCORES.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    """Keep the table, the leaderboard and the report of a benchmark."""
+    RESULTS.mkdir(exist_ok=True)
+    for name in ("table.csv", "leaderboard.json"):
+        shutil.copyfile(run / name, RESULTS / name)
+    report = (run / "report.md").read_text(encoding="utf-8").replace("# Benchmark\n", "# Results\n\n`probegym benchmark --suite core`: [protocol](benchmark.md#protocol).\n", 1)
+    RESULTS_PAGE.write_text(report, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -97,20 +97,24 @@ def _ordered(table: Table, environment: str) -> Iterator[Row]:
                 yield row
 
 
+def _verdicts(table: Table, environment: str) -> dict[str, list[str]]:
+    """The scenarios in which learning is ahead of the best script, not told apart from it, or behind; empty where one of them does not play."""
+    contest = table.suite.environments[environment]
+    if not contest.learned or environment not in table.best:
+        return {}
+    where: dict[str, list[str]] = {"ahead": [], "not told apart": [], "behind": []}
+    for name in contest.scenarios:
+        mine, script = table.row(environment, contest.learned, name), table.row(environment, table.best[environment], name)
+        if mine and script:
+            where[ahead(mine, script)].append(name)
+    return where
+
+
 def _winners(table: Table) -> tuple[list[str], list[list[str]]]:
     """Where learning is ahead of the best script, and where behind."""
-    head = ["environment", "ahead in", "not told apart in", "behind in"]
-    lines = []
-    for environment, contest in table.suite.environments.items():
-        if not contest.learned or environment not in table.best:
-            continue
-        where: dict[str, list[str]] = {"ahead": [], "not told apart": [], "behind": []}
-        for name in contest.scenarios:
-            mine, script = table.row(environment, contest.learned, name), table.row(environment, table.best[environment], name)
-            if mine and script:
-                where[ahead(mine, script)].append(name)
-        lines.append([short(environment), *(", ".join(names) or "-" for names in where.values())])
-    return head, lines
+    found = {environment: where for environment in table.suite.environments if (where := _verdicts(table, environment))}
+    lines = [[short(environment), *(", ".join(names) or "-" for names in where.values())] for environment, where in found.items()]
+    return ["environment", "ahead in", "not told apart in", "behind in"], lines
 
 
 def sections(table: Table, environments: bool = True) -> Iterator[tuple[str, list[str], list[list[str]], list[str]]]:
@@ -189,7 +193,10 @@ def speeds(table: Table) -> str:
 
 
 def leaderboard(table: Table) -> dict[str, Any]:
-    """What was run, and an entry for each environment and agent: score and success by split, and what kept it from being whole."""
+    """What was run, and an entry for each environment and agent.
+
+    Score and success by split; for the policy, in which scenarios it is ahead of the best script and in which behind; missing runs.
+    """
     suite = table.suite
     out: list[dict[str, Any]] = []
     for environment, contest in table.suite.environments.items():
@@ -200,7 +207,8 @@ def leaderboard(table: Table) -> dict[str, Any]:
                 out.append({"environment": environment, "agent": agent, "kind": BEST if rows[0].best else rows[0].facts.kind, "agent_digest": rows[0].facts.agent_digest,
                             "code": rows[0].facts.code, "missing_runs": sum(r.missing for r in rows)}
                            | {f"score_{s}": float(np.mean([r.score for r in found])) for s, found in by.items() if found}
-                           | {f"success_{s}": float(np.mean([r.success for r in found])) for s, found in by.items() if found})  # fmt: skip
+                           | {f"success_{s}": float(np.mean([r.success for r in found])) for s, found in by.items() if found}
+                           | ({"against_best_script": _verdicts(table, environment)} if agent == contest.learned else {}))  # fmt: skip
     out.sort(key=lambda entry: (entry["environment"], -np.nan_to_num(entry.get("score_id", np.nan), nan=-1e9)))
     return {"description": suite.description, "version": __version__, "runs": suite.runs, "episodes": suite.episodes, "entries": out}
 
