@@ -38,6 +38,11 @@ def test_a_policy_is_deployed_without_them(bare, tmp_path):
     assert re.search(r"seed 10000000: (no )?success", done.stdout)
 
 
+def test_every_environment_plays_without_them(bare, tmp_path):
+    done = subprocess.run([sys.executable, ROOT / "tests/smoke.py"], env=bare, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_block_blocks(bare):
     done = subprocess.run([sys.executable, "-c", "import torch"], env=bare, capture_output=True, text=True, timeout=60)
     assert done.returncode and "No module named 'torch'" in done.stderr
