@@ -65,13 +65,18 @@ def png(rgb: np.ndarray, height: int | None = None) -> bytes:
     return stream.getvalue()
 
 
-def gif(frames: list[np.ndarray], milliseconds: int = 1100) -> bytes:
-    """Frames (h, w, 3) uint8 as an endless GIF; the last one stays three times as long."""
+def gif(frames: list[np.ndarray], milliseconds: int = 1100, colours: int = 255, last: int | None = None) -> bytes:
+    """Frames (h, w, 3) uint8 as an endless GIF; the last one stays for ``last`` ms, by default three times as long as the others.
+
+    All share one palette, which keeps still what does not move, and the file small.
+    """
     from PIL import Image
 
-    images = [Image.fromarray(frame).quantize(256, dither=Image.Dither.NONE) for frame in frames]
+    some = [frames[i] for i in sorted({0, len(frames) // 3, 2 * len(frames) // 3, len(frames) - 1})]
+    palette = Image.fromarray(np.vstack(some)).quantize(colours, dither=Image.Dither.NONE)
+    images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     stream = io.BytesIO()
-    durations = [milliseconds] * (len(images) - 1) + [3 * milliseconds]
+    durations = [milliseconds] * (len(images) - 1) + [last or 3 * milliseconds]
     images[0].save(stream, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0)
     return stream.getvalue()
 

@@ -48,7 +48,7 @@ MAIN, SIDE, BELOW = Box(20, 68, 380, 380), Box(424, 68, 516, 380), Box(424, 344,
 PAIR = (Box(424, 68, 248, 248), Box(692, 68, 248, 248))
 TRIO, UNDER = tuple(Box(20 + 313 * k, 68, 293, 293) for k in range(3)), Box(20, 372, 920, 76)
 TITLE, TEXT, SMALL = 22, 14, 12
-FOOT, SLOTS, FINE = 474, 5, 3  # top of the gauges, how many fit, how much finer than the screen marks are drawn
+FOOT, SLOTS, FINE = 474, 5, 3  # top of the gauges, how many there is room for at least, how much finer than the screen marks are drawn
 
 
 @cache
@@ -226,8 +226,9 @@ class Screen:
 
     def foot(self, info: dict[str, np.ndarray], measured: str, *own: Gauge) -> np.ndarray:
         """The gauges at the bottom: the environment's own, then what the episode has cost; returns the finished picture (height, width, 3) uint8."""
-        step = (WIDTH - 2 * EDGE + 24) // SLOTS
-        for index, gauge in enumerate([*own, *costs(info, measured)]):
+        gauges = [*own, *costs(info, measured)]
+        step = (WIDTH - 2 * EDGE + 24) // max(SLOTS, len(gauges))
+        for index, gauge in enumerate(gauges):
             self.bar(EDGE + index * step, FOOT, step - 24, gauge)
         return self.array()
 
@@ -280,5 +281,5 @@ def _told_cost(name: str, value: float, limit: float | None, measured: str) -> s
     scale = 1.0
     if name == "time" and (limit or value) > 120:
         scale, unit = (60.0, "min") if (limit or value) <= 7200 else (3600.0, "h")
-    told = f"{value / scale:{form}}" + ("" if limit is None else f" of {limit / scale:.4g}") + f" {unit}"
-    return re.sub(r"e\+0*", "e", told)
+    told = re.sub(r"e\+0*", "e", f"{value / scale:{form}}" + ("" if limit is None else f" of {limit / scale:.4g}"))
+    return f"{unit} {told}" if name == "damage" else f"{told} {unit}"

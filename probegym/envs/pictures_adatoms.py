@@ -43,7 +43,7 @@ def _map(screen: Screen, task: AdatomManipulationTask, observation: Lanes, truth
         sketch.line(memory["path"], WAY, 2)
         sketch.disc(memory["path"][1], 4 * sketch.pixel, WAY)
     title = "STM topograph" if imaged else "surface: hollow sites (hidden truth)" if truth else "surface"
-    screen.scale_bar(screen.panel(MAIN, sketch, title, Key("height", "low", "high") if imaged else None), 2 * s.limits)
+    screen.scale_bar(screen.panel(MAIN, sketch, title, Key("height", "0", f"{1e12 * s.image.grey_range * (GREY[1] - GREY[0]) / 255:.0f} pm") if imaged else None), 2 * s.limits)
     right = MAIN.x + MAIN.width
     for name, colour in () if imaged else (("tip", WAY), ("adatom", ATOM), ("goal", GOAL)):
         screen.text(name, right, MAIN.y - 19, SMALL, colour, "ra")
