@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ SCENARIO = "id"
 SIDE = (640, 360)  # pixels of one screen in a film and on the sheet
 GAP, HEAD, CAPTION = 16, 64, 56  # between screens, above those of a film, above each of the sheet
 MILLISECONDS, LAST = 400, 3000  # a frame is shown, the last one
-MOST_FRAMES, MOST_BYTES, COLOURS = 32, 1_500_000, 128
+MOST_FRAMES, MOST_BYTES = 32, 1_500_000
 SHEET = "sheet.png"
 
 
@@ -39,14 +39,17 @@ class Side:
     success: bool | None
 
 
-def players(env_id: str) -> tuple[str, str]:
-    """The policy that ships and the best script, as the core suite names them (its first script). Raises ProbeGymError where there is none."""
-    contest = suite.load("core").environments.get(env_id)
-    if contest is None or contest.learned not in shipped():
-        raise ProbeGymError(f"no policy ships for {env_id}: train one, or leave the environment out")
-    if not contest.scripts:
-        raise ProbeGymError(f"the core suite has no script for {env_id}: leave the environment out")
-    return str(contest.learned), contest.scripts[0]
+def players(env_ids: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Environment id -> the policy that ships and the best script, as the core suite names them (its first script). Raises ProbeGymError where there is none."""
+    contests, out = suite.load("core").environments, {}
+    for env_id in env_ids:
+        contest = contests.get(env_id)
+        if contest is None or contest.learned not in shipped():
+            raise ProbeGymError(f"no policy ships for {env_id}: train one, or leave the environment out")
+        if not contest.scripts:
+            raise ProbeGymError(f"the core suite has no script for {env_id}: add one, or leave the environment out")
+        out[env_id] = (str(contest.learned), contest.scripts[0])
+    return out
 
 
 def episode(title: str, name: str, env_id: str, seed: int, steps: int | None = None) -> Side:
@@ -61,10 +64,9 @@ def episode(title: str, name: str, env_id: str, seed: int, steps: int | None = N
     return Side(title, name, screens, told, success)
 
 
-def pair(env_id: str, seed: int, steps: int | None = None) -> tuple[Side, Side]:
+def pair(env_id: str, agents: tuple[str, str], seed: int, steps: int | None = None) -> tuple[Side, Side]:
     """The shipped policy and the best script in the same episode."""
-    learned, script = players(env_id)
-    return episode("trained policy", learned, env_id, seed, steps), episode("best script", script, env_id, seed, steps)
+    return episode("trained policy", agents[0], env_id, seed, steps), episode("best script", agents[1], env_id, seed, steps)
 
 
 def film(sides: Sequence[Side]) -> bytes:
@@ -73,7 +75,7 @@ def film(sides: Sequence[Side]) -> bytes:
     count = min(longest, MOST_FRAMES)
     while True:
         moments = np.unique(np.linspace(0, longest - 1, count).round().astype(int))
-        content = gif([_frame(sides, int(moment)) for moment in moments], MILLISECONDS, COLOURS, LAST)
+        content = gif([_frame(sides, int(moment)) for moment in moments], MILLISECONDS, last=LAST)
         if len(content) <= MOST_BYTES or count <= 2:
             return content
         count = max(2, min(count - 1, int(count * MOST_BYTES / len(content))))

@@ -79,7 +79,7 @@ def _trace(screen: Screen, memory: Lanes) -> None:
     screen.panel(SIDE, sketch, f"current of the last drag, over {way:.2f} nm")
     for level in levels:
         height = SIDE.y + SIDE.height * (high - level) / (high - low)
-        screen.text(_told_current(10.0**level), SIDE.x + SIDE.width - 6, height - 16, SMALL, FAINT, "ra")
+        screen.text(_told_current(10.0**level), SIDE.x + SIDE.width - 6, height - 16, SMALL, FAINT, "ra", halo=True)
 
 
 def _told_current(current: float) -> str:

@@ -30,11 +30,9 @@ def gallery(
     folder, console = files.writable(out), Console()
     from probegym.agents import gallery as drawing
 
-    for env_id in ids:
-        drawing.players(env_id)
     shown = {}
-    for env_id in ids:
-        sides = drawing.pair(env_id, seed, steps)
+    for env_id, agents in drawing.players(ids).items():
+        sides = drawing.pair(env_id, agents, seed, steps)
         path = drawing.write(folder, env_id, sides)
         console.print(f"[b]{path}[/b]", highlight=False, soft_wrap=True)
         for side in sides:
