@@ -17,11 +17,12 @@ from probegym.agents.registry import make_agent, task_type
 from probegym.agents.report import gif, png
 from probegym.agents.stories import play
 from probegym.envs import single_env
-from probegym.envs.pictures import EDGE, FAINT, GOOD, SMALL, TITLE, WARN, Screen, costs
+from probegym.envs.pictures import EDGE, FAINT, GOOD, SMALL, TITLE, WARN, WIDTH, Screen, costs
 from probegym.errors import ProbeGymError
 
 SCENARIO = "id"
 SIDE = (640, 360)  # pixels of one screen in a film and on the sheet
+LEFT = EDGE * SIDE[0] // WIDTH  # of its text
 GAP, HEAD, CAPTION = 16, 64, 56  # between screens, above those of a film, above each of the sheet
 MILLISECONDS, LAST = 400, 3000  # a frame is shown, the last one
 MOST_FRAMES, MOST_BYTES = 32, 1_500_000
@@ -86,9 +87,9 @@ def _frame(sides: Sequence[Side], moment: int) -> np.ndarray:
     screen = Screen(width=len(sides) * (width + GAP) - GAP, height=HEAD + height)
     for index, side in enumerate(sides):
         x, last = index * (width + GAP), len(side.screens) - 1
-        screen.text(side.title, x + EDGE, 8, TITLE)
-        screen.text(side.agent, x + width - EDGE, 14, colour=FAINT, anchor="ra")
-        _outcome(screen, side, x + EDGE, 40) if moment >= last else screen.text(f"step {moment}", x + EDGE, 40, colour=FAINT)
+        screen.text(side.title, x + LEFT, 8, TITLE)
+        screen.text(side.agent, x + width - LEFT, 14, colour=FAINT, anchor="ra")
+        _outcome(screen, side, x + LEFT, 40) if moment >= last else screen.text(f"step {moment}", x + LEFT, 40, colour=FAINT)
         _put(screen, side.screens[min(moment, last)], x, HEAD)
     return screen.array()
 
@@ -100,9 +101,9 @@ def sheet(shown: dict[str, Side]) -> bytes:
     screen = Screen(width=min(len(shown), 2) * (width + GAP) - GAP, height=rows * (CAPTION + height + GAP) - GAP)
     for index, (env_id, side) in enumerate(shown.items()):
         x, y = index % 2 * (width + GAP), index // 2 * (CAPTION + height + GAP)
-        screen.text(short(env_id), x + EDGE, y + 6, TITLE)
-        screen.text(f"{side.title} {side.agent}", x + width - EDGE, y + 12, SMALL, FAINT, "ra")
-        _outcome(screen, side, x + EDGE, y + 34)
+        screen.text(short(env_id), x + LEFT, y + 6, TITLE)
+        screen.text(f"{side.title} {side.agent}", x + width - LEFT, y + 12, SMALL, FAINT, "ra")
+        _outcome(screen, side, x + LEFT, y + 34)
         _put(screen, side.screens[-1], x, y + CAPTION)
     return png(screen.array())
 

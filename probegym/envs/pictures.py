@@ -13,13 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from probegym.envs.pictures_sketch import BACKGROUND, FAINT, GOOD, GROUND, INK, WARN, Box, Colour, Sketch, resampling
+
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
-
-Colour = tuple[int, int, int]
-Place = np.ndarray | tuple[float, float]
-BACKGROUND, GROUND, INK, FAINT = (18, 20, 24), (30, 34, 40), (225, 228, 232), (128, 134, 142)
-GOOD, WARN, MARK, LINK = (92, 200, 140), (232, 140, 80), (240, 196, 92), (120, 190, 240)
 
 # Points of published, perceptually uniform maps at equal distances, within 3 of 255 of them: magma (Smith & van der Walt 2015, matplotlib, CC0) for
 # quantities; lajolla (Crameri 2018, 10.5281/zenodo.1243862, MIT) for heights; twilight (Bechtold 2018, matplotlib, CC0), cyclic, for phases.
@@ -33,22 +30,12 @@ _POINTS = {
               "50ac4d51b76055c0755ec6896dcb9f83d0b39ed8c5bbded3d4e2d9e2",
 }  # fmt: skip
 
-
-class Box(NamedTuple):
-    """A rectangle in pixels from the top left."""
-
-    x: int
-    y: int
-    width: int
-    height: int
-
-
 WIDTH, HEIGHT, EDGE = 960, 540, 20
 MAIN, SIDE, BELOW = Box(20, 68, 380, 380), Box(424, 68, 516, 380), Box(424, 344, 516, 104)
 PAIR = (Box(424, 68, 248, 248), Box(692, 68, 248, 248))
 TRIO, UNDER = tuple(Box(20 + 313 * k, 68, 293, 293) for k in range(3)), Box(20, 372, 920, 76)
 TITLE, TEXT, SMALL = 22, 14, 12
-FOOT, SLOTS, FINE = 474, 5, 3  # top of the gauges, how many there is room for at least, how much finer than the screen marks are drawn
+FOOT, SLOTS = 474, 5  # top of the gauges, how many there is room for at least
 
 
 @cache
@@ -93,55 +80,6 @@ class Gauge(NamedTuple):
     good: bool = True
 
 
-class Sketch:
-    """Marks in the units of a field, clipped to a box and smooth at their edges.
-
-    limits: (left, top, right, bottom) of the box in those units. under: a picture (h, w, 3) uint8 that fills the box, or None. ``pixel`` is the width
-    of one pixel of the screen in those units.
-    """
-
-    def __init__(self, box: Box, limits: tuple[float, float, float, float], under: np.ndarray | None = None):
-        from PIL import Image, ImageDraw
-
-        size = (box.width * FINE, box.height * FINE)
-        self.image: Image.Image = Image.new("RGB", size, GROUND) if under is None else Image.fromarray(under).resize(size, _filter(under))
-        self.draw: ImageDraw.ImageDraw = ImageDraw.Draw(self.image)
-        left, top, right, bottom = limits
-        self._origin, self._scale = np.array([left, top]), np.array([size[0] / (right - left), size[1] / (bottom - top)])
-        self.pixel = abs(FINE / self._scale[0])
-
-    def _at(self, points: Place | list) -> np.ndarray:
-        return np.asarray((np.asarray(points, float) - self._origin) * self._scale)
-
-    def disc(self, place: Place, radius: float, fill: Colour | None = None, outline: Colour | None = None, width: int = 2) -> None:
-        """A disc or ring around a place; radius in the units of the field."""
-        (x, y), r = self._at(place), radius * abs(self._scale[0])
-        self.draw.ellipse((x - r, y - r, x + r, y + r), fill=fill, outline=outline, width=width * FINE)
-
-    def square(self, place: Place, half: float, outline: Colour, width: int = 1) -> None:
-        """A square frame around a place; half its side in the units of the field."""
-        (x, y), r = self._at(place), half * abs(self._scale[0])
-        self.draw.rectangle((x - r, y - r, x + r, y + r), outline=outline, width=width * FINE)
-
-    def cross(self, place: Place, colour: Colour, half: int = 7) -> None:
-        """An upright cross; half its size in pixels."""
-        (x, y), r = self._at(place), half * FINE
-        self.draw.line((x - r, y, x + r, y), fill=colour, width=2 * FINE)
-        self.draw.line((x, y - r, x, y + r), fill=colour, width=2 * FINE)
-
-    def line(self, points: np.ndarray | list, colour: Colour, width: int = 1) -> None:
-        """A line through points (n, 2)."""
-        self.draw.line([tuple(p) for p in self._at(points)], fill=colour, width=width * FINE, joint="curve")
-
-    def polygon(self, points: np.ndarray | list, fill: Colour) -> None:
-        """A filled polygon through points (n, 2)."""
-        self.draw.polygon([tuple(p) for p in self._at(points)], fill=fill)
-
-    def curve(self, values: np.ndarray, colour: Colour, width: int = 1, across: np.ndarray | None = None) -> None:
-        """Values as a line; ``across`` are their places, by default evenly from 0 to 1."""
-        self.line(np.stack([np.linspace(0, 1, len(values)) if across is None else across, values], 1), colour, width)
-
-
 class Screen:
     """A canvas with the marks the environments need; coordinates in pixels from the top left. told: what the title line says of this moment."""
 
@@ -182,7 +120,7 @@ class Screen:
         there = Box(box.x + (box.width - width) // 2, box.y + (box.height - height) // 2, width, height)
         if there != box:
             self.draw.rectangle((box.x, box.y, box.x + box.width - 1, box.y + box.height - 1), fill=GROUND)
-        how = Image.Resampling.BOX if isinstance(shown, Sketch) else _filter(shown)
+        how = Image.Resampling.BOX if isinstance(shown, Sketch) else resampling(shown)
         self.image.paste(image.resize((width, height), how), (there.x, there.y))
         self._heading(box, title, key)
         return there
@@ -235,13 +173,6 @@ class Screen:
     def array(self) -> np.ndarray:
         """(height, width, 3) uint8."""
         return np.array(self.image)
-
-
-def _filter(rgb: np.ndarray):
-    """Pixels stay pixels where there are few."""
-    from PIL import Image
-
-    return Image.Resampling.BICUBIC if rgb.shape[0] > 40 else Image.Resampling.NEAREST
 
 
 def _raised(size: int) -> int:

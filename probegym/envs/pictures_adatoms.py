@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from probegym.envs.pictures import FAINT, GOOD, INK, LINK, MAIN, MARK, SIDE, SMALL, Key, Screen, Sketch, coloured
+from probegym.envs.pictures import MAIN, SIDE, SMALL, Key, Screen, coloured
+from probegym.envs.pictures_sketch import FAINT, GOOD, INK, LINK, MARK, Sketch
 from probegym.hardware_bridge.commands import Lanes
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from probegym.envs.pictures import FAINT, INK, LINK, MARK, SMALL, TRIO, Box, Gauge, Key, Screen, Sketch, coloured
+from probegym.envs.pictures import SMALL, TRIO, Gauge, Key, Screen, coloured
+from probegym.envs.pictures_sketch import FAINT, INK, LINK, MARK, Box, Sketch
 from probegym.hardware_bridge.commands import Lanes
 
 if TYPE_CHECKING:

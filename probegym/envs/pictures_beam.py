@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from probegym.envs.beam_settings import BOND
-from probegym.envs.pictures import BACKGROUND, BELOW, GOOD, LINK, MAIN, MARK, PAIR, WARN, Box, Key, Screen, Sketch, coloured
+from probegym.envs.pictures import BELOW, MAIN, PAIR, Key, Screen, coloured
+from probegym.envs.pictures_sketch import BACKGROUND, GOOD, LINK, MARK, WARN, Box, Sketch
 from probegym.hardware_bridge.commands import Lanes
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from probegym.envs.pictures import BELOW, FAINT, GOOD, GROUND, MAIN, PAIR, SMALL, WARN, Gauge, Key, Screen, Sketch, coloured
+from probegym.envs.pictures import BELOW, MAIN, PAIR, SMALL, Gauge, Key, Screen, coloured
+from probegym.envs.pictures_sketch import FAINT, GOOD, GROUND, WARN, Sketch
 from probegym.hardware_bridge.commands import Lanes
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from probegym.envs.pictures import BACKGROUND, EDGE, FAINT, GOOD, GROUND, SMALL, WIDTH, Box, Gauge, Key, Screen, Sketch, coloured
+from probegym.envs.pictures import EDGE, SMALL, WIDTH, Gauge, Key, Screen, coloured
+from probegym.envs.pictures_sketch import BACKGROUND, FAINT, GOOD, GROUND, Box, Sketch
 from probegym.hardware_bridge.commands import Lanes
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from probegym.envs.pictures import BELOW, FAINT, GOOD, INK, MAIN, MARK, PAIR, SIDE, SMALL, Box, Gauge, Key, Screen, Sketch, coloured
+from probegym.envs.pictures import BELOW, MAIN, PAIR, SIDE, SMALL, Gauge, Key, Screen, coloured
+from probegym.envs.pictures_sketch import FAINT, GOOD, INK, MARK, Box, Sketch
 from probegym.hardware_bridge.commands import Lanes
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def exploration(task: SpectrumExplorationTask, observation: Lanes, truth: Lanes,
         key = Key("warm", f"{low:.2g}", f"{high:.2g}")
         screen.scale_bar(screen.panel(box, coloured(values.reshape(shape), "warm", low, max(high, low + 1e-12)), title, key), view)
     _spectra(screen, BELOW if task.modelled else SIDE, task, memory)
-    own = ()
+    own: tuple[Gauge, ...] = ()
     if truth:
         left = float(task.metrics({k: v[None] for k, v in truth.items()}, {k: v[None] for k, v in memory.items()})["regret"][0])
         own = (Gauge(f"regret {left:.2f}", left, left < 0.1),)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from probegym.envs.frames import ImageSeries
-from probegym.envs.pictures import BACKGROUND, FAINT, GOOD, SMALL, TRIO, UNDER, WARN, Box, Key, Screen, coloured
+from probegym.envs.pictures import SMALL, TRIO, UNDER, Key, Screen, coloured
+from probegym.envs.pictures_sketch import BACKGROUND, FAINT, GOOD, WARN, Box
 
 if TYPE_CHECKING:
     from probegym.envs.stem_tuning import StemTuningTask

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from probegym.envs.pictures import BACKGROUND, BELOW, FAINT, GOOD, INK, LINK, MAIN, MARK, PAIR, WARN, Gauge, Key, Screen, Sketch, coloured
+from probegym.envs.pictures import BELOW, MAIN, PAIR, Gauge, Key, Screen, coloured
+from probegym.envs.pictures_sketch import BACKGROUND, FAINT, GOOD, INK, LINK, MARK, WARN, Sketch
 from probegym.hardware_bridge.commands import Lanes
 
 if TYPE_CHECKING:
