@@ -20,9 +20,9 @@ def gallery(
     seed: Annotated[int, typer.Option("--seed", min=0, max=MAXIMUM_SEED, help="The episode that all are shown in.")] = SEED,
     steps: Annotated[int | None, typer.Option("--steps", min=1, max=100_000, help="Show only so many steps.")] = None,
 ) -> None:
-    """Films of the environments: the shipped policy beside the best script.
+    """Films of each environment: policy beside best script.
 
-    Both play the same episode of scenario id. A GIF for each environment, and one sheet with the policies' last screens.
+    The policy that ships and the best script play the same episode of scenario id. A GIF for each environment, and one sheet with the policies' last screens.
     """
     ids = list(dict.fromkeys(environment(name) for name in envs)) if envs else list(probegym.ENVIRONMENTS)
     from probegym.agents import files
