@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 TRACE, RETRACE, TRUE = MARK, LINK, FAINT
 LINE = (Box(20, 68, 606, 170), Box(20, 266, 606, 80), Box(20, 374, 606, 74))  # height, error, phase
 UNITS = {"proportional": ("P", 1, ""), "integral": ("I", 1, " /s"), "setpoint": ("setpoint", 100, " %"), "drive": ("drive", 1e9, " nm"),
-         "line_rate": ("rate", 1, " Hz"), "feed_forward": ("feed-fwd", 100, " %")}  # fmt: skip
+         "line_rate": ("rate", 1, " Hz"), "feed_forward": ("feed-forward", 100, " %")}  # fmt: skip
 
 
 def tuning(task: AfmTuningTask, truth: Lanes, memory: Lanes, info: Lanes) -> np.ndarray:
@@ -29,7 +29,8 @@ def tuning(task: AfmTuningTask, truth: Lanes, memory: Lanes, info: Lanes) -> np.
     for index, (name, share, value) in enumerate(zip(UNITS, memory["settings"], task.values(memory["settings"]), strict=True)):
         label, scale, unit = UNITS[name]
         row, column = divmod(index, 2)
-        screen.bar(right.x + 152 * column, 244 + 60 * row, 141, Gauge(f"{label} {scale * value:.3g}{unit}", float(share)))
+        told = f"{scale * value:,.0f}" if scale * value >= 1000 else f"{scale * value:.3g}"
+        screen.bar(right.x + 152 * column, 244 + 60 * row, 141, Gauge(f"{label} {told}{unit}", float(share)))
     return screen.foot(info, task.measured)
 
 
