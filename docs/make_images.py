@@ -1,4 +1,4 @@
-"""Draws the pictures of the README and the documentation: ``python docs/make_images.py`` from the repository root."""
+"""Draws the pictures of the README and of TipConditioning's documentation: ``python docs/make_images.py`` from the repository root."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from PIL import Image
 import probegym  # noqa: F401  registers the environments
 from probegym import scenarios
 from probegym.agents.bundle import BundlePolicy
+from probegym.agents.report import gif
 from probegym.envs import pictures
 from probegym.hardware_bridge.commands import AcquireTopograph
 from probegym.hardware_bridge.twins.stm import StmTwin
 
 FOLDER = Path(__file__).parent
-SEED, TIP_SEED, GALLERY_SEED = 10_000_004, 9_900_035, 3
+SEED, TIPS_SEED = 10_000_004, 3
 
 
 def episode(seed: int) -> list[np.ndarray]:
@@ -36,28 +37,13 @@ def episode(seed: int) -> list[np.ndarray]:
     return screens
 
 
-def conditioning(seed: int) -> list[np.ndarray]:
-    """Screens of one episode of the shipped tip-conditioning policy."""
-    env = gym.make("probegym/TipConditioning-v0", scenario="id", render_mode="rgb_array").unwrapped
-    policy = BundlePolicy("tip-conditioning")
-    policy.begin(1, seed)
-    observation, _ = env.reset(seed=seed)
-    screens, over = [env.render()], False
-    while not over:
-        action = policy.decide({name: value[None] for name, value in observation.items()})[0]
-        observation, _, terminated, truncated, _ = env.step(int(action))
-        screens.append(env.render())
-        over = terminated or truncated
-    return screens
-
-
 TIPS = {"good": {}, "double": {"double": 1.0}, "blunt": {"blunt": 1.0}, "contaminated": {"contaminated": 1.0}, "unstable": {"unstable": 1.0}}
 
 
-def gallery(seed: int, size: int = 200, gap: int = 12) -> np.ndarray:
+def tips(seed: int, size: int = 200, gap: int = 12) -> np.ndarray:
     """The same two places of Ag(111) as five kinds of tips show them."""
     world = scenarios.load("tip_conditioning", "id").world
-    screen = pictures.Screen(gap + len(TIPS) * (size + gap), 34 + 2 * (size + gap))
+    screen = pictures.Screen(width=gap + len(TIPS) * (size + gap), height=34 + 2 * (size + gap))
     for column, (name, defects) in enumerate(TIPS.items()):
         chances = dict.fromkeys(("double", "blunt", "contaminated", "unstable"), 0.0) | defects
         twin = StmTwin(world | chances | {"tip_change": {"rate": 0.0}}, 1)
@@ -67,8 +53,9 @@ def gallery(seed: int, size: int = 200, gap: int = 12) -> np.ndarray:
             height = twin.execute(AcquireTopograph((64, 64), 10e-9, 100e-9, centre, -1.0, 25e-12), np.ones(1, bool)).values["height"][0]
             level = height - np.median(height)
             x, y = gap + column * (size + gap), 34 + row * (size + gap)
-            screen.panel(pictures.coloured(level, "warm", -0.25e-9, 0.25e-9), x, y, size, name if not row else "")
-            screen.scale_bar(x, y, size, 10e-9, 2e-9, "2 nm")
+            box = pictures.Box(x, y, size, size)
+            screen.panel(box, pictures.coloured(level, "height", -0.25e-9, 0.25e-9), name if not row else "")
+            screen.scale_bar(box, 10e-9)
     return screen.array()
 
 
@@ -78,7 +65,7 @@ def curve(folder: Path) -> np.ndarray:
 
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
     events.Reload()
-    screen, width, height = pictures.Screen(640, 250), 560, 180
+    screen, width, height = pictures.Screen(width=640, height=250), 560, 180
     for tag, low, high, colour, label in (("train/loss", 0.8, 2.6, pictures.FAINT, "loss, nats (0.8 to 2.6)"),
                                           ("evaluate/success", 0.8, 1.0, pictures.GOOD, "success of 48 episodes (80 % to 100 %)")):  # fmt: skip
         points = events.Scalars(tag)
@@ -93,23 +80,12 @@ def curve(folder: Path) -> np.ndarray:
     return screen.array()
 
 
-def film(screens: list[np.ndarray], path: Path) -> None:
-    """Screens as a GIF, the last one longer, and the last one as a PNG beside it."""
-    frames = [Image.fromarray(screen) for screen in screens]
-    palette = [frame.quantize(128) for frame in frames]
-    durations = [1400] * (len(frames) - 1) + [3500]
-    palette[0].save(path.with_suffix(".gif"), save_all=True, append_images=palette[1:], duration=durations, loop=0, optimize=True)
-    frames[-1].save(path.with_suffix(".png"), optimize=True)
-    print(f"{path.name}: {len(frames)} frames")
-
-
 def main() -> None:
     """Write the pictures of docs/images."""
     folder = FOLDER / "images"
     folder.mkdir(exist_ok=True)
-    film(episode(SEED), folder / "stem_tuning")
-    film(conditioning(TIP_SEED), folder / "tip_conditioning")
-    Image.fromarray(gallery(GALLERY_SEED)).save(folder / "stm_tips.png", optimize=True)
+    (folder / "stem_tuning.gif").write_bytes(gif(episode(SEED), 1400, last=3500))
+    Image.fromarray(tips(TIPS_SEED)).save(folder / "stm_tips.png", optimize=True)
     if (logs := FOLDER.parent / "runs/tip-conditioning/tensorboard").is_dir():  # of a training on this machine
         Image.fromarray(curve(logs)).save(folder / "tip_conditioning_curve.png", optimize=True)
 

@@ -18,6 +18,10 @@ from probegym.agents.base import OracleAgent
 from probegym.agents.baselines_adatoms import CorrectedDrag, FixedDrag
 from probegym.agents.bundle import BundlePolicy
 from probegym.agents.evaluate import EVALUATION_SEED
+from probegym.agents.gallery import SIDE
+from probegym.agents.report import gif
+from probegym.agents.stories import play
+from probegym.envs import single_env
 
 ENV_ID = "probegym/AdatomManipulation-v0"
 FOLDER = Path(__file__).parent / "images"
@@ -87,24 +91,14 @@ def traces() -> None:
     figure.savefig(FOLDER / "adatom_manipulation_traces.png", dpi=120)
 
 
-def film(scenario: str, agent, seed: int, name: str, milliseconds: int) -> None:
-    """An episode, moving and at its end."""
-    env = gym.make(ENV_ID, scenario=scenario, render_mode="rgb_array").unwrapped
-    observation, _ = env.reset(seed=seed)
-    agent.begin(1, 0)
-    done, frames = False, [env.render()]
-    while not done:
-        action = agent.act({key: value[None] for key, value in observation.items()}, env.episodes)[0]
-        observation, _, terminated, truncated, _ = env.step(action)
-        done = terminated or truncated
-        frames.append(env.render())
-    pictures = [Image.fromarray(frame).resize((frame.shape[1] * 7 // 10, frame.shape[0] * 7 // 10)).quantize(40) for frame in frames]
-    pictures[0].save(FOLDER / f"{name}.gif", save_all=True, append_images=pictures[1:] + [pictures[-1]] * 3, duration=milliseconds, loop=0, optimize=True)
-    Image.fromarray(frames[-1]).save(FOLDER / f"{name}.png")
+def assembly(scenario: str, seed: int) -> None:
+    """A pattern is built, drag by drag."""
+    env, screens = single_env(ENV_ID, scenario=scenario, render_mode="rgb_array"), []
+    play(Builder(), env, seed, lambda _: screens.append(np.array(Image.fromarray(env.render()).resize(SIDE, Image.Resampling.LANCZOS))))
+    (FOLDER / "adatom_assembly.gif").write_bytes(gif(screens, 450, last=2000))
 
 
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
-    film("tip-change", BundlePolicy("adatom-manipulation"), EVALUATION_SEED + 7, "adatom_manipulation", 900)
-    film("assembly-5", Builder(), EVALUATION_SEED + 4, "adatom_assembly", 450)
+    assembly("assembly-5", EVALUATION_SEED + 4)
     traces(), successes()

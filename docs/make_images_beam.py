@@ -15,7 +15,6 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from PIL import Image
 
 import probegym  # noqa: F401  registers the environments
 from probegym.agents import beam_networks
@@ -27,29 +26,6 @@ ENV_ID, POLICY = "probegym/BeamManipulation-v0", "beam-manipulation"
 FOLDER = Path(__file__).parent / "images"
 SHOWN, EPISODES = EVALUATION_SEED + 16, 100
 COLOURS = {"beam-manipulation": "#c8553d", "bayesian-greedy": "#30475e", "bayesian-curious": "#8d6a9f", "greedy-tuned": "#e7b85c", "greedy-published": "#7a9e7e", "oracle": "#000000"}
-
-
-def episode() -> None:
-    """An episode of the policy, moving, and in the middle."""
-    env = gym.make(ENV_ID, scenario="id", render_mode="rgb_array").unwrapped
-    observation, _ = env.reset(seed=SHOWN)
-    policy, done, frames = BundlePolicy(POLICY), False, [env.render()]
-    policy.begin(1, 0)
-    while not done and len(frames) < 60:
-        observation, _, terminated, truncated, _ = env.step(policy.decide({name: value[None] for name, value in observation.items()})[0])
-        done = terminated or truncated
-        frames.append(env.render())
-    pictures = [Image.fromarray(frame).quantize(48) for frame in frames]
-    pictures[0].save(FOLDER / "beam_manipulation.gif", save_all=True, append_images=pictures[1:] + [pictures[-1]] * 4, duration=450, loop=0, optimize=True)
-
-
-def seen() -> None:
-    """What an image shows: the lattice, the atom, the goal, and the hidden rates."""
-    env = gym.make(ENV_ID, scenario="both", render_mode="rgb_array").unwrapped
-    env.reset(seed=SHOWN)
-    for _ in range(3):
-        env.step(env.episodes.task.oracle(env.episodes.truth, env.episodes.memory)[0])
-    Image.fromarray(env.render()).save(FOLDER / "beam_manipulation.png")
 
 
 def beliefs() -> None:
@@ -117,6 +93,6 @@ def curve(folder: Path) -> None:
 
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
-    episode(), seen(), beliefs(), times()
+    beliefs(), times()
     if len(sys.argv) > 1:
         curve(Path(sys.argv[1]))

@@ -10,7 +10,6 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-from PIL import Image
 
 import probegym  # noqa: F401  registers the environments
 from probegym.agents import baselines_levels as rules
@@ -86,21 +85,6 @@ def levels() -> None:
     figure.savefig(FOLDER / "level_selection_levels.png", dpi=120)
 
 
-def episode() -> None:
-    """An episode of the policy, moving and at its end."""
-    env = gym.make(ENV_ID, scenario="id", render_mode="rgb_array").unwrapped
-    observation, _ = env.reset(seed=SHOWN)
-    policy, done, frames = BundlePolicy("level-selection"), False, [env.render()]
-    policy.begin(1, 0)
-    while not done:
-        action = policy.decide({name: value[None] for name, value in observation.items()})[0]
-        observation, _, _, done, _ = env.step(int(action))
-        frames.append(env.render())
-    pictures = [Image.fromarray(frame).resize((frame.shape[1] * 7 // 10, frame.shape[0] * 7 // 10)).quantize(40) for frame in frames]
-    pictures[0].save(FOLDER / "level_selection.gif", save_all=True, append_images=pictures[1:] + [pictures[-1]] * 4, duration=500, loop=0, optimize=True)
-    Image.fromarray(frames[-1]).save(FOLDER / "level_selection.png")
-
-
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
-    levels(), episode(), courses()
+    levels(), courses()

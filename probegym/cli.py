@@ -22,7 +22,7 @@ import probegym
 from probegym import scenarios
 from probegym.envs import environment_type
 from probegym.errors import ProbeGymError
-from probegym.terminal import bridge, datasets, regret
+from probegym.terminal import bridge, datasets, gallery, regret
 from probegym.terminal.options import MAXIMUM_SEED, Env, ExecutorName, ScenarioOption, Seed, environment
 from probegym.terminal.sweep import Workers, sweep
 
@@ -286,6 +286,7 @@ def play(
     game.run(sys.stdin)
 
 
+app.command()(gallery.gallery)
 app.command()(regret.regret)
 
 

@@ -62,7 +62,7 @@ def test_help(arguments):
 def test_every_command_has_a_line_of_help_that_fits():
     lines = good("--help").partition("Commands:")[2].strip().splitlines()
     assert [line.split()[0] for line in lines] == [
-        "list", "show", "scenarios", "demo", "train", "sweep", "evaluate", "benchmark", "play", "regret", "deploy", "operate", "serve", "export", "convert", "clone",
+        "list", "show", "scenarios", "demo", "train", "sweep", "evaluate", "benchmark", "play", "gallery", "regret", "deploy", "operate", "serve", "export", "convert", "clone",
         "specimen", "record",
     ]  # fmt: skip
     assert not any(line.endswith("...") for line in lines)

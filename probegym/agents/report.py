@@ -65,15 +65,37 @@ def png(rgb: np.ndarray, height: int | None = None) -> bytes:
     return stream.getvalue()
 
 
-def gif(frames: list[np.ndarray], milliseconds: int = 1100) -> bytes:
-    """Frames (h, w, 3) uint8 as an endless GIF; the last one stays three times as long."""
+def gif(frames: list[np.ndarray], milliseconds: int = 1100, colours: int = 255, last: int | None = None) -> bytes:
+    """Frames (h, w, 3) uint8 as an endless GIF; the last one stays for ``last`` ms, by default three times as long as the others.
+
+    All share one palette, which keeps still what does not move, and the file small.
+    """
     from PIL import Image
 
-    images = [Image.fromarray(frame).quantize(256, dither=Image.Dither.NONE) for frame in frames]
+    palette = _palette([frames[i] for i in sorted({0, len(frames) // 3, 2 * len(frames) // 3, len(frames) - 1})], colours)
+    images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     stream = io.BytesIO()
-    durations = [milliseconds] * (len(images) - 1) + [3 * milliseconds]
+    durations = [milliseconds] * (len(images) - 1) + [last or 3 * milliseconds]
     images[0].save(stream, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0)
     return stream.getvalue()
+
+
+def _palette(frames: list[np.ndarray], colours: int):
+    """An image with a palette for all: half of it the commonest colours as they are, the rest so that small marks keep theirs too."""
+    from PIL import Image
+
+    packed = np.concatenate([frame.reshape(-1, 3).astype(np.int32) @ [65536, 256, 1] for frame in frames])
+    found, counts = np.unique(packed, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    found, counts = found[order], counts[order]
+    rgb = np.stack([found >> 16, found >> 8 & 255, found & 255], 1).astype(np.uint8)
+    _, first = np.unique(rgb // 8 @ np.array([65536, 256, 1]), return_index=True)  # the commonest of those that are alike
+    common = rgb[np.sort(first)[: colours // 2]]
+    weighted = np.repeat(rgb, 1 + np.log2(counts).astype(int), axis=0)  # one pixel or a million: a colour counts by the logarithm
+    others = Image.fromarray(weighted[None]).quantize(colours - len(common), dither=Image.Dither.NONE).getpalette() or []
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*common.ravel().tolist(), *others])
+    return palette
 
 
 def embedded(content: bytes, kind: str) -> str:

@@ -1,17 +1,20 @@
-"""One episode of an agent, drawn: the screen at every step, and what the column looks like before and after.
+"""One episode of an agent, played and drawn: in any environment; and for a STEM, what the column looks like before and after.
 
-The pictures show the hidden state, so they exist for twins only.
+Portraits show the hidden state, so they exist for twins only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
-from probegym.agents.base import Agent, twin_of
+from probegym.agents.base import Agent, Script, twin_of
 from probegym.envs import pictures, single_env
+from probegym.envs.core import ScopeEnv
 from probegym.envs.task import Observation
 from probegym.hardware_bridge.twins.stem import StemTwin
 from probegym.physics import specimens
@@ -68,7 +71,7 @@ def portrait(world: StemTwin, lane: int = 0) -> Portrait:
     wrapped = np.mod(plate + np.pi, 2 * np.pi) - np.pi
     drawn = {
         f"HAADF image of {_spoken(name)}, {FIELD_OF_VIEW * 1e9:g} nm wide": pictures.coloured(image, "grey"),
-        f"Ronchigram of amorphous carbon, {FILM_APERTURE * 1e3:g} mrad": pictures.coloured(frame, "warm"),
+        f"Ronchigram of amorphous carbon, {FILM_APERTURE * 1e3:g} mrad": pictures.coloured(frame),
         "phase of the wavefront, one colour turn is 2\u03c0": pictures.coloured(wrapped, "cyclic", -np.pi, np.pi),
     }
     return Portrait(float(truth["strehl"][lane]), drawn)
@@ -81,24 +84,58 @@ def _spoken(name: str) -> str:
 def _seen(observation: Observation) -> np.ndarray:
     """All frames of an observation side by side."""
     names = [name for name in ("haadf", "ronchigram") if name in observation]
-    return np.hstack([pictures.coloured(frame, "grey" if name == "haadf" else "warm") for name in names for frame in observation[name]])
+    return np.hstack([pictures.coloured(frame) for name in names for frame in observation[name]])
 
 
-def tell(agent: Agent, name: str, env_id: str, scenario: str, seed: int) -> Story:
+@dataclass
+class Played:
+    """How an episode went: what was seen and told last. total: undiscounted return. over: it ended by itself."""
+
+    observation: Observation
+    info: dict[str, Any]
+    steps: int = 0
+    total: float = 0.0
+    over: bool = False
+
+
+def play(agent: Agent | Script, env: ScopeEnv, seed: int, look: Callable[[Observation], None], steps: int | None = None) -> Played:
+    """One episode, or its first ``steps``; ``look`` is called after the reset and after every step, and may draw."""
+    played = Played(*env.reset(seed=seed))
+    look(played.observation)
+
+    def act(action: Any) -> tuple[Observation, bool]:
+        played.observation, reward, terminated, truncated, played.info = env.step(np.asarray(action, env.action_space.dtype))
+        played.steps, played.total, played.over = played.steps + 1, played.total + reward, terminated or truncated
+        look(played.observation)
+        return played.observation, played.over or played.steps == steps
+
+    if isinstance(agent, Script):
+        agent.play(act, env, played.observation, seed)
+        return played
+    agent.begin(1, seed)
+    done = False
+    while not done:
+        seen = {key: array[None] for key, array in played.observation.items()}
+        _, done = act(agent.act(seen, env.episodes)[0])
+    return played
+
+
+def tell(agent: Agent | Script, name: str, env_id: str, scenario: str, seed: int) -> Story:
     """Play one episode and draw it. Raises ProbeGymError when the agent does not fit the scenario."""
     env = single_env(env_id, scenario=scenario, render_mode="rgb_array")
-    observation, _ = env.reset(seed=seed)
-    agent.begin(1, seed)
     world = twin_of(env.episodes, StemTwin)
-    portraits, screens, over = [portrait(world)], [env.episodes.picture(0)], False
-    portraits[0].pictures["the first frames that the agent saw"] = _seen(observation)
-    info: dict = {}
-    while not over:
-        action = agent.act({key: array[None] for key, array in observation.items()}, env.episodes)[0]
-        observation, _, terminated, truncated, info = env.step(action)
+    portraits: list[Portrait] = []
+    screens: list[np.ndarray] = []
+
+    def look(observation: Observation) -> None:
+        if not portraits:
+            portraits.append(portrait(world))
+            portraits[0].pictures["the first frames that the agent saw"] = _seen(observation)
         screens.append(env.episodes.picture(0))
-        over = terminated or truncated
+
+    played = play(agent, env, seed, look)
     portraits.append(portrait(world))
-    portraits[1].pictures["the last frames that the agent saw"] = _seen(observation)
+    portraits[1].pictures["the last frames that the agent saw"] = _seen(played.observation)
     env.close()
+    info = played.info
     return Story(name, scenario, seed, bool(info["is_success"]), int(info["measurements"]), float(info["time"]), float(info["dose"]), portraits, screens)

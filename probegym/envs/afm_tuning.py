@@ -142,8 +142,7 @@ class AfmTuningTask(Task):
         return np.clip((target - memory["settings"]) / self.settings.largest_step, -1, 1).astype(np.float32)
 
     def picture(self, observation: Observation, truth: Lanes, memory: Lanes, info: Lanes) -> np.ndarray:
-        rows = list(zip(NAMES, memory["settings"], self.values(memory["settings"]), strict=True))
-        return pictures_afm.afm(memory, truth, rows, info, self.settings.lines)
+        return pictures_afm.tuning(self, truth, memory, info)
 
 
 ORACLE = (1.67, 0.62, 0.49, 1.0, 0.76, 10.5, 0.95)

@@ -1,27 +1,48 @@
-"""Drawing for ``rgb_array``: panels of images, colour maps, bars and text on a dark operator screen (Pillow)."""
+"""Drawing for ``rgb_array``: one operator's screen for every environment (Pillow).
+
+A title line on top, panels below it, gauges of what the episode has cost at the bottom. Panels stand in one of two ways: ``MAIN`` with ``SIDE``
+beside it (or ``PAIR`` over ``BELOW``), or ``TRIO`` over ``UNDER``. Where colour means a number, a key in the panel's title line says which.
+"""
 
 from __future__ import annotations
 
+import math
+import re
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+from probegym.envs.pictures_sketch import BACKGROUND, FAINT, GOOD, GROUND, INK, WARN, Box, Colour, Sketch, resampling
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
 
-BACKGROUND, INK, FAINT, GOOD, WARN = (18, 20, 24), (225, 228, 232), (120, 126, 134), (92, 200, 140), (232, 140, 80)
+# Points of published, perceptually uniform maps at equal distances, within 3 of 255 of them: magma (Smith & van der Walt 2015, matplotlib, CC0) for
+# quantities; lajolla (Crameri 2018, 10.5281/zenodo.1243862, MIT) for heights; twilight (Bechtold 2018, matplotlib, CC0), cyclic, for phases.
+_POINTS = {
+    "grey": "000000ffffff",
+    "warm": "0000040403130b0924150e3720114b2d11603b0f7049107957157e641a80721f817f24828c29819a2e7fa8327db63779c43c75d1426fde4968e85362f1605df6"
+            "6f5cfa7f5efc8f64fe9f6dfeaf78febf84fece91fddea0fcedaffcfdbf",
+    "height": "191900201c04281f0930220e3a2513452818512d1e5f31256e362d7e3c358f403da14543b34947c34e4ad0554cd95f4ede6b4fe17550e38050e58a51e79452e9"
+              "9e53eba853eeb255f0bd57f3c95ef6d66df9e283fced9cfef7b4fffecb",
+    "cyclic": "e2d9e2d5d6dcbfccd3a6bfca8eb1c57ba1c26d90c0647ebc606cb85f58b05e43a55b2f94531e7c47145f3911463014373b113b4e144364194b7a20508e2c509f3c"
+              "50ac4d51b76055c0755ec6896dcb9f83d0b39ed8c5bbded3d4e2d9e2",
+}  # fmt: skip
 
-# Control points of two perceptually ordered maps: a warm one for intensities, a cyclic one for phases.
-_WARM = [(0, 0, 4), (58, 15, 110), (140, 41, 129), (222, 73, 104), (254, 159, 109), (252, 253, 191)]
-_CYCLIC = [(226, 217, 226), (104, 152, 190), (62, 60, 140), (47, 20, 54), (140, 40, 65), (198, 130, 100), (226, 217, 226)]
+WIDTH, HEIGHT, EDGE = 960, 540, 20
+MAIN, SIDE, BELOW = Box(20, 68, 380, 380), Box(424, 68, 516, 380), Box(424, 344, 516, 104)
+PAIR = (Box(424, 68, 248, 248), Box(692, 68, 248, 248))
+TRIO, UNDER = tuple(Box(20 + 313 * k, 68, 293, 293) for k in range(3)), Box(20, 372, 920, 76)
+TITLE, TEXT, SMALL = 22, 14, 12
+FOOT, SLOTS = 474, 5  # top of the gauges, how many there is room for at least
 
 
 @cache
 def _lookup(name: str) -> np.ndarray:
-    points = np.array({"warm": _WARM, "cyclic": _CYCLIC, "grey": [(0, 0, 0), (255, 255, 255)]}[name], float)
+    points = np.array(list(bytes.fromhex(_POINTS[name])), float).reshape(-1, 3)
     place = np.linspace(0, 1, len(points))
-    return np.stack([np.interp(np.linspace(0, 1, 256), place, points[:, c]) for c in range(3)], 1).astype(np.uint8)
+    return np.stack([np.interp(np.linspace(0, 1, 256), place, points[:, c]) for c in range(3)], 1).round().astype(np.uint8)
 
 
 def coloured(values: np.ndarray, map_name: str = "grey", low: float | None = None, high: float | None = None) -> np.ndarray:
@@ -43,117 +64,153 @@ def font(size: int):
     return ImageFont.load_default(size)
 
 
-class Screen:
-    """A canvas with the few marks the environments need; coordinates in pixels from the top left."""
+class Key(NamedTuple):
+    """What the colours of a panel mean: from dark to bright (or once around)."""
 
-    def __init__(self, width: int, height: int):
+    map_name: str
+    low: str
+    high: str
+
+
+class Gauge(NamedTuple):
+    """A number with its share of something, None where it has no limit; ``good`` decides the colour."""
+
+    label: str
+    share: float | None = None
+    good: bool = True
+
+
+class Screen:
+    """A canvas with the marks the environments need; coordinates in pixels from the top left. told: what the title line says of this moment."""
+
+    def __init__(self, title: str = "", told: str = "", width: int = WIDTH, height: int = HEIGHT):
         from PIL import Image, ImageDraw
 
         self.image: Image.Image = Image.new("RGB", (width, height), BACKGROUND)
         self.draw: ImageDraw.ImageDraw = ImageDraw.Draw(self.image)
+        self.text(title, EDGE, 12, TITLE)
+        self.text(told, width - EDGE, 18, TEXT, FAINT, "ra")
 
-    def panel(self, rgb: np.ndarray, x: int, y: int, size: int, title: str) -> None:
-        """A square picture with its title above."""
+    def text(self, text: str, x: float, y: float, size: int = TEXT, colour: Colour = INK, anchor: str = "la", halo: bool = False) -> None:
+        """One line of text. The font lacks Å, µ, ² and ³: they are put together."""
+        pieces = [piece for piece in re.split("([Åµ²³])", text) if piece]
+        if anchor[0] != "l":
+            x -= sum(_width(piece, size) for piece in pieces) * {"m": 0.5, "r": 1.0}[anchor[0]]
+        for piece in pieces:
+            if piece in "²³":
+                self._word({"²": "2", "³": "3"}[piece], x, y - 0.08 * size, _raised(size), colour, anchor, halo)
+            else:
+                self._word(piece.replace("Å", "A").replace("µ", "u"), x, y, size, colour, anchor, halo)
+            if piece == "Å":
+                self._word("°", x + 0.18 * size, y - 0.24 * size, round(0.9 * size), colour, anchor, halo)
+            if piece == "µ":
+                self.draw.line((x + 0.09 * size, y + 0.6 * size, x + 0.09 * size, y + 1.15 * size), fill=colour, width=max(size // 12, 1))
+            x += _width(piece, size)
+
+    def _word(self, text: str, x: float, y: float, size: int, colour: Colour, anchor: str, halo: bool) -> None:
+        self.draw.text((round(x), round(y)), text, font=font(size), fill=colour, anchor=f"l{anchor[1]}", stroke_width=int(halo), stroke_fill=BACKGROUND)
+
+    def panel(self, box: Box, shown: np.ndarray | Sketch, title: str = "", key: Key | None = None) -> Box:
+        """A picture (h, w, 3) uint8 or a sketch, as large as the box allows, title and key above; returns where the picture lies."""
         from PIL import Image
 
-        smooth = Image.Resampling.BICUBIC if rgb.shape[0] > 40 else Image.Resampling.NEAREST
-        self.image.paste(Image.fromarray(rgb).resize((size, size), smooth), (x, y))
-        self.text(title, x, y - 16)
+        image = shown.image if isinstance(shown, Sketch) else Image.fromarray(shown)
+        scale = min(box.width / image.width, box.height / image.height)
+        width, height = round(image.width * scale), round(image.height * scale)
+        there = Box(box.x + (box.width - width) // 2, box.y + (box.height - height) // 2, width, height)
+        if there != box:
+            self.draw.rectangle((box.x, box.y, box.x + box.width - 1, box.y + box.height - 1), fill=GROUND)
+        how = Image.Resampling.BOX if isinstance(shown, Sketch) else resampling(shown)
+        self.image.paste(image.resize((width, height), how), (there.x, there.y))
+        self._heading(box, title, key)
+        return there
 
-    def text(self, text: str, x: int, y: int, size: int = 12, colour=INK, anchor: str = "la") -> None:
-        """One line of text."""
-        self.draw.text((x, y), text, font=font(size), fill=colour, anchor=anchor)
+    def hidden(self, box: Box, title: str, why: str = "hidden on an instrument") -> None:
+        """A panel for what is not known, or not yet."""
+        self.draw.rectangle((box.x, box.y, box.x + box.width - 1, box.y + box.height - 1), fill=GROUND)
+        self.text(why, box.x + box.width // 2, box.y + box.height // 2, TEXT, FAINT, "mm")
+        self._heading(box, title, None)
 
-    def scale_bar(self, x: int, y: int, size: int, field_of_view: float, length: float, label: str) -> None:
-        """A bar in the lower left corner of a panel; field_of_view and length in the same unit."""
-        width = round(size * length / field_of_view)
-        self.draw.rectangle((x + 8, y + size - 12, x + 8 + width, y + size - 9), fill=(255, 255, 255))
-        self.text(label, x + 8, y + size - 28, 11, (255, 255, 255))
+    def _heading(self, box: Box, title: str, key: Key | None) -> None:
+        self.text(title, box.x, box.y - 20)
+        if key is not None:
+            self.key(box.x + box.width, box.y, key)
 
-    def bar(self, x: int, y: int, width: int, share: float, label: str, colour=GOOD) -> None:
-        """A horizontal gauge from 0 to 1."""
-        self.draw.rectangle((x, y, x + width, y + 10), outline=FAINT)
-        self.draw.rectangle((x, y, x + round(width * min(max(share, 0), 1)), y + 10), fill=colour)
-        self.text(label, x, y - 15, 11, INK)
+    def key(self, right: float, y: float, key: Key) -> None:
+        """The colours between two readings, in the line above y, flush right."""
+        from PIL import Image
 
-    def signed_bar(self, x: int, y: int, half: int, value: float, label: str, reading: str) -> None:
-        """A gauge from -1 to 1 with zero in the middle; values beyond are drawn in the warning colour."""
-        middle, colour = x + 42 + half, GOOD if abs(value) <= 1 else WARN
-        end = middle + round(half * min(max(value, -1), 1))
-        self.draw.rectangle((min(middle, end), y + 2, max(middle, end), y + 11), fill=colour)
-        self.draw.line((middle, y, middle, y + 13), fill=FAINT)
-        self.text(label, x, y, 11)
-        self.text(reading, x + 42 + 2 * half + 64, y, 11, INK, "ra")
+        length = 44
+        self.text(key.high, right, y - 19, SMALL, FAINT, "ra")
+        left = round(right - _width(key.high, SMALL) - 5 - length)
+        gradient = np.repeat(_lookup(key.map_name)[None, np.linspace(0, 255, length).astype(int)], 8, axis=0)
+        self.image.paste(Image.fromarray(gradient), (left, round(y - 15)))
+        self.text(key.low, left - 5, y - 19, SMALL, FAINT, "ra")
+
+    def scale_bar(self, box: Box, field_of_view: float) -> None:
+        """A bar of a round length, about a quarter of the picture, in its lower left corner; field_of_view in m is as wide as the box."""
+        length = round_length(0.3 * field_of_view)
+        x, y, width = box.x + 10, box.y + box.height - 16, round(box.width * length / field_of_view)
+        self.draw.rectangle((x - 1, y - 1, x + width + 1, y + 5), fill=BACKGROUND)
+        self.draw.rectangle((x, y, x + width, y + 4), fill=(255, 255, 255))
+        self.text(told_length(length), x, y - 19, TEXT, (255, 255, 255), halo=True)
+
+    def bar(self, x: int, y: int, width: int, gauge: Gauge) -> None:
+        """A label, and a bar from 0 to 1 below it where there is a share."""
+        self.text(gauge.label, x, y)
+        if gauge.share is not None:
+            self.draw.rectangle((x, y + 22, x + width, y + 32), outline=FAINT)
+            self.draw.rectangle((x, y + 22, x + round(width * min(max(gauge.share, 0), 1)), y + 32), fill=GOOD if gauge.good else WARN)
+
+    def foot(self, info: dict[str, np.ndarray], measured: str, *own: Gauge) -> np.ndarray:
+        """The gauges at the bottom: the environment's own, then what the episode has cost; returns the finished picture (height, width, 3) uint8."""
+        gauges = [*own, *costs(info, measured)]
+        step = (WIDTH - 2 * EDGE + 24) // max(SLOTS, len(gauges))
+        for index, gauge in enumerate(gauges):
+            self.bar(EDGE + index * step, FOOT, step - 24, gauge)
+        return self.array()
 
     def array(self) -> np.ndarray:
         """(height, width, 3) uint8."""
         return np.array(self.image)
 
 
-def montage(frames: np.ndarray, map_name: str) -> np.ndarray:
-    """Frames (n, h, w) side by side in the squarest grid, each at its own contrast."""
-    n, h, w = frames.shape
-    columns = int(np.ceil(np.sqrt(n)))
-    grid = np.full((-(-n // columns) * h, columns * w, 3), BACKGROUND, np.uint8)
-    for index, frame in enumerate(frames):
-        row, column = divmod(index, columns)
-        grid[row * h : (row + 1) * h, column * w : (column + 1) * w] = coloured(frame, map_name)
-    side = max(grid.shape[:2])
-    square = np.full((side, side, 3), BACKGROUND, np.uint8)
-    top, left = (side - grid.shape[0]) // 2, (side - grid.shape[1]) // 2
-    square[top : top + grid.shape[0], left : left + grid.shape[1]] = grid
-    return square
+def _raised(size: int) -> int:
+    return round(0.68 * size)
 
 
-def gauges(info: dict[str, np.ndarray]) -> list[tuple[str, float | None]]:
-    """(label, share of its limit or None) for every cost of the episode so far."""
-    labels = {"measurements": "{:.0f} frames", "time": "{:.1f} s", "dose": "dose {:.3g} e/A^2", "damage": "damage {:.0f}"}
-    out: list[tuple[str, float | None]] = []
-    for name, label in labels.items():
-        limit = info.get(f"{name}_limit")
-        text = label.format(float(info[name])) + ("" if limit is None else f" of {float(limit):g}")
-        if limit is not None or name != "damage":
-            out.append((text, None if limit is None else float(info[name] / limit)))
+def _width(piece: str, size: int) -> float:
+    return float(font(_raised(size) if piece in "²³" else size).getlength({"Å": "A", "µ": "u", "²": "2", "³": "3"}.get(piece, piece)))
+
+
+def round_length(most: float) -> float:
+    """The largest of 1, 2, 5 times a power of ten that is not above ``most``."""
+    decade = 10.0 ** math.floor(math.log10(most))
+    return next(factor * decade for factor in (5, 2, 1) if factor * decade <= most * (1 + 1e-9))
+
+
+def told_length(length: float) -> str:
+    """A length in m in its usual unit."""
+    unit, scale = ("µm", 1e-6) if length >= 0.999e-6 else ("nm", 1e-9) if length >= 0.999e-10 else ("pm", 1e-12)
+    return f"{length / scale:.3g} {unit}"
+
+
+def costs(info: dict[str, np.ndarray], measured: str) -> list[Gauge]:
+    """What the episode has cost, with its share of the limit; a dose or damage only where there is some, or a limit."""
+    out = []
+    for name in ("measurements", "time", "dose", "damage"):
+        value, limit = float(info[name]), float(info[f"{name}_limit"]) if f"{name}_limit" in info else None
+        if limit is None and not value and name in ("dose", "damage"):
+            continue
+        label = _told_cost(name, value, limit, measured)
+        out.append(Gauge(label, None if limit is None else value / limit, limit is None or value < 0.8 * limit))
     return out
 
 
-def stem(frames: dict[str, np.ndarray], plate: np.ndarray | None, rows: list[tuple[str, float, str]], gauges: list[tuple[str, float | None]],
-         title: str, bars: dict[str, tuple[float, float, str]]) -> np.ndarray:  # fmt: skip
-    """The operator's screen of a STEM: frames, wavefront, aberrations and what the episode has cost.
-
-    frames: title -> (n, h, w) grey levels. plate: phase in rad, NaN outside the aperture, or None when it is not known.
-    rows: (name, value in scales, reading). gauges: (label, share of the budget). bars: title -> (field of view, length
-    of the scale bar, its label).
-    """
-    size, gap, top = 256, 16, 58
-    panels = len(frames) + 1
-    width = gap + panels * (size + gap) + 270
-    screen = Screen(width, top + size + 76)
-    screen.text(title, gap, 12, 17)
-    for index, (name, stack) in enumerate(frames.items()):
-        x = gap + index * (size + gap)
-        screen.panel(montage(stack, "grey" if "HAADF" in name else "warm"), x, top, size, name)
-        if name in bars:
-            columns = int(np.ceil(np.sqrt(len(stack))))
-            rows_down = -(-len(stack) // columns)
-            lower = top - round(size * (1 - rows_down / columns) / 2)  # the bar belongs to the lowest frame of the grid
-            view, length, label = bars[name]
-            screen.scale_bar(x, lower, size, view * columns, length, label)
-    x = gap + len(frames) * (size + gap)
-    if plate is None:
-        screen.panel(np.full((8, 8, 3), 40, np.uint8), x, top, size, "wavefront")
-        screen.text("hidden on an instrument", x + size // 2, top + size // 2, 13, FAINT, "mm")
-    else:
-        wrapped = np.mod(plate + np.pi, 2 * np.pi) - np.pi
-        screen.panel(coloured(wrapped, "cyclic", -np.pi, np.pi), x, top, size, "wavefront (one turn of colour: 2 pi)")
-    x += size + gap
-    screen.text("aberrations left" if plate is not None else "set points", x, top - 16)
-    for index, (name, value, reading) in enumerate(rows):
-        screen.signed_bar(x, top + 6 + index * 20, 56, value, name, reading)
-    for index, (label, share) in enumerate(gauges):
-        x, y = gap + index * 190, top + size + 44
-        if share is None:
-            screen.text(label, x, y - 4, 12)
-        else:
-            screen.bar(x, y, 160, share, label, GOOD if share < 0.8 else WARN)
-    return screen.array()
+def _told_cost(name: str, value: float, limit: float | None, measured: str) -> str:
+    form, unit = {"measurements": (".0f", measured), "time": (".1f", "s"), "dose": (".3g", "e/Å²"), "damage": (".3g", "damage")}[name]
+    scale = 1.0
+    if name == "time" and (limit or value) > 120:
+        scale, unit = (60.0, "min") if (limit or value) <= 7200 else (3600.0, "h")
+    told = re.sub(r"e\+0*", "e", f"{value / scale:{form}}" + ("" if limit is None else f" of {limit / scale:.4g}"))
+    return f"{unit} {told}" if name == "damage" else f"{told} {unit}"

@@ -1,4 +1,4 @@
-"""The operator's screen of an STM that drags adatoms: map with lattice, goals and the tip's way, the current trace, what it cost."""
+"""The operator's screen of an STM that drags adatoms: map with lattice, goals and the tip's way, and the current of the drag."""
 
 from __future__ import annotations
 
@@ -6,71 +6,52 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from probegym.envs.pictures import FAINT, GOOD, INK, WARN, Screen, coloured, gauges
+from probegym.envs.pictures import MAIN, SIDE, SMALL, Key, Screen, coloured
+from probegym.envs.pictures_sketch import FAINT, GOOD, INK, LINK, MARK, Sketch
+from probegym.hardware_bridge.commands import Lanes
 
 if TYPE_CHECKING:
     from probegym.envs.adatom_manipulation import AdatomManipulationTask
 
-SIZE, WIDE, GAP, TOP = 320, 400, 18, 58
-GROUND, SITE, ATOM, GOAL, WAY = (24, 28, 34), (58, 66, 76), (232, 196, 104), (92, 200, 140), (120, 190, 240)
+SITE, ATOM, GOAL, WAY = (62, 70, 80), MARK, GOOD, LINK
+RADIUS = 0.12e-9  # m, of an adatom as it is drawn
+GREY = (60.0, 255.0)  # levels of the image between dark and bright
 
 
-def manipulation(task: AdatomManipulationTask, observation: dict, truth: dict, memory: dict, info: dict) -> np.ndarray:
+def manipulation(task: AdatomManipulationTask, observation: Lanes, truth: Lanes, memory: Lanes, info: Lanes) -> np.ndarray:
     """One lane as RGB (height, width, 3) uint8; ``truth`` is empty on an instrument."""
-    screen = Screen(GAP + SIZE + GAP + WIDE + GAP, TOP + SIZE + 84)
     apart = task.goals.distance(memory["achieved"][None], memory["desired"][None])[0] * task.settings.unit / task.settings.atoms
-    told = f"{int(memory['drags'])} drags    {1e12 * apart:.0f} pm from the goal" + (" on average" if task.settings.atoms > 1 else "")
-    screen.text(f"Adatom manipulation    {told}", GAP, 12, 17)
+    screen = Screen("Adatom manipulation", f"{1e12 * apart:.0f} pm from the goal" + (" on average" if task.settings.atoms > 1 else ""))
     _map(screen, task, observation, truth, memory)
-    _trace(screen, task, memory, GAP + SIZE + GAP)
-    shown = [(label, share) for label, share in gauges(info) if not label.startswith("dose")]
-    for index, (label, share) in enumerate(shown):
-        left, y = GAP + index * 180, TOP + SIZE + 44
-        label = label.replace("frames", "drags")
-        if share is None:
-            screen.text(label, left, y - 4, 12)
-        else:
-            screen.bar(left, y, 150, share, label, GOOD if share < 0.8 else WARN)
-    return screen.array()
+    _trace(screen, memory)
+    return screen.foot(info, task.measured)
 
 
-def _map(screen: Screen, task: AdatomManipulationTask, observation: dict, truth: dict, memory: dict) -> None:
+def _map(screen: Screen, task: AdatomManipulationTask, observation: Lanes, truth: Lanes, memory: Lanes) -> None:
     """The square that may be worked in; x to the right, y downwards as in an image."""
-    s, draw = task.settings, screen.draw
-    scale = SIZE / (2 * s.limits)
-    nm = 2e9 * s.limits
-
-    def at(place: np.ndarray) -> tuple[float, float]:
-        return GAP + (place[0] + s.limits) * scale, TOP + (place[1] + s.limits) * scale
-
-    def disc(place: np.ndarray, radius: float, **how) -> None:
-        x, y = at(place)
-        draw.ellipse((x - radius, y - radius, x + radius, y + radius), **how)
-
-    if s.shown == "image":
-        screen.panel(coloured(observation["image"][0], "warm", 60, 255), GAP, TOP, SIZE, f"STM image, {nm:g} nm")
-    else:
-        screen.text(f"surface, {nm:g} nm" + (": hollow sites (hidden truth)" if truth else ""), GAP, TOP - 16)
-        draw.rectangle((GAP, TOP, GAP + SIZE, TOP + SIZE), fill=GROUND)
-        for place in _sites(truth, s.limits) if truth else ():
-            disc(place, 1.2, fill=SITE)
+    s, imaged = task.settings, task.settings.shown == "image"
+    limits = (-s.limits, -s.limits, s.limits, s.limits)
+    sketch = Sketch(MAIN, limits, coloured(observation["image"][0], "height", *GREY) if imaged else None)
+    for place in _sites(truth, s.limits) if truth and not imaged else ():
+        sketch.disc(place, 1.5 * sketch.pixel, SITE)
     drift = memory["position"][-1] - memory["start"][-1] if s.anchor else 0.0
     for place in memory["goal"]:
-        disc(place + drift, s.tolerance * scale, outline=GOAL, width=2)
+        sketch.disc(place + drift, s.tolerance, outline=GOAL)
     for number, place in enumerate(memory["position"]):
-        anchor = number >= s.atoms
-        disc(place, 0.12e-9 * scale, outline=FAINT if anchor else ATOM, width=2) if s.shown == "image" else disc(place, 0.12e-9 * scale, fill=FAINT if anchor else ATOM)
+        colour = FAINT if number >= s.atoms else ATOM
+        sketch.disc(place, RADIUS, None if imaged else colour, colour)
     if memory["drags"]:
-        start, end = (at(place) for place in memory["path"])
-        draw.line((*start, *end), fill=WAY, width=2)
-        draw.ellipse((end[0] - 3, end[1] - 3, end[0] + 3, end[1] + 3), fill=WAY)
-        screen.text("tip's way", GAP + SIZE, TOP + SIZE + 4, 11, WAY, "ra")
-    screen.text("goal", GAP, TOP + SIZE + 4, 11, GOAL)
-    screen.text("adatom", GAP + 40, TOP + SIZE + 4, 11, ATOM)
-    screen.scale_bar(GAP, TOP, SIZE, 2 * s.limits, 1e-9, "1 nm")
+        sketch.line(memory["path"], WAY, 2)
+        sketch.disc(memory["path"][1], 4 * sketch.pixel, WAY)
+    title = "STM topograph" if imaged else "surface: hollow sites (hidden truth)" if truth else "surface"
+    screen.scale_bar(screen.panel(MAIN, sketch, title, Key("height", "0", f"{1e12 * s.image.grey_range * (GREY[1] - GREY[0]) / 255:.0f} pm") if imaged else None), 2 * s.limits)
+    right = MAIN.x + MAIN.width
+    for name, colour in () if imaged else (("tip", WAY), ("adatom", ATOM), ("goal", GOAL)):
+        screen.text(name, right, MAIN.y - 19, SMALL, colour, "ra")
+        right -= 12 + 7 * len(name)
 
 
-def _sites(truth: dict, limits: float) -> np.ndarray:
+def _sites(truth: Lanes, limits: float) -> np.ndarray:
     """Hollow sites (n, 2) m of the hidden lattice inside the limits."""
     from probegym.physics.adatoms import nearest_site
 
@@ -82,23 +63,25 @@ def _sites(truth: dict, limits: float) -> np.ndarray:
     return inside[np.unique(np.round(inside / (0.1 * step)), axis=0, return_index=True)[1]]
 
 
-def _trace(screen: Screen, task: AdatomManipulationTask, memory: dict, x: int) -> None:
+def _trace(screen: Screen, memory: Lanes) -> None:
     """Current of the last drag over the way of the tip, logarithmic."""
-    draw = screen.draw
-    screen.text("current of the last drag", x, TOP - 16)
-    draw.rectangle((x, TOP, x + WIDE, TOP + SIZE), fill=GROUND)
     if not memory["drags"]:
-        screen.text("no drag yet", x + WIDE // 2, TOP + SIZE // 2, 13, FAINT, "mm")
+        screen.hidden(SIDE, "current of the last drag", "no drag yet")
         return
-    current = np.maximum(memory["current"].astype(float), 1e-12)
-    way = float(np.hypot(*(memory["path"][1] - memory["path"][0])))
-    decades = np.log10(current)
-    low, high = np.floor(decades.min() * 2) / 2, np.ceil(decades.max() * 2) / 2
-    places = np.linspace(0, 1, len(current))
-    y = TOP + SIZE - 8 - (decades - low) / max(high - low, 0.5) * (SIZE - 24)
-    draw.line([(x + 4 + place * (WIDE - 8), height) for place, height in zip(places, y, strict=True)], fill=INK, width=1)
-    for level in np.arange(np.ceil(low), high + 0.01):
-        height = TOP + SIZE - 8 - (level - low) / max(high - low, 0.5) * (SIZE - 24)
-        draw.line((x, height, x + WIDE, height), fill=SITE)
-        screen.text(f"{10 ** (level + 9):g} nA", x + WIDE - 4, int(height) - 14, 11, FAINT, "ra")
-    screen.text(f"{1e9 * way:.2f} nm", x + WIDE, TOP + SIZE + 4, 11, INK, "ra")
+    decades = np.log10(np.maximum(memory["current"].astype(float), 1e-12))
+    way = 1e9 * float(np.hypot(*(memory["path"][1] - memory["path"][0])))
+    low, high = decades.min() - 0.1, decades.max() + 0.1
+    low = min(low, high - 0.5)
+    sketch = Sketch(SIDE, (0, high, 1, low))
+    levels = [level for level in (decade + np.log10(digit) for decade in np.arange(-12, -5) for digit in (1, 2, 5)) if low < level < high - 0.06]
+    for level in levels:
+        sketch.line([(0, level), (1, level)], SITE)
+    sketch.curve(decades, INK)
+    screen.panel(SIDE, sketch, f"current of the last drag, over {way:.2f} nm")
+    for level in levels:
+        height = SIDE.y + SIDE.height * (high - level) / (high - low)
+        screen.text(_told_current(10.0**level), SIDE.x + SIDE.width - 6, height - 16, SMALL, FAINT, "ra", halo=True)
+
+
+def _told_current(current: float) -> str:
+    return f"{1e9 * current:.3g} nA" if current >= 0.9e-9 else f"{1e12 * current:.3g} pA"

@@ -1,82 +1,74 @@
-"""The operator's screen of an AFM: the image so far, the last line there and back, error signal and settings."""
+"""The operator's screen of an AFM: the last line there and back, the surface under the scan, and the settings."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from probegym.envs.pictures import FAINT, GOOD, INK, WARN, Screen, coloured, gauges
+from probegym.envs.pictures import SMALL, TRIO, Gauge, Key, Screen, coloured
+from probegym.envs.pictures_sketch import FAINT, INK, LINK, MARK, Box, Sketch
 from probegym.hardware_bridge.commands import Lanes
 
-TRACE, RETRACE, TRUE = (254, 190, 90), (120, 180, 240), (110, 116, 124)
-UNITS = {"proportional": ("P", 1, ""), "integral": ("I", 1, "/s"), "setpoint": ("setpoint", 100, "%"), "drive": ("drive", 1e9, "nm"),
-         "line_rate": ("rate", 1, "Hz"), "feed_forward": ("feed-forward", 100, "%")}  # fmt: skip
+if TYPE_CHECKING:
+    from probegym.envs.afm_tuning import AfmTuningTask
+
+TRACE, RETRACE, TRUE = MARK, LINK, FAINT
+LINE = (Box(20, 68, 606, 170), Box(20, 266, 606, 80), Box(20, 374, 606, 74))  # height, error, phase
+UNITS = {"proportional": ("P", 1, ""), "integral": ("I", 1, " /s"), "setpoint": ("setpoint", 100, " %"), "drive": ("drive", 1e9, " nm"),
+         "line_rate": ("rate", 1, " Hz"), "feed_forward": ("feed-forward", 100, " %")}  # fmt: skip
 
 
-def curve(screen: Screen, box: tuple[int, int, int, int], values: np.ndarray, low: float, high: float, colour) -> None:
-    """A line through values in the box (x, y, width, height); low and high are its edges."""
-    x, y, width, height = box
-    share = np.clip((values - low) / ((high - low) or 1), 0, 1)
-    points = np.stack([x + np.linspace(0, width, len(values)), y + height * (1 - share)], 1)
-    screen.draw.line([tuple(p) for p in points], fill=colour, width=1)
-
-
-def afm(memory: Lanes, truth: Lanes, rows: list, info: Lanes, lines: int) -> np.ndarray:
-    """memory: the task's. truth: the twin's, with the map where there is one. rows: (name, share of range, value)."""
-    screen = Screen(900, 400)
-    screen.text("AFM tuning" + ("    crashed" if truth and truth["crashed"] else ""), 16, 12, 17)
-    screen.text(f"line {int(memory['count'])} of {lines}", 884, 14, 13, FAINT, "ra")
-    _image(screen, memory, truth)
-    box = (300, 60, 320, 130)
-    height = 1e9 * (memory["height"][0] - memory["height"][0].mean(1, keepdims=True))
-    true = 1e9 * (truth["profile"] - truth["profile"].mean()) if truth else None
-    low, high = (float(f(height if true is None else np.vstack([height, true]))) for f in (np.min, np.max))
-    screen.draw.rectangle((box[0], box[1], box[0] + box[2], box[1] + box[3]), outline=FAINT)
-    if true is not None:
-        curve(screen, box, true, low, high, TRUE)
-    curve(screen, box, height[1], low, high, RETRACE)
-    curve(screen, box, height[0], low, high, TRACE)
-    screen.text(f"height, range {high - low:.1f} nm", box[0], box[1] - 16)
-    screen.text("trace", box[0] + 190, box[1] - 16, 12, TRACE)
-    screen.text("retrace", box[0] + 230, box[1] - 16, 12, RETRACE)
-    if true is not None:
-        screen.text("surface", box[0] + 320, box[1] - 16, 12, TRUE, "ra")
-    error, box = 1e9 * memory["amplitude_error"][0], (300, 216, 320, 60)
-    most = max(float(np.abs(error).max()), 0.1)
-    screen.draw.rectangle((box[0], box[1], box[0] + box[2], box[1] + box[3]), outline=FAINT)
-    curve(screen, box, error[1], -most, most, RETRACE)
-    curve(screen, box, error[0], -most, most, TRACE)
-    screen.text(f"amplitude error, \u00b1{most:.1f} nm", box[0], box[1] - 16)
-    phase, box = np.degrees(memory["phase"][0]), (300, 302, 320, 40)
-    screen.draw.rectangle((box[0], box[1], box[0] + box[2], box[1] + box[3]), outline=FAINT)
-    curve(screen, box, phase[0], 0, 180, TRACE)
-    curve(screen, box, np.full(2, 90.0), 0, 180, FAINT)
-    screen.text("phase, 0 to 180\u00b0", box[0], box[1] - 16)
-    for index, (name, share, value) in enumerate(rows):
+def tuning(task: AfmTuningTask, truth: Lanes, memory: Lanes, info: Lanes) -> np.ndarray:
+    """One lane as RGB (height, width, 3) uint8; ``truth`` is empty on an instrument."""
+    tip = f"tip radius {1e9 * float(truth['tip_radius']):.1f} nm    peak force {1e9 * float(truth['peak_force']):.0f} nN" if truth else ""
+    screen = Screen("AFM tuning", tip + ("    crashed" if truth and truth["crashed"] else ""))
+    _line(screen, truth, memory)
+    _surface(screen, truth)
+    right = TRIO[2]
+    for index, (name, share, value) in enumerate(zip(UNITS, memory["settings"], task.values(memory["settings"]), strict=True)):
         label, scale, unit = UNITS[name]
-        screen.bar(650, 76 + 44 * index, 220, float(share), f"{label}  {scale * value:.3g} {unit}")
-    peak = f"peak force {1e9 * float(truth['peak_force']):.0f} nN    tip radius {1e9 * float(truth['tip_radius']):.1f} nm" if truth else ""
-    screen.text(peak, 16, 372, 12, INK)
-    for index, (label, share) in enumerate(g for g in gauges(info) if not g[0].startswith("dose")):
-        label = label.replace("frames", "lines")
-        if share is None:
-            screen.text(label, 300 + 190 * index, 372, 12)
-        else:
-            screen.bar(300 + 190 * index, 376, 160, share, label, GOOD if share < 0.8 else WARN)
-    return screen.array()
+        row, column = divmod(index, 2)
+        told = f"{scale * value:,.0f}" if scale * value >= 1000 else f"{scale * value:.3g}"
+        screen.bar(right.x + 152 * column, 244 + 60 * row, 141, Gauge(f"{label} {told}{unit}", float(share)))
+    return screen.foot(info, task.measured)
 
 
-def _image(screen: Screen, memory: Lanes, truth: Lanes) -> None:
-    """The surface under the scan, which only a twin can show."""
+def _line(screen: Screen, truth: Lanes, memory: Lanes) -> None:
+    """Height, amplitude error and phase of the last line, trace and retrace."""
+    height = 1e9 * (memory["height"][0] - memory["height"][0].mean(1, keepdims=True))
+    true = 1e9 * (truth["profile"] - truth["profile"].mean()) if truth else height[0]
+    low, high = (float(f(np.vstack([height, true]))) for f in (np.min, np.max))
+    room = 0.05 * (high - low) + 1e-3
+    sketch = Sketch(LINE[0], (0, high + room, 1, low - room))
+    sketch.curve(true, TRUE, 2)
+    sketch.curve(height[1], RETRACE)
+    sketch.curve(height[0], TRACE)
+    screen.panel(LINE[0], sketch, f"height of the last line, {high - low:.1f} nm")
+    right = LINE[0].x + LINE[0].width
+    for text, colour in (("trace", TRACE), ("retrace", RETRACE), *((("surface (hidden truth)", TRUE),) if truth else ())):
+        screen.text(text, right, LINE[0].y - 19, SMALL, colour, "ra")
+        right -= 12 + 6 * len(text)
+    error, phase = 1e9 * memory["amplitude_error"][0], np.degrees(memory["phase"][0])
+    most = max(float(np.abs(error).max()), 0.1)
+    for box, lines, limits, title in ((LINE[1], error, (0, most, 1, -most), f"amplitude error, \u00b1{most:.1f} nm"), (LINE[2], phase, (0, 180, 1, 0), "phase, 0 to 180\u00b0")):
+        sketch = Sketch(box, limits)
+        sketch.line([(0, (limits[1] + limits[3]) / 2), (1, (limits[1] + limits[3]) / 2)], FAINT)
+        sketch.curve(lines[1], RETRACE)
+        sketch.curve(lines[0], TRACE)
+        screen.panel(box, sketch, title)
+
+
+def _surface(screen: Screen, truth: Lanes) -> None:
+    """The surface under the scan, which only a twin can show, and where the line is."""
+    box = TRIO[2]
     if "map" not in truth:
-        screen.panel(np.full((8, 8, 3), 40, np.uint8), 16, 60, 256, "surface")
-        screen.text("hidden on an instrument", 144, 188, 13, FAINT, "mm")
+        screen.hidden(Box(*box[:3], 130), "surface")
         return
-    shown = coloured(1e9 * truth["map"], "warm")
-    height, width = shown.shape[:2]
-    side = np.full((width, width, 3), 24, np.uint8)
-    top = (width - height) // 2
-    side[top : top + height] = shown
-    screen.panel(side, 16, 60, 256, f"surface, {1e9 * np.ptp(truth['map']):.0f} nm high")
-    x, y = truth["position"] / truth["extent"][1] * 256
-    screen.draw.line((16 + x, 60 + top * 256 / width + y, 16 + x + 256 * 0.8, 60 + top * 256 / width + y), fill=(255, 255, 255))
-    screen.scale_bar(16, 60, 256, float(truth["extent"][1]), 200e-9, "200 nm")
+    rows, columns = truth["map"].shape
+    extent = float(truth["extent"][1])
+    box = Box(box.x, box.y, box.width, round(box.width * rows / columns))
+    sketch = Sketch(box, (0, 0, extent, extent * rows / columns), coloured(truth["map"], "height"))
+    x, y = truth["position"]
+    sketch.line([(x, y), (x + 0.8 * extent, y)], INK)
+    screen.scale_bar(screen.panel(box, sketch, "surface (hidden)", Key("height", "0", f"{1e9 * np.ptp(truth['map']):.1f} nm")), extent)

@@ -1,4 +1,4 @@
-"""The screen of a day in a correlative laboratory: what each instrument has mapped, what is believed, and what it has cost."""
+"""The screen of a day in a correlative laboratory: what each instrument has mapped, and what is believed."""
 
 from __future__ import annotations
 
@@ -6,66 +6,78 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from probegym.envs.pictures import BACKGROUND, FAINT, GOOD, INK, WARN, Screen, coloured
+from probegym.envs.pictures import EDGE, SMALL, WIDTH, Gauge, Key, Screen, coloured
+from probegym.envs.pictures_sketch import BACKGROUND, FAINT, GOOD, GROUND, Box, Sketch
+from probegym.hardware_bridge.commands import Lanes
 
 if TYPE_CHECKING:
     from probegym.envs.level_selection import LevelSelectionTask
 
-SIZE, GAP, TOP = 208, 16, 74
-RANGE = 2.5  # standard deviations from dark to bright
-SUBSTRATE = (30, 33, 38)
+SIZE, GAP, TOP, DOWN = 176, 16, 68, 272  # DOWN: top of the second row
+RANGE, DOUBT = 2.5, 1.2  # standard deviations from the middle to dark and bright; the largest uncertainty shown
+NOTES = 150  # width of the column of notes
+FINEST = 4  # painted pixels a pixel of the maps, each way
+
+
+def selection(task: LevelSelectionTask, observation: Lanes, truth: Lanes, memory: Lanes, info: Lanes) -> np.ndarray:
+    """One lane as RGB (height, width, 3) uint8; ``truth`` has no quantities on an instrument."""
+    names, m, view = task.settings.levels, memory, float(memory["view"])
+    screen = Screen("Level selection", f"last map: {_spoken(names[int(m['instrument'])])}")
+    size = min(SIZE, (WIDTH - 2 * EDGE - NOTES) // (len(names) + 1) - GAP)
+    step = size + GAP
+    for level, name in enumerate(names):
+        box = Box(EDGE + level * step, TOP, size, size)
+        sketch = Sketch(box, (0, 0, view, view), _large(_map(m["maps"][level], float(m["sheet"][level, 2]))))
+        if level == int(m["instrument"]) and m["steps"].sum():
+            sketch.disc(tuple(m["position"][int(m["place"])]), 15 * sketch.pixel, outline=GOOD)
+        there = screen.panel(box, sketch, f"{_spoken(name)}, {int(m['steps'][level])} maps")
+        if level == 0:
+            screen.scale_bar(there, view)
+        screen.panel(box._replace(y=DOWN), _flakes(m["labels"], np.sqrt(observation["variance"][level]), 0.0, DOUBT, "grey"), f"{_spoken(name)}: doubt")
+    x, target = EDGE + len(names) * step, int(np.argmax(task.settings.target))
+    wanted = _spoken(names[target])
+    screen.panel(Box(x, TOP, size, size), _flakes(m["labels"], observation["mean"][target], -RANGE, RANGE), f"{wanted}: believed")
+    if "quantities" in truth:
+        screen.panel(Box(x, DOWN, size, size), _flakes(m["labels"], truth["quantities"][target], -RANGE, RANGE), f"{wanted}: hidden truth")
+    else:
+        screen.hidden(Box(x, DOWN, size, size), f"{wanted}: true")
+    _notes(screen, x + step, names, observation, truth)
+    left = float(m["uncertainty"])
+    limits = {"time_limit": np.array(task.seconds_available)}
+    return screen.foot(info | limits, task.measured, Gauge(f"uncertainty left {left:.2f}", left, left <= task.settings.goal))
+
+
+def _notes(screen: Screen, x: int, names: tuple[str, ...], observation: Lanes, truth: Lanes) -> None:
+    """What colours mean, and how closely neighbouring levels are believed to go together."""
+    for index, (text, key) in enumerate((("signals, values", Key("warm", f"-{RANGE:g}", f"+{RANGE:g} sd")), ("doubt", Key("grey", "0", f"{DOUBT:g} sd")))):
+        screen.text(text, x, TOP - 20 + 44 * index)
+        screen.key(WIDTH - EDGE, TOP + 20 + 44 * index, key)
+    n = len(names)
+    for pair, (name, before) in enumerate(zip(names[1:], names, strict=False)):
+        told, spread = (float(observation["correlations"][pair + k * (n - 1)]) for k in (0, 1))
+        y = DOWN - 20 + 76 * pair
+        screen.text(f"{_spoken(before)}, {_spoken(name)}", x, y)
+        screen.text(f"r = {told:+.2f} \u00b1 {spread:.2f}", x, y + 20, SMALL)
+        if "correlations" in truth:
+            screen.text(f"hidden: {float(truth['correlations'][pair]):+.2f}", x, y + 38, SMALL, FAINT)
+
+
+def _spoken(name: str) -> str:
+    """Acronyms in capitals."""
+    return name.upper() if len(name) <= 4 else name
+
+
+def _large(rgb: np.ndarray) -> np.ndarray:
+    return np.repeat(np.repeat(rgb, FINEST, 0), FINEST, 1)
 
 
 def _flakes(labels: np.ndarray, values: np.ndarray, low: float, high: float, map_name: str = "warm") -> np.ndarray:
     """Flakes painted with one number each, on the substrate."""
     painted = coloured(np.concatenate([[low], values])[labels], map_name, low, high)
-    painted[labels == 0] = SUBSTRATE
-    return np.repeat(np.repeat(painted, 4, 0), 4, 1)
-
-
-def selection(task: LevelSelectionTask, observation: dict, truth: dict, memory: dict, info: dict) -> np.ndarray:
-    """One lane as RGB (height, width, 3) uint8; ``truth`` has no quantities on an instrument."""
-    names, n = task.settings.levels, task.levels
-    columns = max(n + 1, 4)
-    screen = Screen(GAP + columns * (SIZE + GAP), TOP + 2 * (SIZE + 40) + 74)
-    labels, m = memory["labels"], memory
-    last = names[int(m["instrument"])]
-    screen.text(f"Level selection    uncertainty left {float(m['uncertainty']):.2f}    last: {last}", GAP, 12, 17)
-    variance = observation["variance"]
-    mean = observation["mean"]
-    for level, name in enumerate(names):
-        x = GAP + level * (SIZE + GAP)
-        screen.panel(np.repeat(np.repeat(_map(m["maps"][level], float(m["sheet"][level, 2])), 4, 0), 4, 1), x, TOP, SIZE, f"{name}: {int(m['steps'][level])} more maps")
-        _ring(screen, m, x, TOP, level == int(m["instrument"]))
-        screen.panel(_flakes(labels, np.sqrt(variance[level]), 0.0, 1.2, "grey"), x, TOP + SIZE + 40, SIZE, f"{name}: standard deviation, 0 to 1.2")
-    screen.scale_bar(GAP, TOP, SIZE, float(m["view"]), 10e-6, "10 um")
-    x = GAP + n * (SIZE + GAP)
-    target = int(np.argmax(task.settings.target))
-    screen.panel(_flakes(labels, mean[target], -RANGE, RANGE), x, TOP, SIZE, f"{names[target]}: believed, +-{RANGE:g}")
-    if "quantities" in truth:
-        screen.panel(_flakes(labels, truth["quantities"][target], -RANGE, RANGE), x, TOP + SIZE + 40, SIZE, f"{names[target]}: true (hidden)")
-    else:
-        screen.panel(np.full((8, 8, 3), 40, np.uint8), x, TOP + SIZE + 40, SIZE, f"{names[target]}: true")
-        screen.text("hidden on an instrument", x + SIZE // 2, TOP + SIZE + 40 + SIZE // 2, 13, FAINT, "mm")
-    y = TOP + 2 * (SIZE + 40) + 24
-    left = float(m["uncertainty"])
-    screen.bar(GAP, y, 180, left, f"uncertainty left {left:.2f}", GOOD if left <= task.settings.goal else WARN)
-    hours, limit = float(info["time"]) / 3600, task.seconds_available / 3600
-    screen.bar(GAP + 210, y, 180, hours / limit, f"{hours:.1f} h of {limit:.3g} h", GOOD if hours < 0.8 * limit else WARN)
-    for pair, (name, before) in enumerate(zip(names[1:], names, strict=False)):
-        told, spread = (float(observation["correlations"][pair + k * (n - 1)]) for k in (0, 1))
-        real = f", true {float(truth['correlations'][pair]):+.2f}" if "correlations" in truth else ""
-        screen.text(f"{before} - {name}: r = {told:+.2f} +- {spread:.2f}{real}", GAP + 430, y - 16 + 20 * pair, 13, INK)
-    return screen.array()
+    painted[labels == 0] = GROUND
+    return _large(painted)
 
 
 def _map(values: np.ndarray, offset: float) -> np.ndarray:
     """What an instrument has shown, around the mean of the flakes; what it has not seen is dark."""
     return coloured(values - offset, "warm", -RANGE - min(offset, 1.0), RANGE) if np.isfinite(values).any() else np.tile(np.array(BACKGROUND, np.uint8), (*values.shape, 1))
-
-
-def _ring(screen: Screen, m: dict, x: int, y: int, here: bool) -> None:
-    """Around the flake that was measured last."""
-    if here and m["steps"].sum():
-        cx, cy = np.array([x, y]) + m["position"][int(m["place"])] / m["view"] * SIZE
-        screen.draw.ellipse((cx - 14, cy - 14, cx + 14, cy + 14), outline=GOOD, width=2)

@@ -6,101 +6,88 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from probegym.envs.pictures import FAINT, GOOD, INK, WARN, Screen, coloured, gauges
+from probegym.envs.pictures import BELOW, MAIN, PAIR, SIDE, SMALL, Gauge, Key, Screen, coloured
+from probegym.envs.pictures_sketch import FAINT, GOOD, INK, MARK, Box, Sketch
+from probegym.hardware_bridge.commands import Lanes
 
 if TYPE_CHECKING:
     from probegym.envs.spectrum_exploration import SpectrumExplorationTask
 
-SIZE, GAP, TOP = 256, 18, 58
-BEST, NOW = (255, 214, 90), (92, 200, 140)
+BEST, NOW = MARK, GOOD
 SHOWN = 24  # spectra that are drawn, the latest ones
-BARS = np.array([1e-9, 2e-9, 5e-9])
+AXES = {"eels": ("energy loss", "eV"), "loop": ("bias", "V")}  # detector -> what its spectra run over
+SPOKEN = {"haadf": "HAADF image", "piezoresponse": "piezoresponse", "eels": "EELS", "loop": "loops", "com": "centre of mass"}
 
 
-def exploration(task: SpectrumExplorationTask, observation: dict, truth: dict, memory: dict, info: dict) -> np.ndarray:
+def exploration(task: SpectrumExplorationTask, observation: Lanes, truth: Lanes, memory: Lanes, info: Lanes) -> np.ndarray:
     """One lane as RGB (height, width, 3) uint8; ``truth`` is empty on an instrument."""
     s = task.settings
-    panels = 4 if task.modelled else 2
-    screen = Screen(GAP + panels * (SIZE + GAP), TOP + SIZE + 84)
-    name = s.scalarizers[int(memory["target"])]
-    screen.text(f"Spectrum exploration: {name}", GAP, 12, 17)
+    screen = Screen("Spectrum exploration", f"wanted: {s.scalarizers[int(memory['target'])]}")
     shape, view = (s.image.rows, s.image.columns), s.image.field_of_view
-    bar = _bar(view)
-    x = GAP
-    screen.panel(coloured(observation["image"][0]), x, TOP, SIZE, f"{s.image.detector}, {int((memory['visits'] > 0).sum())} places measured")
-    _places(screen, memory, shape, x)
-    screen.scale_bar(x, TOP, SIZE, view, *bar)
-    if task.modelled:
-        for title, values in (("expected", memory["mean"]), ("uncertainty", memory["deviation"])):
-            x += SIZE + GAP
-            low, high = np.percentile(values, [0.5, 99.8])
-            screen.panel(coloured(values.reshape(shape), "warm", low, max(high, low + 1e-12)), x, TOP, SIZE, f"{title}, {low:.3g} to {high:.3g}")
-    x += SIZE + GAP
-    _spectra(screen, task, memory, x)
-    y = TOP + SIZE + 44
+    sketch = Sketch(MAIN, (0, 0, shape[1], shape[0]), coloured(observation["image"][0]))
+    _places(sketch, memory, shape[1])
+    screen.scale_bar(screen.panel(MAIN, sketch, f"{SPOKEN.get(s.image.detector, s.image.detector)}, {int((memory['visits'] > 0).sum())} places measured"), view)
+    for box, title, values in zip(PAIR, ("expected", "uncertainty"), (memory["mean"], memory["deviation"]), strict=True) if task.modelled else ():
+        low, high = np.percentile(values, [0.5, 99.8])
+        key = Key("warm", f"{low:.2g}", f"{high:.2g}")
+        screen.scale_bar(screen.panel(box, coloured(values.reshape(shape), "warm", low, max(high, low + 1e-12)), title, key), view)
+    _spectra(screen, BELOW if task.modelled else SIDE, task, memory)
+    own: tuple[Gauge, ...] = ()
     if truth:
         left = float(task.metrics({k: v[None] for k, v in truth.items()}, {k: v[None] for k, v in memory.items()})["regret"][0])
-        screen.bar(GAP, y, 160, left, f"regret {left:.2f}", GOOD if left < 0.1 else WARN)
-    for index, (label, share) in enumerate(gauges(info)):
-        left = GAP + 190 + index * 160
-        if share is None:
-            screen.text(label, left, y - 4, 12)
-        else:
-            screen.bar(left, y, 140, share, label.replace("frames", "measurements"), GOOD if share < 0.8 else WARN)
-    return screen.array()
+        own = (Gauge(f"regret {left:.2f}", left, left < 0.1),)
+    return screen.foot(info, task.measured, *own)
 
 
-def _bar(view: float) -> tuple[float, str]:
-    """Length in m and label of a scale bar of about a quarter of the view."""
-    lengths = (BARS * 10.0 ** np.arange(6)[:, None]).ravel()
-    length = float(lengths[lengths <= 0.3 * view].max(initial=lengths[0]))
-    return length, f"{length * 1e9:g} nm" if length < 1e-6 else f"{length * 1e6:g} um"
-
-
-def _places(screen: Screen, memory: dict, shape: tuple[int, int], x: int) -> None:
+def _places(sketch: Sketch, memory: Lanes, columns: int) -> None:
     """Places in the order in which they were measured, the best and the latest marked."""
     order = memory["order"]
     pixels = np.nonzero(order)[0][np.argsort(order[order > 0])]
-    rows, columns = np.divmod(pixels, shape[1])
-    at = np.stack([x + (columns + 0.5) * SIZE / shape[1], TOP + (rows + 0.5) * SIZE / shape[0]], 1)
-    for index, (px, py) in enumerate(at):
-        age = (index + 1) / len(at)
-        screen.draw.ellipse((px - 2, py - 2, px + 2, py + 2), fill=(round(90 + 142 * age), round(150 - 10 * age), round(220 - 140 * age)))
+
+    def at(pixel: int) -> tuple[float, float]:
+        return pixel % columns + 0.5, pixel // columns + 0.5
+
+    for index, pixel in enumerate(pixels):
+        age = (index + 1) / len(pixels)
+        sketch.disc(at(pixel), 3 * sketch.pixel, (round(90 + 142 * age), round(150 - 10 * age), round(220 - 140 * age)))
+    best = _best(memory)
+    if best is not None:
+        sketch.disc(at(best), 8 * sketch.pixel, outline=BEST)
+        sketch.disc(at(int(memory["at"])), 6 * sketch.pixel, outline=NOW)
+
+
+def _best(memory: Lanes) -> int | None:
+    """The pixel with the largest value measured so far."""
     known = np.nonzero(memory["known"])[0]
-    if len(known):
-        best = int(known[memory["value"][known].argmax()])
-        for pixel, colour, half in ((best, BEST, 6), (int(memory["at"]), NOW, 4)):
-            row, column = divmod(pixel, shape[1])
-            px, py = x + (column + 0.5) * SIZE / shape[1], TOP + (row + 0.5) * SIZE / shape[0]
-            screen.draw.ellipse((px - half, py - half, px + half, py + half), outline=colour, width=2)
+    return int(known[memory["value"][known].argmax()]) if len(known) else None
 
 
-def _spectra(screen: Screen, task: SpectrumExplorationTask, memory: dict, x: int) -> None:
+def _spectra(screen: Screen, box: Box, task: SpectrumExplorationTask, memory: Lanes) -> None:
     """The latest spectra, the best place's on top; two channels are drawn as points in a plane."""
-    draw, axis = screen.draw, memory["axis"]
-    draw.rectangle((x, TOP, x + SIZE, TOP + SIZE), outline=FAINT)
+    axis, detector = memory["axis"], task.settings.spectrum.detector
     visited = np.nonzero(memory["visits"])[0]
     latest = visited[np.argsort(memory["order"][visited])][-SHOWN:]
     spectra = memory["total"][latest] / memory["visits"][latest, None]
-    low, high = float(spectra.min()), float(spectra.max())
-    plane = task.settings.spectrum.channels == 2
-    screen.text(f"{task.settings.spectrum.detector}: last {len(latest)}" + ("" if plane else f", {axis.min():.3g} to {axis.max():.3g}"), x, TOP - 16)
-    if plane:
-        reach = max(float(np.abs(spectra).max()), 1e-30)
+    title = f"{SPOKEN.get(detector, detector)}, the last {len(latest)}"
+    if task.settings.spectrum.channels == 2:
+        reach = 1.1 * max(float(np.abs(spectra).max()), 1e-30)
+        wide = reach * box.width / box.height
+        sketch = Sketch(box, (-wide, -reach, wide, reach))
         for one in spectra:
-            px, py = x + SIZE * (0.5 + 0.45 * one[0] / reach), TOP + SIZE * (0.5 - 0.45 * one[1] / reach)
-            draw.ellipse((px - 2, py - 2, px + 2, py + 2), fill=INK)
+            sketch.disc(one, 3 * sketch.pixel, INK)
+        screen.panel(box, sketch, title + ", as points in the plane")
         return
-    across = x + 4 + (axis - axis.min()) / max(float(np.ptp(axis)), 1e-30) * (SIZE - 8)
-
-    def line(one: np.ndarray, colour: tuple, width: int) -> None:
-        up = TOP + SIZE - 6 - (one - low) / max(high - low, 1e-30) * (SIZE - 12)
-        draw.line([(float(a), float(b)) for a, b in zip(across, up, strict=True)], fill=colour, width=width)
-
+    low, high = float(spectra.min()), float(spectra.max())
+    room = 0.06 * max(high - low, 1e-30)
+    sketch = Sketch(box, (float(axis.min()), high + room, float(axis.max()), low - room))
     for index, one in enumerate(spectra):
-        line(one, (round(50 + 60 * index / SHOWN), round(80 + 50 * index / SHOWN), round(110 + 60 * index / SHOWN)), 1)
-    known = np.nonzero(memory["known"])[0]
-    if len(known):
-        best = int(known[memory["value"][known].argmax()])
-        line(memory["total"][best] / memory["visits"][best], BEST, 2)
-    line(memory["total"][memory["at"]] / max(int(memory["visits"][memory["at"]]), 1), NOW, 2)
+        sketch.curve(one, (round(60 + 70 * index / SHOWN), round(90 + 60 * index / SHOWN), round(120 + 70 * index / SHOWN)), 1, axis)
+    best, at = _best(memory), int(memory["at"])
+    for pixel, colour in ((best, BEST), (at, NOW)):
+        if pixel is not None:
+            sketch.curve(memory["total"][pixel] / max(int(memory["visits"][pixel]), 1), colour, 2, axis)
+    screen.panel(box, sketch, title)
+    what, unit = AXES.get(detector, ("channel", ""))
+    screen.text(f"{what} {axis.min():.3g} to {axis.max():.3g} {unit}", box.x + box.width, box.y - 19, SMALL, FAINT, "ra")
+    screen.text("best", box.x + 180, box.y - 19, SMALL, BEST)
+    screen.text("latest", box.x + 212, box.y - 19, SMALL, NOW)

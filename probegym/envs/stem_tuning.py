@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium import spaces
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, model_validator
 
-from probegym.envs import pictures
+from probegym.envs import pictures_stem
 from probegym.envs.core import ScopeEnv, ScopeVectorEnv
 from probegym.envs.frames import ImageSeries, RonchigramSeries, grey_levels
 from probegym.envs.task import Observation, Task, Term, Transition, Where, failure, measurements, shape_of, success
@@ -152,17 +152,7 @@ class StemTuningTask(Task):
         return action
 
     def picture(self, observation: Observation, truth: Lanes, memory: Lanes, info: Lanes) -> np.ndarray:
-        frames, bars = {}, {}
-        for name, series in self.series.items():
-            at = ", ".join(f"{1e9 * x:+g}" for x in series.excursions)
-            label = {"haadf": "HAADF", "ronchigram": "Ronchigram"}[name] + (f" at {at} nm" if any(series.excursions) else " in focus")
-            frames[label] = observation[name]
-            if isinstance(series, ImageSeries):
-                bars[label] = (series.field_of_view, 1e-9, "1 nm")
-        values = truth["aberrations"][: len(self.names)] if truth else memory["set_point"]
-        rows = [(name, v / scale, f"{1e9 * v:+.1f} nm") for name, v, scale in zip(self.names, values, self.scales, strict=True)]
-        title = "STEM tuning" + (f"    Strehl {truth['strehl']:.2f}" if truth else "") + ("    declared" if memory["declared"] else "    ")
-        return pictures.stem(frames, truth.get("wavefront"), rows, pictures.gauges(info), title, bars)
+        return pictures_stem.tuning(self, observation, truth, memory, info)
 
 
 class StemTuning(ScopeEnv):

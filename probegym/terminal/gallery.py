@@ -1,0 +1,43 @@
+"""``probegym gallery``: the environments as films, the policy that ships beside the best script, and one sheet of all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+import probegym
+from probegym.terminal.options import MAXIMUM_SEED, environment
+
+SEED = 10_000_004  # beyond those of training
+
+
+def gallery(
+    envs: Annotated[list[str] | None, typer.Argument(metavar="[ENV]...", help="Environments, for example StemTuning; all of them by default.")] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the films and of sheet.png.")] = Path("runs/gallery"),
+    seed: Annotated[int, typer.Option("--seed", min=0, max=MAXIMUM_SEED, help="The episode that all are shown in.")] = SEED,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, max=100_000, help="Show only so many steps.")] = None,
+) -> None:
+    """Films of each environment: policy beside best script.
+
+    The policy that ships and the best script play the same episode of scenario id. A GIF for each environment, and one sheet with the policies' last screens.
+    """
+    ids = list(dict.fromkeys(environment(name) for name in envs)) if envs else list(probegym.ENVIRONMENTS)
+    from probegym.agents import files
+
+    folder, console = files.writable(out), Console()
+    from probegym.agents import gallery as drawing
+
+    shown = {}
+    for env_id, agents in drawing.players(ids).items():
+        sides = drawing.pair(env_id, agents, seed, steps)
+        path = drawing.write(folder, env_id, sides)
+        console.print(f"[b]{path}[/b]", highlight=False, soft_wrap=True)
+        for side in sides:
+            console.print(f"  {side.title} {side.agent}: {side.told}", highlight=False, soft_wrap=True)
+        shown[env_id] = sides[0]
+    sheet = folder / drawing.SHEET
+    files.write_bytes(sheet, drawing.sheet(shown))
+    console.print(f"[b]{sheet}[/b]", highlight=False, soft_wrap=True)
