@@ -84,7 +84,7 @@ def test_an_environment_without_a_policy_is_told_before_anything_is_played(monke
 
 
 def test_the_script_shown_is_the_one_that_the_reference_scores_call_the_best():
-    with (ROOT / "docs/environments/scores.csv").open(newline="", encoding="utf-8") as file:
+    with (ROOT / "docs/results/table.csv").open(newline="", encoding="utf-8") as file:
         best = {row["environment"]: row["agent"] for row in csv.DictReader(file) if row["best_script"] == "1"}
     assert {env_id: script for env_id, (_, script) in gallery.players(probegym.ENVIRONMENTS).items()} == best
 
