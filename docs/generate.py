@@ -129,17 +129,17 @@ def measurements(env_id: str) -> list[dict[str, str]]:
 
 
 def results_table() -> str:
-    """The README's: scores of policy and best script in distribution and far from it, and in how many scenarios learning is ahead."""
-    entries = json.loads((RESULTS / "leaderboard.json").read_text(encoding="utf-8"))["entries"]
-    lines = ["| environment | the agent | policy: id, far | best script: id, far | learning is ahead, level, behind in |", "|---|---|---|---|---|"]
+    """The README's: what every environment asks for, and the scores of its policy and its best script."""
+    lines = ["| environment | the agent's task | policy | best script |", "|---|---|---|---|"]
     for env_id in probegym.ENVIRONMENTS:
         kind = environment_type(env_id)
-        learned, script = (next(entry for entry in entries if (entry["environment"], entry["kind"]) == (env_id, which)) for which in ("learned", "best script"))
-        pairs = [f"{entry['score_id']:.2f}, {entry['score_far']:.2f}" for entry in (learned, script)]
-        counts = ", ".join(str(len(found)) for found in learned["against_best_script"].values())
-        summary = inspect.getdoc(kind).split("\n\n")[0].replace("\n", " ").rstrip(".")
-        lines.append(f"| [{short(env_id)}](docs/environments/{kind.task_type.family}.md) | {summary[0].lower()}{summary[1:]} | {pairs[0]} | {pairs[1]} | {counts} |")
+        lines.append(f"| [{short(env_id)}](docs/environments/{kind.task_type.family}.md) | {summary(kind)} | {' | '.join(both(env_id))} |")
     return "\n".join(lines)
+
+
+def summary(kind: type) -> str:
+    """First lines of an environment's docstring, as one."""
+    return (inspect.getdoc(kind) or "").split("\n\n")[0].replace("\n", " ")
 
 
 def readme() -> str:
@@ -197,9 +197,8 @@ def overview() -> str:
     for env_id in probegym.ENVIRONMENTS:
         kind = environment_type(env_id)
         family, names = kind.task_type.family, scenarios.names(kind.task_type.family)
-        summary = inspect.getdoc(kind).split("\n\n")[0].replace("\n", " ")
         act = re.sub(r"\(.*", "", str(kind.task_type(scenarios.load(family, "train").task).action_space))
-        rows.append(f"| [{short(env_id)}]({family}.md) | {summary} | {act} | {len(names)} | {' | '.join(both(env_id))} |")
+        rows.append(f"| [{short(env_id)}]({family}.md) | {summary(kind)} | {act} | {len(names)} | {' | '.join(both(env_id))} |")
     table = "\n".join(["| environment | the agent's task | actions | scenarios | policy | best script |", "|---|---|---|---|---|---|", *rows])
     return ("# Environments\n\n<!-- Written by docs/generate.py. -->\n\nEach page has the headings of Gymnasium's own, physics and assumptions, scenarios, reference scores, sources and "
             f"version history.\nObservations are dictionaries; every environment is there once and as native lanes (`gymnasium.make_vec`).\n\n{table}\n\n"
@@ -236,8 +235,7 @@ def usual(default: object) -> str:
 def pages() -> dict[Path, str]:
     """Every file that this script writes -> its text."""
     own = {PAGES / f"{environment_type(env_id).task_type.family}.md": page(env_id) for env_id in probegym.ENVIRONMENTS}
-    told = {README: readme()} if (RESULTS / "leaderboard.json").exists() else {}
-    return own | told | {PAGES / "index.md": overview(), FOLDER / "commands.md": commands()}
+    return own | {PAGES / "index.md": overview(), FOLDER / "commands.md": commands(), README: readme()}
 
 
 def take_over(run: Path) -> None:
