@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterable
 import numpy as np
 from gymnasium import spaces
 
-from probegym.envs import ising_rewards, pictures_ising
+from probegym.envs import ising_controls, ising_rewards, pictures_ising
 from probegym.envs.core import ScopeEnv, ScopeVectorEnv
 from probegym.envs.episodes import bounds
 from probegym.envs.ising_belief import SpinBelief
@@ -34,6 +34,7 @@ class IsingInferenceTask(Task):
         self.cycle_seconds, self.image_seconds = s.seconds()
         t, f, h, d = (len(v) for v in (s.temperatures, s.fields, s.holds, s.dwells))
         self.action_space = spaces.MultiDiscrete([t, f, h + 1, d, 5])
+        self.controls = ising_controls.controls(self)
         wide = {"mean": (3,), "deviation": (3,), "misfit": (1,)}
         own = {"gain": (t, f, d, 2), "promise": (t, f, d, 2), "again": (d, 5), "again_promise": (d, 5)}
         shares = {"anneal_price": (t, h), "image_price": (d, 2), "fresh": (4,), "budget": (1,)}
@@ -53,8 +54,7 @@ class IsingInferenceTask(Task):
 
     def memory(self, lanes: int) -> Lanes:
         s = self.settings
-        first = np.array([s.first[0], s.first[1], s.first[2] + 1, s.first[3], 0])
-        chosen = {"chosen": np.tile(first, (lanes, 1)), "annealed": np.zeros((lanes, 2), np.int64)}
+        chosen = {"chosen": np.tile([*s.first[:2], s.first[2] + 1, s.first[3], 0], (lanes, 1)), "annealed": np.zeros((lanes, 2), np.int64)}
         return self.belief.memory(lanes) | chosen | {"images": np.zeros(lanes), "left": np.ones(lanes)}
 
     # ---- what is done ----

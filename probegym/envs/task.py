@@ -5,11 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
 
+from probegym.envs import controls
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Command, Lanes, Readings
 
@@ -113,6 +115,11 @@ class Task(ABC):
     @abstractmethod
     def action_units(self) -> dict[str, Any]:
         """What the components of an action mean, as plain JSON: a policy is refused by an environment that differs."""
+
+    @cached_property
+    def controls(self) -> controls.Controls:
+        """What a person who plays can turn, choose and point at, in physical units; unless set, the bare components of an action."""
+        return controls.of_space(self.action_space)
 
     @abstractmethod
     def memory(self, lanes: int) -> Lanes:

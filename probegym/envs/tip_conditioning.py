@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from gymnasium import spaces
 
-from probegym.envs import pictures_stm
+from probegym.envs import pictures_stm, tip_controls
 from probegym.envs.clean_area import CleanArea
 from probegym.envs.core import ScopeEnv, ScopeVectorEnv
 from probegym.envs.task import Boxes, Observation, Task, Term, Transition, Where, failure, measurements, success
@@ -53,6 +53,7 @@ class TipConditioningTask(Task):
         boxes |= {name: spaces.Box(0, 1, (size,), np.float32) for name, size in shares.items()}
         self.observation_space = spaces.Dict(boxes)
         self.action_space = spaces.Discrete(n)
+        self.controls = tip_controls.controls(self)
         prices = [Term("measurements", -s.price, measurements), Term("area", -s.price, _area)]
         goal = [Term("success", 1.0, success, True), Term("failure", -1.0, failure, True)]
         self.rewards = {"privileged": [Term("progress", 0.2, _progress, True), *goal, *prices], "observable": [Term("verdict", 0.2, _verdict), *prices]}
@@ -112,6 +113,9 @@ class TipConditioningTask(Task):
                 fits = self.area.fits({"discs": m["discs"][on]}, at[on] + offset, radius[on])
                 roughness[on[fits], index] = np.ptp(patch, axis=(1, 2))[fits]
         return at + OFFSETS[roughness.argmin(1)]
+
+    def masks(self, memory: Lanes) -> np.ndarray:
+        return (self.radius == 0) | self.area.room(memory, self.radius)
 
     def encode(self, readings: list[Readings], memory: Lanes, left: np.ndarray, where: Where) -> Observation:
         taken, m = readings[-1], memory
@@ -176,8 +180,8 @@ class TipConditioning(ScopeEnv):
     | 11, 12 | dip of 2.5, 5.0 nm | 25 nm |
     | 13 | declare: the episode ends | - |
 
-    Discs are radii and never overlap. A treatment without room is a look (`room` says which have some, `last_action` what was done).
-    Numbers outside are refused; nothing is done.
+    Discs are radii and never overlap. A treatment without room is a look (`room` and `action_masks()` say which have some,
+    `last_action` what was done). Numbers outside are refused; nothing is done.
 
     ## Observation Space
 
