@@ -10,11 +10,9 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
 from typer.testing import CliRunner
 
 from probegym.agents import distil, files
@@ -22,7 +20,6 @@ from probegym.agents.distil import Distillation, Trainer
 from probegym.cli import app
 from probegym.errors import ProbeGymError
 from probegym.terminal import train as training
-from probegym.terminal.play import half_blocks
 from tests.helpers import ROOT
 
 MAIN = "from probegym.cli import main; main()"
@@ -306,27 +303,6 @@ def test_results_without_success_are_json(tmp_path):
 
 
 # ---- playing ----
-
-
-def test_play_by_lines(tmp_path):
-    told = good("play", "StemTuning", "--scenario", "id", "--seed", "5", input="2\n]\n]\n-\nu\n\nx\nd\n")
-    assert "2 C12a" in told and "change     +9.5 nm" in told and "astigmatism" in told and "no key 'x'" in told
-    assert "4 images" in told and re.search(r"you +(missed|reached)", told) and re.search(r"oracle +reached +0\.9", told)
-    with Image.open(tmp_path / "runs/play/frame.png") as frame:
-        assert frame.width > 200
-
-
-def test_play_ends_with_its_input_and_on_q():
-    for text in ("", "q\n", "3\nq\nd\n"):
-        assert re.search(r"you +missed", good("play", "StemTuning", "--seed", "1", input=text))
-
-
-def test_half_blocks_hold_the_colours():
-    picture = np.zeros((4, 3, 3), np.uint8)
-    picture[0] = (250, 10, 20)
-    text = half_blocks(picture, 80)
-    assert text.count("\u2580") == 6 and text.startswith("\x1b[38;2;250;10;20m\x1b[48;2;0;0;0m") and len(text.splitlines()) == 2
-    assert half_blocks(np.zeros((64, 128, 3), np.uint8), 40).splitlines()[0].count("\u2580") == 40
 
 
 def test_interrupt_ends_with_130():

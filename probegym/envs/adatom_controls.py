@@ -25,7 +25,7 @@ def controls(task: AdatomManipulationTask) -> Controls:
     atom: tuple[Control, ...] = (Choice("atom", tuple(f"atom {k}" for k in range(s.atoms)), 0, "which one is dragged"),) if s.atoms > 1 else ()
 
     def action(values: Values) -> np.ndarray:
-        picked = [(2 * values["atom"] + 1) / s.atoms - 1] if s.atoms > 1 else []
+        picked = [2 * values["atom"] / (s.atoms - 1) - 1] if s.atoms > 1 else []
         both = [*start.component(values["start"]), *end.component(values["end"])]
         return np.array([*picked, *both, bias.component(values["bias"]), conductance.component(values["conductance"])], np.float32)
 

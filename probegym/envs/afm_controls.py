@@ -13,7 +13,7 @@ from probegym.envs.controls import Controls, Dial, Seen
 if TYPE_CHECKING:
     from probegym.envs.afm_tuning import AfmTuningTask
 
-UNITS = {"proportional": ("", 1.0), "integral": ("1/s", 1.0), "setpoint": ("of the drive", 1.0), "drive": ("nm", 1e9), "line_rate": ("Hz", 1.0), "feed_forward": ("", 1.0)}
+UNITS = {"proportional": ("", 1.0), "integral": ("1/s", 1.0), "setpoint": ("", 1.0), "drive": ("nm", 1e9), "line_rate": ("Hz", 1.0), "feed_forward": ("", 1.0)}
 MEANINGS = {
     "proportional": "proportional gain: the answer to the error of this moment; too much and the loop rings",
     "integral": "integral gain: how fast the piezo catches up; too little smears edges, too much rings",
@@ -32,7 +32,7 @@ def controls(task: AfmTuningTask) -> Controls:
         name, log, (unit, scale) = NAMES[index], bool(LOGARITHMIC[index]), UNITS[NAMES[index]]
         most = step * float(task.span[index])
         low, high, start = (float(np.exp(-most)), float(np.exp(most)), 1.0) if log else (-most, most, 0.0)
-        return Dial(name, unit, low, high, start, MEANINGS[name], log, stands=partial(_stands, task, index, scale))
+        return Dial(name.replace("_", " "), unit, low, high, start, MEANINGS[name], log, stands=partial(_stands, task, index, scale))
 
     dials = tuple(dial(index) for index in range(len(NAMES)))
     return Controls(dials, lambda values: np.clip([one.component(values[one.name]) for one in dials], -1, 1).astype(np.float32))  # of exp(log) may be 1 + 1e-16

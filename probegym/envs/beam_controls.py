@@ -26,17 +26,19 @@ def controls(task: BeamManipulationTask) -> Controls:
     lattice = s.axes == "lattice"
     place = Place("beam", "A", (-reach, -reach), (reach, reach), (1e10 * BOND, 0.0), f"where the beam stands, from the silicon atom as last located; {AXES[s.axes]}",
                   down=True, marks=partial(_marks, lattice, task.shows_state))  # fmt: skip
-    park = Choice("beam is", ("parked", "blanked"), 0, "blanked: only an image is taken")
-    dwell = Dial("dwell", "s", s.dwell.shortest, s.dwell.longest, (s.dwell.shortest * s.dwell.longest) ** 0.5, "how long the beam stands there, when it is parked", log=True)
+    shortest, longest = s.dwell.shortest, s.dwell.longest
+    variable = longest > shortest
+    park = Choice("beam is", ("parked" if variable else f"parked for {longest:g} s", "blanked"), 0, "blanked: only an image is taken")
+    dwell = Dial("dwell", "s", shortest, longest, (shortest * longest) ** 0.5, "how long the beam stands there, when it is parked", log=True)
     atom: tuple[Control, ...] = (Choice("atom", tuple(f"atom {k}" for k in range(s.atoms)), 0, "which one is treated"),) if s.atoms > 1 else ()
 
     def action(values: Values) -> np.ndarray:
-        share = min(max(dwell.share(values["dwell"]), LEAST), 1.0)
+        share = min(max(dwell.share(values["dwell"]), LEAST), 1.0) if variable else 1.0
         stays = -1.0 if values["beam is"] else s.dwell.blank + (1 - s.dwell.blank) * share
         picked = np.where(np.arange(s.atoms) == values["atom"], 1.0, -1.0) if s.atoms > 1 else []
         return np.array([*place.component(values["beam"]), stays, *picked], np.float32)
 
-    return Controls((*atom, place, park, dwell), action)
+    return Controls((*atom, place, park, *([dwell] if variable else [])), action)
 
 
 def _marks(lattice: bool, state: bool, seen: Seen, values: Values) -> dict[str, Point]:

@@ -84,8 +84,11 @@ class Dial:
         if self.stands is None:
             return f"{value:.4g} {self.unit}".rstrip()
         at = self.stands(seen)
+        here = f"at {at:.4g} {self.unit}".rstrip()
+        if value == self.start:
+            return here
         change, reached = (f"x {value:.3g}", at * value) if self.log else (f"{_signed(value)} {self.unit}".rstrip(), at + value)
-        return f"at {at:.4g} {self.unit}".rstrip() + f", change {change}, to {reached:.4g} {self.unit}".rstrip()
+        return f"{here}, change {change}, to {reached:.4g} {self.unit}".rstrip()
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 from gymnasium import spaces
 
-from probegym.envs import exploration_rewards as rewards
 from probegym.envs import exploration_controls, pictures_spectra
+from probegym.envs import exploration_rewards as rewards
 from probegym.envs.core import ScopeEnv, ScopeVectorEnv
 from probegym.envs.exploration import Exploration, first_places
 from probegym.envs.exploration_settings import Settings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +13,7 @@ from gymnasium import spaces
 
 from probegym.agents.registry import task_type
 from probegym.envs import environment_type, single_env
-from probegym.envs.controls import LARGE, Choice, Values
+from probegym.envs.controls import LARGE, Choice
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Readings
 from probegym.terminal.compare import Row
@@ -23,6 +24,7 @@ MOVES = {
 }  # fmt: skip
 """Key -> small steps to the right and up."""
 HELP = "1-9 n p choose   arrows or w a s d - + move, W A S D [ ] far   enter do it   0 back   u explain   h goal   t truth   q end"
+LONGEST = 120  # characters of what was done
 UNITS = {"time": "s", "dose": "e/A^2", "damage": "damage"}
 
 
@@ -55,27 +57,27 @@ class Game:
 
     # ---- acting ----
 
-    def action(self, values: Values) -> np.ndarray:
-        """The action of values; raises ProbeGymError when they cannot be, or when the task says that it makes no sense now."""
-        made = self.controls.made(values)
-        if isinstance(self.env.action_space, spaces.Discrete) and not self.env.action_masks()[made]:
-            raise ProbeGymError(f"{self._words(values)} makes no sense now (it is masked): choose another, nothing was done")
+    def action(self) -> np.ndarray:
+        """What the controls say; raises ProbeGymError when the task says that it makes no sense now."""
+        made = self.controls.made(self.values)
+        if self.masked():
+            raise ProbeGymError(f"{self._words()} makes no sense now (it is masked): choose another, nothing was done")
         return made
 
-    def _words(self, values: Values) -> str:
-        return ", ".join(part.told(values[part.name], self.observation) for part in self.controls.parts)
+    def _words(self) -> str:
+        return ", ".join(f"{part.name} {part.told(self.values[part.name], self.observation)}" for part in self.controls.parts)
 
     def step(self) -> str:
         """Do what the controls say; returns what to tell. Raises ProbeGymError for what is refused, and when the episode is over."""
         if self.over:
             raise ProbeGymError("the episode is over: nothing was done")
-        done = self._words(self.values)
-        self.observation, _, terminated, truncated, self.info = self.env.step(self.action(self.values))
+        done = self._words()
+        self.observation, _, terminated, truncated, self.info = self.env.step(self.action())
         for term in self.env.episodes.terms:
             self.parts[term.name] = self.parts.get(term.name, 0.0) + float(self.info[f"reward_{term.name}"])
         self.steps, self.over = self.steps + 1, terminated or truncated
         self.values |= {part.name: part.start for part in self.controls.parts if part.once}
-        return "the episode is over" if self.over else f"done: {done}" if len(done) < 60 else "done"
+        return "the episode is over" if self.over else f"done: {done}" if len(done) <= LONGEST else "done"
 
     def put(self, name: str, value: Any) -> None:
         """Give a control a value; raises ProbeGymError when it cannot have it."""
@@ -114,12 +116,21 @@ class Game:
 
     # ---- what may be known ----
 
-    def closed(self, part: Choice) -> list[bool]:
-        """Of each label, whether the task says that it makes no sense now, with the other controls as they are."""
-        if not isinstance(self.env.action_space, spaces.Discrete):
-            return [False] * len(part.labels)
-        mask = self.env.action_masks()
-        return [not mask[self.controls.made(self.values | {part.name: number})] for number in range(len(part.labels))]
+    def closed(self) -> dict[str, list[bool]]:
+        """Of each label of each choice, whether the task says that it makes no sense now, whatever else is chosen."""
+        choices = [part for part in self.controls.parts if isinstance(part, Choice)]
+        closed = {part.name: np.zeros(len(part.labels), bool) for part in choices}
+        if choices and isinstance(self.env.action_space, spaces.Discrete):
+            mask, counts = self.env.action_masks(), [len(part.labels) for part in choices]
+            numbers = [dict(zip(closed, combined, strict=True)) for combined in itertools.product(*map(range, counts))]
+            makes_sense = np.array([mask[self.controls.made(self.values | one)] for one in numbers]).reshape(counts)
+            for axis, name in enumerate(closed):
+                closed[name] = ~makes_sense.any(tuple(other for other in range(len(counts)) if other != axis))
+        return {name: array.tolist() for name, array in closed.items()}
+
+    def masked(self) -> bool:
+        """Whether the task says that what the controls say makes no sense now."""
+        return isinstance(self.env.action_space, spaces.Discrete) and not self.env.action_masks()[self.controls.made(self.values)]
 
     def picture(self) -> np.ndarray:
         """The environment's own, (height, width, 3) uint8."""
@@ -127,8 +138,11 @@ class Game:
 
     def score(self) -> float:
         """Return so far; as long as the truth is hidden, of the terms that need none."""
-        terms = self.env.episodes.terms
-        return sum(self.parts.get(term.name, 0.0) for term in terms if self.truth or self.over or not term.privileged)
+        return sum(self.parts.get(term.name, 0.0) for term in self.env.episodes.terms if self.truth or self.over or not term.privileged)
+
+    def whole(self) -> bool:
+        """Whether the score is that of all terms."""
+        return self.truth or self.over or not any(term.privileged for term in self.env.episodes.terms)
 
     def total(self) -> float:
         """Return so far, of all terms."""
@@ -152,10 +166,9 @@ class Game:
 
     def foreseen(self) -> str:
         """What the next step will cost as far as that is known, in words."""
-        try:
-            costs = self.task.foreseen(self.controls.made(self.values)[None], self.env.episodes.memory)
-        except ProbeGymError:
-            return ""
+        if self.masked():
+            return "makes no sense now (masked)"
+        costs = self.task.foreseen(self.controls.made(self.values)[None], self.env.episodes.memory)
         limits, words = self.env.episodes.limits, []
         for name, cost in costs.items():
             if name != "measurements":
@@ -165,7 +178,7 @@ class Game:
 
     def row(self) -> Row:
         """The person's row of the comparison."""
-        who = "you (saw the truth)" if self.truth_seen else "you"
+        who = "you, truth seen" if self.truth_seen else "you"
         costs = {name: float(self.info[name]) for name in Readings.COSTS}
         metrics = {name: value for name, value in _scalars(self.info).items() if not name.startswith("reward_") and name not in (*costs, "is_success")}
         return Row(who, bool(self.info["is_success"]), self.total(), costs, metrics)

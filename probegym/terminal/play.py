@@ -11,18 +11,17 @@ from typing import IO
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from probegym.agents.files import write_bytes
 from probegym.agents.report import png
-from probegym.envs.controls import Choice, Place
+from probegym.envs.controls import Place
 from probegym.errors import ProbeGymError
 from probegym.terminal.compare import PATIENCE, Row, others, passed_over, table
 from probegym.terminal.game import HELP, Game, purpose, section
 
 ARROWS = {"A": "w", "B": "s", "C": "d", "D": "a"}
-CURSOR, MARK = (240, 180, 41), (86, 180, 233)
-WIDEST = 160  # columns of the table where the output is piped
+CURSOR = (240, 180, 41)
+WIDEST = 200  # columns of the table where the output is piped
 
 
 def half_blocks(rgb: np.ndarray, columns: int) -> str:
@@ -70,11 +69,11 @@ class Play:
 
     def __init__(self, game: Game, out: Path, console: Console, patience: float = PATIENCE):
         self.game, self.out, self.console, self.patience = game, out, console, patience
+        self._photograph()
 
     def run(self, stream: IO[str] = sys.stdin) -> None:
         """Play to the end of the episode, of the input, or to ``q``; then compare."""
         g = self.game
-        self._photograph()
         self._draw(f"{purpose(g.env_id)}\n{section(g.env_id, 'Description')}\n{section(g.env_id, 'Episode End')}")
         for key in keys(stream):
             if key == "q":
@@ -105,10 +104,10 @@ class Play:
             return
         c.clear()
         columns, rows = shutil.get_terminal_size()
-        spare = max(8, rows - len(g.controls.parts) - 8 - told.count("\n"))  # lines that the text leaves
-        c.file.write(half_blocks(self.picture, min(columns, 2 * spare * self.picture.shape[1] // self.picture.shape[0])) + "\n")
-        if (pad := self._pad()) is not None:
-            c.file.write(half_blocks(pad, columns) + "\n")
+        pictures = [self.picture] if (pad := self._pad()) is None else [self.picture, pad]
+        spare = max(8, rows - len(g.controls.parts) - 8 - told.count("\n")) // len(pictures)  # lines that the text leaves
+        for picture in pictures:
+            c.file.write(half_blocks(picture, min(columns, 2 * spare * picture.shape[1] // picture.shape[0])) + "\n")
         for index in range(len(g.controls.parts)):
             c.print(self._control(index), style="bold reverse" if index == g.chosen else "", highlight=False, markup=False)
         c.print(f"{g.env_id.split('/')[1]}, {g.scenario}, seed {g.seed}   {status}", highlight=False, markup=False)
@@ -121,8 +120,6 @@ class Play:
         g, part = self.game, self.game.controls.parts[index]
         value = g.values[part.name]
         text = f"{index + 1} {part.name:<12} {part.told(value, g.observation)}"
-        if isinstance(part, Choice) and g.closed(part)[value]:
-            text += "   (masked: makes no sense now)"
         if isinstance(part, Place) and part.marks is not None:
             text += "   " + ", ".join(f"{name} ({x:+.3g}, {y:+.3g})" for name, (x, y) in part.marks(g.observation, g.values).items())
         return text
@@ -144,11 +141,17 @@ class Play:
         for one in others(g.env_id, g.scenario, g.seed, self.patience):
             rows.append(one) if isinstance(one, Row) else slow.append(one)
         head, lines = table(g.env_id, rows)
-        shown = Table(*head, box=None, pad_edge=False, header_style="dim")
-        for line in lines:
-            shown.add_row(*line, style="bold" if line[0].startswith("you") else "")
-        self.console.print(shown, width=self.console.width if self.console.is_terminal else WIDEST)
-        say = lambda text: self.console.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)  # noqa: E731
-        if slow:
-            say(passed_over(slow, self.patience))
-        say(f"score: the environment's return of the episode, on seed {g.seed} of scenario {g.scenario}; last picture: {self.out / 'frame.png'}")
+        for line in self._fitting(head, lines):
+            self.console.print(line, style="bold" if line.startswith("you") else "", highlight=False, markup=False, soft_wrap=True)
+        below = f"score: the environment's return of the episode, on seed {g.seed} of scenario {g.scenario}; last picture: {self.out / 'frame.png'}"
+        for text in filter(None, (passed_over(slow, self.patience), below)):
+            self.console.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
+
+    def _fitting(self, head: list[str], lines: list[list[str]]) -> list[str]:
+        """The table in plain columns; in a terminal without the last ones that do not fit."""
+        heads = [name.rsplit(" ", 1) if " " in name else ["", name] for name in head]
+        columns = [[*above, *cells] for above, *cells in zip(heads, *lines, strict=True)]
+        widths = [max(map(len, column)) + 2 for column in columns]
+        most = self.console.width if self.console.is_terminal else WIDEST
+        fitting = [column for number, column in enumerate(columns) if sum(widths[: number + 1]) <= most]
+        return ["".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in zip(*fitting, strict=True)]

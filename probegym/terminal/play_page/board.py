@@ -42,7 +42,7 @@ class Comparison:
 
 
 class Board:
-    """One page's game. Whatever changes it raises ProbeGymError for what is refused; not for several threads at once."""
+    """One page's game; not for several threads at once."""
 
     def __init__(self, game: Game, patience: float = PATIENCE):
         self.patience, self.frame = patience, 0
@@ -53,7 +53,7 @@ class Board:
         self.frame, self.picture = self.frame + 1, png(game.picture())
 
     def do(self, what: str, body: dict[str, Any]) -> None:
-        """press {key}; put {name, value}; end {}; again {}."""
+        """``press`` {key}, ``put`` {name, value}, ``end`` {} or ``again`` {}. What the game refuses is told, what nobody can mean raises ProbeGymError."""
         wanted = {"press": {"key"}, "put": {"name", "value"}, "end": set[str](), "again": set[str]()}
         if what not in wanted or body.keys() != wanted[what]:
             raise ProbeGymError(f"use one of {', '.join(f'{name} with {sorted(fields)}' for name, fields in wanted.items())}")
@@ -97,11 +97,12 @@ class Board:
         about = {"env": g.env_id.split("/")[1], "scenario": g.scenario, "seed": g.seed, "purpose": purpose(g.env_id),
                  "description": section(g.env_id, "Description"), "end": section(g.env_id, "Episode End")}  # fmt: skip
         state = {"chosen": g.chosen, "over": g.over, "truth": g.truth, "told": self.told, "refused": self.refused, "frame": self.frame, "steps": g.steps}
-        known = {"status": g.status(), "score": f"{g.score():+.2f}", "whole": g.truth or g.over, "foreseen": "" if g.over else g.foreseen()}
-        controls = [self._control(part) for part in g.controls.parts]
+        known = {"status": g.status(), "score": f"{g.score():+.2f}", "whole": g.whole(), "foreseen": "" if g.over else g.foreseen()}
+        closed = g.closed()
+        controls = [self._control(part, closed) for part in g.controls.parts]
         return about | state | known | {"controls": controls, "table": None if self.comparison is None else self.comparison.shown()}
 
-    def _control(self, part: Control) -> dict[str, Any]:
+    def _control(self, part: Control, closed: dict[str, list[bool]]) -> dict[str, Any]:
         g = self.game
         value, seen = g.values[part.name], g.observation
         common = {"name": part.name, "meaning": part.meaning, "told": part.told(value, seen), "value": value}
@@ -109,7 +110,7 @@ class Board:
             return common | {"kind": "dial", "low": part.low, "high": part.high, "log": part.log, "steps": part.steps, "share": part.share(value)}
         if isinstance(part, Choice):
             places = None if part.places is None else [None if np.isnan(at).any() else at.tolist() for at in part.places(seen)]
-            return common | {"kind": "choice", "labels": list(part.labels), "closed": g.closed(part), "places": places}
+            return common | {"kind": "choice", "labels": list(part.labels), "closed": closed[part.name], "places": places}
         return common | {"kind": "place", "low": part.low, "high": part.high, "down": part.down, "unit": part.unit, "cells": part.cells,
                          "marks": {} if part.marks is None else part.marks(seen, g.values), "beneath": self._beneath(part)}  # fmt: skip
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 from rich.console import Console
@@ -35,6 +36,11 @@ class PlayServer(ThreadingHTTPServer):
     def url(self) -> str:
         """An address that opens the page once."""
         return f"{self.checks.origin}{LOGIN}?code={self.keys.code()}"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that went before it had its answer is no error."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -44,7 +44,7 @@ async function draw() {
   $("env").textContent = shown.env;
   $("about").textContent = `scenario ${shown.scenario} · seed ${shown.seed} · step ${shown.steps}`;
   $("score").textContent = shown.score;
-  $("score-what").textContent = shown.whole ? "score" : "score, as far as an instrument can tell";
+  $("score-what").textContent = shown.whole ? "score" : "score without hidden terms";
   $("truth").setAttribute("aria-pressed", shown.truth);
   $("truth").disabled = $("end").disabled = $("do").disabled = shown.over;
   tell(shown.told || (shown.over ? "The episode is over." : ""), shown.refused);
@@ -159,10 +159,9 @@ function drawControls() {
     $("goal").dataset.closed = "";
     $("goal").open = true;
     const made = shown.controls.map((given, index) => {
-      const box = element("div", "", `part ${given.kind}`), line = element("p"), [nodes, paint] = part[given.kind](given), told = element("span");
+      const box = element("div", "", `part ${given.kind}`), line = element("p"), [nodes, paint] = part[given.kind](given), told = element("span"), meaning = element("p", given.meaning, "meaning");
       line.append(element("b", `${index < 9 ? index + 1 : ""} ${given.name}`), told);
-      line.title = given.meaning;
-      box.append(line, ...nodes);
+      box.append(line, meaning, ...nodes);
       return [box, (now) => { told.textContent = now.told; paint(now); }];
     });
     $("controls").replaceChildren(...made.map(([box]) => box));
@@ -228,7 +227,7 @@ function drawPlaces(canvas, now) {
     const [x, y] = at.map((share) => side * share);
     pen.fillStyle = number === now.value ? "#f0b429" : now.closed[number] ? "#46525e" : "#56b4e9";
     pen.beginPath(); pen.arc(x, y, 6, 0, 7); pen.fill();
-    pen.fillText(String(number), x, y - 9);
+    pen.fillText(String(number), x, y < 24 ? y + 21 : y - 9);
   });
 }
 
