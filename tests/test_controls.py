@@ -170,7 +170,7 @@ def test_flakes_lie_where_they_are():
 
 
 def test_treatments_without_room_are_masked():
-    env, task, seen, values = started("TipConditioning", "id")
+    env, task, seen, _ = started("TipConditioning", "id")
     while not (seen["room"] == 0).any():
         seen, *_ = env.step(np.array(task.names.index("pulse +8 V")))
     mask = env.action_masks()

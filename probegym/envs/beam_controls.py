@@ -35,7 +35,7 @@ def controls(task: BeamManipulationTask) -> Controls:
     def action(values: Values) -> np.ndarray:
         share = min(max(dwell.share(values["dwell"]), LEAST), 1.0) if variable else 1.0
         stays = -1.0 if values["beam is"] else s.dwell.blank + (1 - s.dwell.blank) * share
-        picked = np.where(np.arange(s.atoms) == values["atom"], 1.0, -1.0) if s.atoms > 1 else []
+        picked = [1.0 if values["atom"] == k else -1.0 for k in range(s.atoms)] if s.atoms > 1 else []
         return np.array([*place.component(values["beam"]), stays, *picked], np.float32)
 
     return Controls((*atom, place, park, *([dwell] if variable else [])), action)

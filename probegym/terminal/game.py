@@ -119,7 +119,7 @@ class Game:
     def closed(self) -> dict[str, list[bool]]:
         """Of each label of each choice, whether the task says that it makes no sense now, whatever else is chosen."""
         choices = [part for part in self.controls.parts if isinstance(part, Choice)]
-        closed = {part.name: np.zeros(len(part.labels), bool) for part in choices}
+        closed: dict[str, Any] = {part.name: np.zeros(len(part.labels), bool) for part in choices}
         if choices and isinstance(self.env.action_space, spaces.Discrete):
             mask, counts = self.env.action_masks(), [len(part.labels) for part in choices]
             numbers = [dict(zip(closed, combined, strict=True)) for combined in itertools.product(*map(range, counts))]

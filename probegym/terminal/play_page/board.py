@@ -49,7 +49,8 @@ class Board:
         self._take(game)
 
     def _take(self, game: Game) -> None:
-        self.game, self.comparison, self.told, self.refused = game, None, "", False
+        self.game, self.told, self.refused = game, "", False
+        self.comparison: Comparison | None = None
         self.frame, self.picture = self.frame + 1, png(game.picture())
 
     def do(self, what: str, body: dict[str, Any]) -> None:

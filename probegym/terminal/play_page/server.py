@@ -119,8 +119,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response_only(status)
         for name, value in {"Content-Type": kind, "Content-Length": str(len(content)), **(more or {})}.items():
             self.send_header(name, value)
-        for name, value in self.server.checks.headers:
-            self.send_header(name.decode(), value.decode())
+        for header, text in self.server.checks.headers:
+            self.send_header(header.decode(), text.decode())
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()
