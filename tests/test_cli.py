@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import httpx
 import pytest
 import torch
 import yaml
@@ -311,6 +312,17 @@ def test_interrupt_ends_with_130():
     process = start("play", "StemTuning", "--seed", "1", **listening)
     assert process.stdout.readline().startswith("1 C10")
     time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in err
+
+
+def test_play_in_a_browser_until_it_is_interrupted():
+    process = start("play", "TipConditioning", "--seed", "1", "--browser", preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    url = process.stdout.readline().split()[-1]
+    with httpx.Client(follow_redirects=True) as client:
+        assert url.startswith("http://127.0.0.1:") and client.get(url).text.startswith("<!doctype html>")
+        assert client.get(url).status_code == 401
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in err

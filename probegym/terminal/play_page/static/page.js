@@ -161,7 +161,7 @@ function drawControls() {
     const made = shown.controls.map((given, index) => {
       const box = element("div", "", `part ${given.kind}`), line = element("p"), [nodes, paint] = part[given.kind](given), told = element("span"), meaning = element("p", given.meaning, "meaning");
       line.append(element("b", `${index < 9 ? index + 1 : ""} ${given.name}`), told);
-      box.append(line, meaning, ...nodes);
+      box.append(line, ...nodes, meaning);
       return [box, (now) => { told.textContent = now.told; paint(now); }];
     });
     $("controls").replaceChildren(...made.map(([box]) => box));
@@ -207,7 +207,7 @@ function drawMark(pen, side, name, [x, y]) {
   pen.arc(px, py, 5, 0, 7);
   if (inside) pen.fill(); else pen.stroke();
   pen.textAlign = px > side / 2 ? "right" : "left";
-  pen.fillText(inside ? name : `${name}, beyond`, px + (px > side / 2 ? -9 : 9), Math.max(14, py - 6));
+  pen.fillText(inside ? name : `${name}, beyond`, px + (px > side / 2 ? -9 : 9), name.startsWith("goal") ? Math.max(14, py - 6) : Math.min(side - 4, py + 16));
   pen.textAlign = "left";
 }
 
