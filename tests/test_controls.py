@@ -80,7 +80,9 @@ def test_moving_ends_at_the_ends_and_wrong_values_are_refused(env_id):
             for _ in range(200):
                 value = part.moved(value, 1, 0)
             assert value == part.moved(value, 10, 0) == part.checked(value)
-            assert part.moved(value, -1, 0) != value
+            back = part.moved(value, -1, 0)
+            assert back != value
+            assert not isinstance(part, Place) or part.cells is None or part.cell(back)[1] == part.cell(value)[1] - 1
             for wrong in (None, "1", True, float("nan"), [], [1], [0.0, float("inf")], {}, 1e99, -1e99):
                 with pytest.raises(ProbeGymError, match="nothing was done"):
                     part.checked(wrong)

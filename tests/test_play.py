@@ -100,6 +100,8 @@ def test_the_truth_is_hidden_until_it_is_asked_for():
     assert "strehl" in other.status() and not np.array_equal(game.picture(), other.picture())
     assert other.score() == pytest.approx(other.total()) == pytest.approx(game.total()) != pytest.approx(game.score())
     other.press("t")
+    game.end()
+    assert "strehl" in game.status() and game.whole() and not np.array_equal(game.picture(), other.picture())
     assert "strehl" not in other.status() and (game.row().who, other.row().who) == ("you", "you, truth seen")
 
 

@@ -156,10 +156,12 @@ class Place:
         return [2 * (v - a) / (b - a) - 1 for v, a, b in zip(value, self.low, self.high, strict=True)]
 
     def moved(self, value: Point, right: int, up: int) -> Point:
-        """The point some steps on, at most to the edge."""
+        """The point some steps on, at most to the edge, of cells to the middle of the last."""
         counts = (self.steps, self.steps) if self.cells is None else self.cells[::-1]
-        turns = (right, -up if self.down else up)
-        x, y = (min(max(v + n * (b - a) / count, a), b) for v, n, count, a, b in zip(value, turns, counts, self.low, self.high, strict=True))
+        sides = [(b - a) / count for a, b, count in zip(self.low, self.high, counts, strict=True)]
+        x, y = (v + n * side for v, n, side in zip(value, (right, -up if self.down else up), sides, strict=True))
+        rim = [0.0, 0.0] if self.cells is None else [0.5 * side for side in sides]
+        x, y = (min(max(v, a + r), b - r) for v, a, b, r in zip((x, y), self.low, self.high, rim, strict=True))
         return x, y
 
     def told(self, value: Point, seen: Seen) -> str:

@@ -13,7 +13,7 @@ from gymnasium import spaces
 
 from probegym.agents.registry import task_type
 from probegym.envs import environment_type, single_env
-from probegym.envs.controls import LARGE, Choice
+from probegym.envs.controls import LARGE, Choice, Values
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Readings
 from probegym.terminal.compare import Row
@@ -77,7 +77,9 @@ class Game:
             self.parts[term.name] = self.parts.get(term.name, 0.0) + float(self.info[f"reward_{term.name}"])
         self.steps, self.over = self.steps + 1, terminated or truncated
         self.values |= {part.name: part.start for part in self.controls.parts if part.once}
-        return "the episode is over" if self.over else f"done: {done}" if len(done) <= LONGEST else "done"
+        if self.over:
+            return f"the episode is over, the goal was {'reached' if self.info['is_success'] else 'missed'}"
+        return f"done: {done}" if len(done) <= LONGEST else "done"
 
     def put(self, name: str, value: Any) -> None:
         """Give a control a value; raises ProbeGymError when it cannot have it."""
@@ -119,18 +121,29 @@ class Game:
     def closed(self) -> dict[str, list[bool]]:
         """Of each label of each choice, whether the task says that it makes no sense now, whatever else is chosen."""
         choices = [part for part in self.controls.parts if isinstance(part, Choice)]
-        closed: dict[str, Any] = {part.name: np.zeros(len(part.labels), bool) for part in choices}
-        if choices and isinstance(self.env.action_space, spaces.Discrete):
-            mask, counts = self.env.action_masks(), [len(part.labels) for part in choices]
-            numbers = [dict(zip(closed, combined, strict=True)) for combined in itertools.product(*map(range, counts))]
-            makes_sense = np.array([mask[self.controls.made(self.values | one)] for one in numbers]).reshape(counts)
-            for axis, name in enumerate(closed):
-                closed[name] = ~makes_sense.any(tuple(other for other in range(len(counts)) if other != axis))
-        return {name: array.tolist() for name, array in closed.items()}
+        if not isinstance(self.env.action_space, spaces.Discrete):
+            return {part.name: [False] * len(part.labels) for part in choices}
+        names, counts = [part.name for part in choices], [len(part.labels) for part in choices]
+        every = [self.values | dict(zip(names, numbers, strict=True)) for numbers in itertools.product(*map(range, counts))]
+        sensible = self._sensible(every).reshape(counts)
+        others = [tuple(other for other in range(len(counts)) if other != axis) for axis in range(len(counts))]
+        return {name: (~sensible.any(axes)).tolist() for name, axes in zip(names, others, strict=True)}
 
     def masked(self) -> bool:
         """Whether the task says that what the controls say makes no sense now."""
-        return isinstance(self.env.action_space, spaces.Discrete) and not self.env.action_masks()[self.controls.made(self.values)]
+        return not self._sensible([self.values])[0]
+
+    def _sensible(self, every: list[Values]) -> np.ndarray:
+        """Of each set of values, whether the task's action mask leaves it in; all are where there is no mask."""
+        space = self.env.action_space
+        if not isinstance(space, spaces.Discrete):
+            return np.ones(len(every), bool)
+        mask = self.env.action_masks()
+        return np.array([mask[int(self.controls.made(values)) - int(space.start)] for values in every])
+
+    def end(self) -> None:
+        """Give up: nothing can be done any more, and the truth is shown."""
+        self.over = True
 
     def picture(self) -> np.ndarray:
         """The environment's own, (height, width, 3) uint8."""

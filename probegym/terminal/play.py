@@ -138,6 +138,8 @@ class Play:
     def result(self) -> None:
         """The table: the person and all others who can play this, on the same seed."""
         g, rows, slow = self.game, [self.game.row()], list[str]()
+        g.end()
+        self._photograph()
         for one in others(g.env_id, g.scenario, g.seed, self.patience):
             rows.append(one) if isinstance(one, Row) else slow.append(one)
         head, lines = table(g.env_id, rows)

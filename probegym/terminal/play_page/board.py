@@ -82,7 +82,7 @@ class Board:
         self.game.chosen = [part.name for part in self.game.controls.parts].index(name)
 
     def _end(self) -> None:
-        self.game.over = True
+        self.game.end()
         self.frame, self.picture = self.frame + 1, png(self.game.picture())
         if self.comparison is None:
             self.comparison = Comparison(self.game, self.patience)
