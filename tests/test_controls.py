@@ -142,6 +142,13 @@ def test_seconds_and_angstroms_of_the_beam():
     assert np.hypot(*marks["C 1"]) == pytest.approx(1.42) and np.hypot(*marks["goal"]) == pytest.approx(1.42 * np.hypot(*seen["goal"][0]))
 
 
+def test_the_shortest_dwell_is_a_dwell():
+    kind = environment_type("probegym/BeamManipulation-v0").task_type
+    task = kind(scenarios.load("beam_manipulation", "id").task | {"dwell": {"shortest": 0.25, "longest": 4.0, "blank": -0.5}})  # exact in float32
+    action = task.controls.made(task.controls.start() | {"dwell": 0.25})
+    assert task._dwell(action[None])[0] == pytest.approx(0.25, rel=1e-4)
+
+
 @pytest.mark.parametrize("scenario", ["id", "assembly-2"])
 def test_nanometres_and_millivolts_of_a_drag(scenario):
     _, task, seen, values = started("AdatomManipulation", scenario)
