@@ -162,6 +162,12 @@ def test_nanometres_and_millivolts_of_a_drag(scenario):
     assert marks["goal" if not last else "goal 0"] == pytest.approx(tuple(2 * shown[0]), rel=1e-5)
 
 
+def test_atoms_lie_where_they_were_found():
+    env, task, seen, _ = started("AdatomManipulation", "assembly-2")
+    places = (task.controls["atom"].places(seen) - 0.5) * 2 * task.settings.limits
+    np.testing.assert_allclose(places, env.episodes.memory["position"][0, :2], atol=1e-13)
+
+
 def test_a_pixel_that_is_pointed_at_is_measured():
     env, task, seen, values = started("SpectrumExploration", "bare")
     row, column = np.argwhere(seen["measured"][0] == 0)[77]

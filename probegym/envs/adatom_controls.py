@@ -22,7 +22,7 @@ def controls(task: AdatomManipulationTask) -> Controls:
     end = Place("end", "nm", (-far, -far), (far, far), (0.0, 0.0), "where the tip goes and lets the atom go, from the atom as last found", True, marks=goals)
     bias = Dial("bias", "mV", 1e3 * d.bias[0], 1e3 * d.bias[1], 1e3 * d.bias[0], "between tip and surface during the drag")
     conductance = Dial("conductance", "uS", 1e6 * d.conductance[0], 1e6 * d.conductance[1], 1e6 * d.conductance[1], "of the set point: the higher, the nearer the tip; current is bias x conductance")
-    atom: tuple[Control, ...] = (Choice("atom", tuple(f"atom {k}" for k in range(s.atoms)), 0, "which one is dragged"),) if s.atoms > 1 else ()
+    atom: tuple[Control, ...] = (Choice("atom", tuple(f"atom {k}" for k in range(s.atoms)), 0, "which one is dragged", partial(_places, s.unit / (2 * s.limits), s.atoms)),) if s.atoms > 1 else ()
 
     def action(values: Values) -> np.ndarray:
         picked = [2 * values["atom"] / (s.atoms - 1) - 1] if s.atoms > 1 else []
@@ -30,6 +30,11 @@ def controls(task: AdatomManipulationTask) -> Controls:
         return np.array([*picked, *both, bias.component(values["bias"]), conductance.component(values["conductance"])], np.float32)
 
     return Controls((*atom, start, end, bias, conductance), action)
+
+
+def _places(share: float, atoms: int, seen: Seen) -> np.ndarray:
+    """Of the atoms in the image."""
+    return 0.5 + share * seen["achieved_goal"].reshape(atoms, 2)
 
 
 def _marks(unit: float, atoms: int, seen: Seen, values: Values) -> dict[str, Point]:
