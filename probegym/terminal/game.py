@@ -127,7 +127,7 @@ class Game:
         every = [self.values | dict(zip(names, numbers, strict=True)) for numbers in itertools.product(*map(range, counts))]
         sensible = self._sensible(every).reshape(counts)
         others = [tuple(other for other in range(len(counts)) if other != axis) for axis in range(len(counts))]
-        return {name: (~sensible.any(axes)).tolist() for name, axes in zip(names, others, strict=True)}
+        return {name: np.atleast_1d(~sensible.any(axis=axes)).tolist() for name, axes in zip(names, others, strict=True)}
 
     def masked(self) -> bool:
         """Whether the task says that what the controls say makes no sense now."""
