@@ -7,7 +7,7 @@ from collections.abc import Generator
 import numpy as np
 from gymnasium import spaces
 
-from probegym.envs import adatom_controls, adatom_plans, pictures_adatoms
+from probegym.envs import adatom_plans, pictures_adatoms
 from probegym.envs.adatom_memory import Notes, until_found
 from probegym.envs.adatom_rewards import Goals
 from probegym.envs.adatom_settings import STRETCHES, Settings
@@ -22,6 +22,7 @@ class AdatomManipulationTask(Task):
 
     family = "adatom_manipulation"
     twin = "probegym.hardware_bridge.twins.adatoms:AdatomTwin"
+    controls_from = "probegym.envs.adatom_controls:controls"
     measured = "drags"
     decides = ("action", "chosen")
     goal_info = ("achieved_before",)
@@ -37,7 +38,6 @@ class AdatomManipulationTask(Task):
             boxes |= {name: spaces.Box(-far, far, (2 * s.atoms,), np.float32) for name in ("achieved_goal", "desired_goal")}
         self.observation_space = spaces.Dict(boxes)
         self.action_space = spaces.Box(-1, 1, (s.components,), np.float32)
-        self.controls = adatom_controls.controls(self)
         terms = [Term("goal", 1.0, self._at_goal), Term("progress", 1.0, self._progress)]
         self.rewards = {"privileged": terms, "observable": terms}  # both of what images show, so that goals can be exchanged
 

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 from gymnasium import spaces
 
-from probegym.envs import afm_controls, afm_rewards, pictures_afm
+from probegym.envs import afm_rewards, pictures_afm
 from probegym.envs.afm_settings import LOGARITHMIC, NAMES, Settings
 from probegym.envs.core import ScopeEnv, ScopeVectorEnv
 from probegym.envs.task import Observation, Task, Term, Where, success
@@ -24,6 +24,7 @@ class AfmTuningTask(Task):
 
     family = "afm_tuning"
     twin = "probegym.hardware_bridge.twins.afm:AfmTwin"
+    controls_from = "probegym.envs.afm_controls:controls"
     measured = "lines"
     decides = ("settings",)
 
@@ -41,7 +42,6 @@ class AfmTuningTask(Task):
             "budget": spaces.Box(0, 1, (1,), np.float32),
         })  # fmt: skip
         self.action_space = spaces.Box(-1, 1, (len(NAMES),), np.float32)
-        self.controls = afm_controls.controls(self)
         speed = partial(afm_rewards.speed, s.line_rate[2])
         common = [Term("speed", 0.04, speed), Term("damage", -0.1, afm_rewards.events), Term("crash", -5.0, afm_rewards.crash)]
         self.rewards = {

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 from gymnasium import spaces
 
-from probegym.envs import beam_controls, beam_lattice, beam_oracle, beam_rewards, beam_tracking, pictures_beam
+from probegym.envs import beam_lattice, beam_oracle, beam_rewards, beam_tracking, pictures_beam
 from probegym.envs.beam_settings import BOND, Settings
 from probegym.envs.core import ScopeEnv, ScopeVectorEnv
 from probegym.envs.task import Observation, Task, Term, Where, failure
@@ -25,6 +25,7 @@ class BeamManipulationTask(Task):
 
     family = "beam_manipulation"
     twin = "probegym.hardware_bridge.twins.graphene:GrapheneTwin"
+    controls_from = "probegym.envs.beam_controls:controls"
     measured = "images"
 
     def __init__(self, settings: dict):
@@ -41,7 +42,6 @@ class BeamManipulationTask(Task):
             boxes["image"] = spaces.Box(0, 255, (2, pixels, pixels), np.uint8)
         self.observation_space = spaces.Dict(boxes)
         self.action_space = spaces.Box(-1, 1, (3 + n * (n > 1),), np.float32)
-        self.controls = beam_controls.controls(self)
         p = s.prices
         self.rewards = {
             "privileged": [Term("nearer", p.bond, beam_rewards.nearer, True), Term("goal", 1.0, partial(beam_rewards.worth, p.discount), True),

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterable
 import numpy as np
 from gymnasium import spaces
 
-from probegym.envs import ising_controls, ising_rewards, pictures_ising
+from probegym.envs import ising_rewards, pictures_ising
 from probegym.envs.core import ScopeEnv, ScopeVectorEnv
 from probegym.envs.episodes import bounds
 from probegym.envs.ising_belief import SpinBelief
@@ -25,6 +25,7 @@ class IsingInferenceTask(Task):
 
     family = "ising_inference"
     twin = "probegym.hardware_bridge.twins.ising:IsingTwin"
+    controls_from = "probegym.envs.ising_controls:controls"
     measured = "images"
     decides = ("chosen", "annealed", "fresh", "previous", "looks", "kept")
 
@@ -34,7 +35,6 @@ class IsingInferenceTask(Task):
         self.cycle_seconds, self.image_seconds = s.seconds()
         t, f, h, d = (len(v) for v in (s.temperatures, s.fields, s.holds, s.dwells))
         self.action_space = spaces.MultiDiscrete([t, f, h + 1, d, 5])
-        self.controls = ising_controls.controls(self)
         wide = {"mean": (3,), "deviation": (3,), "misfit": (1,)}
         own = {"gain": (t, f, d, 2), "promise": (t, f, d, 2), "again": (d, 5), "again_promise": (d, 5)}
         shares = {"anneal_price": (t, h), "image_price": (d, 2), "fresh": (4,), "budget": (1,)}

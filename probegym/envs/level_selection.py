@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from gymnasium import spaces
 
-from probegym.envs import level_controls, level_plans, pictures_levels
+from probegym.envs import level_plans, pictures_levels
 from probegym.envs.core import ScopeEnv, ScopeVectorEnv
 from probegym.envs.episodes import bounds
 from probegym.envs.level_knowledge import FLAKES, Knowledge
@@ -38,6 +38,7 @@ class LevelSelectionTask(Task):
 
     family = "level_selection"
     twin = "probegym.hardware_bridge.twins.flakes:FlakesTwin"
+    controls_from = "probegym.envs.level_controls:controls"
     measured = "maps"
     decides = ("instrument", "place", "steps")
 
@@ -54,7 +55,6 @@ class LevelSelectionTask(Task):
         )
         choices = {"level": spaces.Discrete(n), "level-and-place": spaces.Discrete(n * FLAKES), "level-and-map": spaces.MultiDiscrete([n, n + 1])}
         self.action_space = choices[s.choose]
-        self.controls = level_controls.controls(self)
         time = Term("time", -s.price, _hours)
         self.rewards = {"privileged": [Term("error", 0.5, _error, True), Term("uncertainty", 0.5, _uncertainty), time], "observable": [Term("uncertainty", 1.0, _uncertainty), time]}
 

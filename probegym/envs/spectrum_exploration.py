@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 from gymnasium import spaces
 
-from probegym.envs import exploration_controls, pictures_spectra
 from probegym.envs import exploration_rewards as rewards
+from probegym.envs import pictures_spectra
 from probegym.envs.core import ScopeEnv, ScopeVectorEnv
 from probegym.envs.exploration import Exploration, first_places
 from probegym.envs.exploration_settings import Settings
@@ -28,6 +28,7 @@ class SpectrumExplorationTask(Task):
 
     family = "spectrum_exploration"
     twin = "probegym.hardware_bridge.twins.spectra:SpectraTwin"
+    controls_from = "probegym.envs.exploration_controls:controls"
     measured = "spectra"
     decides = ("at",)
 
@@ -48,7 +49,6 @@ class SpectrumExplorationTask(Task):
         boxes |= {"fit": spaces.Box(-SATURATION, SATURATION, (2,), np.float32)} if self.modelled else {}
         self.observation_space = spaces.Dict(boxes)
         self.action_space = spaces.Box(-1, 1, (len(WEIGHTS),), np.float32) if steering else spaces.Discrete(s.image.pixels)
-        self.controls = exploration_controls.controls(self)
         own = [Term("coverage", 0.02, rewards.coverage), Term("measurements", -s.price, measurements)]
         seen = [Term("improvement", 0.2, rewards.improvement), Term("information", 1.0, rewards.information)]
         self.rewards = {"privileged": [Term("progress", 1.0, self._progress, True), *own], "observable": [*seen, *own]}

@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium import spaces
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, model_validator
 
-from probegym.envs import pictures, stem_controls
+from probegym.envs import pictures
 from probegym.envs.core import ScopeEnv, ScopeVectorEnv
 from probegym.envs.frames import ImageSeries, RonchigramSeries, grey_levels
 from probegym.envs.task import Observation, Task, Term, Transition, Where, failure, measurements, shape_of, success
@@ -53,6 +53,7 @@ class StemTuningTask(Task):
 
     family = "stem_tuning"
     twin = "probegym.hardware_bridge.twins.stem:StemTwin"
+    controls_from = "probegym.envs.stem_controls:controls"
     measured = "images"
     decides = ("set_point", "excursion", "declared")
 
@@ -70,7 +71,6 @@ class StemTuningTask(Task):
             "budget": spaces.Box(0, 1, (1,), np.float32),
         })  # fmt: skip
         self.action_space = spaces.Box(-1, 1, (n + bool(s.excursion_range) + 1,), np.float32)
-        self.controls = stem_controls.controls(self)
         price = Term("measurements", -0.01, measurements)
         goal = [Term("success", 1.0, success, True), Term("false_declaration", -1.0, failure, True)]
         self.rewards = {"privileged": [Term("progress", 0.2, _progress, True), *goal, price],

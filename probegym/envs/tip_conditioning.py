@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from gymnasium import spaces
 
-from probegym.envs import pictures_stm, tip_controls
+from probegym.envs import pictures_stm
 from probegym.envs.clean_area import CleanArea
 from probegym.envs.core import ScopeEnv, ScopeVectorEnv
 from probegym.envs.task import Boxes, Observation, Task, Term, Transition, Where, failure, measurements, success
@@ -38,6 +38,7 @@ class TipConditioningTask(Task):
 
     family = "tip_conditioning"
     twin = "probegym.hardware_bridge.twins.stm:StmTwin"
+    controls_from = "probegym.envs.tip_controls:controls"
     measured = "images"
     decides = ("action", "just_spoilt", "actions", "place", "discs", "treated", "clearance")
 
@@ -53,7 +54,6 @@ class TipConditioningTask(Task):
         boxes |= {name: spaces.Box(0, 1, (size,), np.float32) for name, size in shares.items()}
         self.observation_space = spaces.Dict(boxes)
         self.action_space = spaces.Discrete(n)
-        self.controls = tip_controls.controls(self)
         prices = [Term("measurements", -s.price, measurements), Term("area", -s.price, _area)]
         goal = [Term("success", 1.0, success, True), Term("failure", -1.0, failure, True)]
         self.rewards = {"privileged": [Term("progress", 0.2, _progress, True), *goal, *prices], "observable": [Term("verdict", 0.2, _verdict), *prices]}
