@@ -186,6 +186,10 @@ def test_players_are_those_of_the_environment():
     assert players("probegym/AfmTuning-v0") == ["random", "fixed-pi", "fixed-settings", "relay-autotune", "ramp-until-ringing", "afm-tuning", "oracle"]
 
 
+def test_scores_near_zero_have_one_sign():
+    assert [compare.signed(score) for score in (-0.001, 0.0, 0.004, -0.006)] == ["+0.00", "+0.00", "+0.00", "-0.01"]
+
+
 def test_the_table_is_ranked_and_shows_what_was_spent():
     none = {"time": 0.0, "dose": 0.0, "damage": 0.0, "measurements": 1.0}
     rows = [Row("you", False, -1.0, none, {"lines": 1.0, "height_error": 2e-9}), Row("oracle", True, 2.0, none | {"time": 3.5}, {"lines": 1.0, "height_error": 1e-10, "more": 1.0})]

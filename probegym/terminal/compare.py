@@ -79,7 +79,7 @@ def table(env_id: str, rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]
     head = ["who", "goal", "score", *(measured if name == "measurements" else HEADS.get(name, name) for name in costs), *(name.replace("_", " ") for name in metrics)]
     ranked = sorted(rows, key=lambda row: -row.score)
     return head, [
-        [row.who, "reached" if row.success else "missed", f"{row.score:+.2f}", *(_number(row.costs[name]) for name in costs), *(_number(row.metrics[name]) for name in metrics)]
+        [row.who, "reached" if row.success else "missed", signed(row.score), *(_number(row.costs[name]) for name in costs), *(_number(row.metrics[name]) for name in metrics)]
         for row in ranked
     ]
 
@@ -87,6 +87,11 @@ def table(env_id: str, rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]
 def passed_over(names: Sequence[str], patience: float = PATIENCE) -> str:
     """Who was left out, in words; empty when nobody was."""
     return f"left out, as they take more than {patience:g} s: {', '.join(names)} (--all waits for them)" if names else ""
+
+
+def signed(score: float) -> str:
+    """A score with its sign, plus for what rounds to zero."""
+    return f"{round(score, 2) + 0.0:+.2f}"
 
 
 def _number(value: float) -> str:

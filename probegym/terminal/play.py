@@ -16,7 +16,7 @@ from probegym.agents.files import write_bytes
 from probegym.agents.report import png
 from probegym.envs.controls import Place
 from probegym.errors import ProbeGymError
-from probegym.terminal.compare import PATIENCE, Row, others, passed_over, table
+from probegym.terminal.compare import PATIENCE, Row, others, passed_over, signed, table
 from probegym.terminal.game import HELP, Game, purpose, section
 
 ARROWS = {"A": "w", "B": "s", "C": "d", "D": "a"}
@@ -98,7 +98,7 @@ class Play:
     def _draw(self, told: str) -> None:
         """The whole screen in a terminal; one line where the output is piped."""
         c, g = self.console, self.game
-        status = "   ".join(f"{name} {value}" for name, value in g.status().items()) + f"   score {g.score():+.2f}"
+        status = "   ".join(f"{name} {value}" for name, value in g.status().items()) + f"   score {signed(g.score())}"
         if not c.is_terminal:
             c.print(f"{self._control(g.chosen)} | {status} | {told or HELP}", highlight=False, markup=False, soft_wrap=True)
             return
