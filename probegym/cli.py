@@ -267,23 +267,33 @@ def benchmark(
 @app.command()
 def play(
     env: Env,
-    scenario: Annotated[str | None, typer.Option("--scenario", help="Scenario by name, or FILE.yaml:NAME; haadf-id by default.")] = None,
+    scenario: ScenarioOption = "id",
     seed: Annotated[int | None, typer.Option("--seed", min=0, max=MAXIMUM_SEED, help="Episode; a new one by default.")] = None,
+    browser: Annotated[bool, typer.Option("--browser", help="On a page in a browser on this machine, not in the terminal.")] = False,
+    everybody: Annotated[bool, typer.Option("--all", help="Wait for agents that take long, too.")] = False,
     out: Annotated[Path, typer.Option("--out", help="Folder of frame.png.")] = Path("runs/play"),
 ) -> None:
-    """Tune by hand in the terminal.
+    """Play an environment by hand, in the terminal or in a browser.
 
-    Compares you with the oracle and the shipped policies at the end. Commands may be piped in, one a line.
+    Compares you with scripts, shipped policies and the oracle on the same seed. Keys may be piped in, one a line.
     """
     import numpy as np
 
     from probegym.agents.files import writable
+    from probegym.terminal.compare import PATIENCE
+    from probegym.terminal.game import open_game
+
+    env_id, patience = environment(env), float("inf") if everybody else PATIENCE
+    seed = int(np.random.default_rng().integers(MAXIMUM_SEED)) if seed is None else seed
+    if browser:
+        from probegym.terminal.play_page.server import serve
+
+        serve(open_game(env_id, scenario, seed), Console(), patience)
+        return
     from probegym.terminal.play import Play
 
-    env_id = environment(env)
-    seed = int(np.random.default_rng().integers(MAXIMUM_SEED)) if seed is None else seed
-    game = Play(env_id, scenario, seed, writable(out, 1_000_000), Console())
-    game.run(sys.stdin)
+    folder = writable(out, 1_000_000)
+    Play(open_game(env_id, scenario, seed), folder, Console(), patience).run(sys.stdin)
 
 
 app.command()(gallery.gallery)

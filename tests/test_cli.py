@@ -10,11 +10,10 @@ import subprocess
 import sys
 import time
 
-import numpy as np
+import httpx
 import pytest
 import torch
 import yaml
-from PIL import Image
 from typer.testing import CliRunner
 
 from probegym.agents import distil, files
@@ -22,7 +21,6 @@ from probegym.agents.distil import Distillation, Trainer
 from probegym.cli import app
 from probegym.errors import ProbeGymError
 from probegym.terminal import train as training
-from probegym.terminal.play import half_blocks
 from tests.helpers import ROOT
 
 MAIN = "from probegym.cli import main; main()"
@@ -308,33 +306,23 @@ def test_results_without_success_are_json(tmp_path):
 # ---- playing ----
 
 
-def test_play_by_lines(tmp_path):
-    told = good("play", "StemTuning", "--scenario", "id", "--seed", "5", input="2\n]\n]\n-\nu\n\nx\nd\n")
-    assert "2 C12a" in told and "change     +9.5 nm" in told and "astigmatism" in told and "no key 'x'" in told
-    assert "4 images" in told and re.search(r"you +(missed|reached)", told) and re.search(r"oracle +reached +0\.9", told)
-    with Image.open(tmp_path / "runs/play/frame.png") as frame:
-        assert frame.width > 200
-
-
-def test_play_ends_with_its_input_and_on_q():
-    for text in ("", "q\n", "3\nq\nd\n"):
-        assert re.search(r"you +missed", good("play", "StemTuning", "--seed", "1", input=text))
-
-
-def test_half_blocks_hold_the_colours():
-    picture = np.zeros((4, 3, 3), np.uint8)
-    picture[0] = (250, 10, 20)
-    text = half_blocks(picture, 80)
-    assert text.count("\u2580") == 6 and text.startswith("\x1b[38;2;250;10;20m\x1b[48;2;0;0;0m") and len(text.splitlines()) == 2
-    assert half_blocks(np.zeros((64, 128, 3), np.uint8), 40).splitlines()[0].count("\u2580") == 40
-
-
 def test_interrupt_ends_with_130():
     # A shell's background job ignores SIGINT, and children inherit that: give the child a terminal's disposition.
     listening = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
     process = start("play", "StemTuning", "--seed", "1", **listening)
     assert process.stdout.readline().startswith("1 C10")
     time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in err
+
+
+def test_play_in_a_browser_until_it_is_interrupted():
+    process = start("play", "TipConditioning", "--seed", "1", "--browser", preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    url = process.stdout.readline().split()[-1]
+    with httpx.Client(follow_redirects=True) as client:
+        assert url.startswith("http://127.0.0.1:") and client.get(url).text.startswith("<!doctype html>")
+        assert client.get(url).status_code == 401
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in err

@@ -22,6 +22,7 @@ class AdatomManipulationTask(Task):
 
     family = "adatom_manipulation"
     twin = "probegym.hardware_bridge.twins.adatoms:AdatomTwin"
+    controls_from = "probegym.envs.adatom_controls:controls"
     measured = "drags"
     decides = ("action", "chosen")
     goal_info = ("achieved_before",)

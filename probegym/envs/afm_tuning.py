@@ -24,6 +24,7 @@ class AfmTuningTask(Task):
 
     family = "afm_tuning"
     twin = "probegym.hardware_bridge.twins.afm:AfmTwin"
+    controls_from = "probegym.envs.afm_controls:controls"
     measured = "lines"
     decides = ("settings",)
 

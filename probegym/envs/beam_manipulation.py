@@ -25,6 +25,7 @@ class BeamManipulationTask(Task):
 
     family = "beam_manipulation"
     twin = "probegym.hardware_bridge.twins.graphene:GrapheneTwin"
+    controls_from = "probegym.envs.beam_controls:controls"
     measured = "images"
 
     def __init__(self, settings: dict):

@@ -217,11 +217,11 @@ class Episodes:
             self.observation[name][lane] = array
         generator.bit_generator.state = snapshot.generator
 
-    def picture(self, lane: int) -> np.ndarray:
-        """The task's picture of one lane."""
+    def picture(self, lane: int, hidden: bool = True) -> np.ndarray:
+        """The task's picture of one lane; without ``hidden`` as it would be on an instrument, which does not tell the truth."""
         if not self.observation:
             raise gym.error.ResetNeeded("call reset() before render()")
-        truth = {name: array[lane] for name, array in self.truth.items()} | self.world.portrait(lane) if self.truth else {}
+        truth = {name: array[lane] for name, array in self.truth.items()} | self.world.portrait(lane) if self.truth and hidden else {}
         memory = {name: array[lane] for name, array in self.memory.items()}
         seen = {name: array[lane] for name, array in self.observation.items()}
         left = {f"{name}_limit": np.array(limit) for name, limit in self.limits.items()}

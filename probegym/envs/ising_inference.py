@@ -25,6 +25,7 @@ class IsingInferenceTask(Task):
 
     family = "ising_inference"
     twin = "probegym.hardware_bridge.twins.ising:IsingTwin"
+    controls_from = "probegym.envs.ising_controls:controls"
     measured = "images"
     decides = ("chosen", "annealed", "fresh", "previous", "looks", "kept")
 
@@ -53,8 +54,7 @@ class IsingInferenceTask(Task):
 
     def memory(self, lanes: int) -> Lanes:
         s = self.settings
-        first = np.array([s.first[0], s.first[1], s.first[2] + 1, s.first[3], 0])
-        chosen = {"chosen": np.tile(first, (lanes, 1)), "annealed": np.zeros((lanes, 2), np.int64)}
+        chosen = {"chosen": np.tile([*s.first[:2], s.first[2] + 1, s.first[3], 0], (lanes, 1)), "annealed": np.zeros((lanes, 2), np.int64)}
         return self.belief.memory(lanes) | chosen | {"images": np.zeros(lanes), "left": np.ones(lanes)}
 
     # ---- what is done ----

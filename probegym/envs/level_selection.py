@@ -38,6 +38,7 @@ class LevelSelectionTask(Task):
 
     family = "level_selection"
     twin = "probegym.hardware_bridge.twins.flakes:FlakesTwin"
+    controls_from = "probegym.envs.level_controls:controls"
     measured = "maps"
     decides = ("instrument", "place", "steps")
 

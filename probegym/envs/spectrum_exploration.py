@@ -28,6 +28,7 @@ class SpectrumExplorationTask(Task):
 
     family = "spectrum_exploration"
     twin = "probegym.hardware_bridge.twins.spectra:SpectraTwin"
+    controls_from = "probegym.envs.exploration_controls:controls"
     measured = "spectra"
     decides = ("at",)
 

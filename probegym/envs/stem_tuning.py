@@ -53,6 +53,7 @@ class StemTuningTask(Task):
 
     family = "stem_tuning"
     twin = "probegym.hardware_bridge.twins.stem:StemTwin"
+    controls_from = "probegym.envs.stem_controls:controls"
     measured = "images"
     decides = ("set_point", "excursion", "declared")
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
 
+from probegym.envs import controls
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Command, Lanes, Readings
 
@@ -97,6 +99,7 @@ class Task(ABC):
 
     family: ClassVar[str]  # name of its scenario file
     twin: ClassVar[str]  # "module:Class" of its twin, loaded only when asked for
+    controls_from: ClassVar[str] = ""  # "module:function" of the controls of a task, for a person who plays; loaded only when asked for
     measured: ClassVar[str] = "measurements"  # what one measurement is, in the plural
     decides: ClassVar[tuple[str, ...]] = ()  # what ``decode`` writes of the memory; put back when the world refuses the step
     goal_info: ClassVar[tuple[str, ...]] = ()  # what ``goal_reward`` needs of the info of a step
@@ -113,6 +116,15 @@ class Task(ABC):
     @abstractmethod
     def action_units(self) -> dict[str, Any]:
         """What the components of an action mean, as plain JSON: a policy is refused by an environment that differs."""
+
+    @property
+    def controls(self) -> controls.Controls:
+        """What a person who plays can turn, choose and point at, in physical units; without ``controls_from`` the bare components of an action."""
+        if not self.controls_from:
+            return controls.of_space(self.action_space)
+        module, name = self.controls_from.split(":")
+        made: controls.Controls = getattr(import_module(module), name)(self)
+        return made
 
     @abstractmethod
     def memory(self, lanes: int) -> Lanes:

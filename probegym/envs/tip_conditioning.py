@@ -38,6 +38,7 @@ class TipConditioningTask(Task):
 
     family = "tip_conditioning"
     twin = "probegym.hardware_bridge.twins.stm:StmTwin"
+    controls_from = "probegym.envs.tip_controls:controls"
     measured = "images"
     decides = ("action", "just_spoilt", "actions", "place", "discs", "treated", "clearance")
 
@@ -113,6 +114,9 @@ class TipConditioningTask(Task):
                 roughness[on[fits], index] = np.ptp(patch, axis=(1, 2))[fits]
         return at + OFFSETS[roughness.argmin(1)]
 
+    def masks(self, memory: Lanes) -> np.ndarray:
+        return (self.radius == 0) | self.area.room(memory, self.radius)
+
     def encode(self, readings: list[Readings], memory: Lanes, left: np.ndarray, where: Where) -> Observation:
         taken, m = readings[-1], memory
         seen = (taken.measurements > 0) & where
@@ -176,8 +180,8 @@ class TipConditioning(ScopeEnv):
     | 11, 12 | dip of 2.5, 5.0 nm | 25 nm |
     | 13 | declare: the episode ends | - |
 
-    Discs are radii and never overlap. A treatment without room is a look (`room` says which have some, `last_action` what was done).
-    Numbers outside are refused; nothing is done.
+    Discs are radii and never overlap. A treatment without room is a look (`room` and `action_masks()` say which have some,
+    `last_action` what was done). Numbers outside are refused; nothing is done.
 
     ## Observation Space
 

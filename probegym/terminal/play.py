@@ -1,4 +1,4 @@
-"""A person tunes in the terminal: pictures as half blocks, one key a command; reads plain lines when it is piped."""
+"""A person plays in the terminal: the environment's picture as half blocks, its controls, one key a command; reads plain lines when it is piped."""
 
 from __future__ import annotations
 
@@ -11,26 +11,17 @@ from typing import IO
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
-from probegym.agents.base import Agent
 from probegym.agents.files import write_bytes
-from probegym.agents.registry import task_type
 from probegym.agents.report import png
-from probegym.envs import pictures, single_env
-from probegym.envs.stem_tuning import StemTuningTask
-from probegym.envs.task import shape_of
+from probegym.envs.controls import Place
 from probegym.errors import ProbeGymError
+from probegym.terminal.compare import PATIENCE, Row, others, passed_over, signed, table
+from probegym.terminal.game import HELP, Game, purpose, section
 
-SMALL, LARGE = 0.05, 0.5  # scales
-CHANGES = {"+": SMALL, "=": SMALL, "-": -SMALL, "]": LARGE, "[": -LARGE}
-HELP = "1-7 choose   + - small   [ ] large   enter acquire   d declare   u explain   q quit"
-EXPLANATIONS = {
-    "C10": "defocus: every feature is blurred alike in all directions, over and under focus; a Ronchigram grows finer rings with it",
-    "C12": "two-fold astigmatism: blur stretched along one direction, which turns by 90 degrees through focus; a and b are 45 degrees apart",
-    "C21": "axial coma: a one-sided tail, like a comet; the flat region of the Ronchigram sits off centre; a is along x, b along y",
-    "C23": "three-fold astigmatism: a three-cornered blur; three arms in the Ronchigram; a and b are 30 degrees apart",
-}
+ARROWS = {"A": "w", "B": "s", "C": "d", "D": "a"}
+CURSOR = (240, 180, 41)
+WIDEST = 200  # columns of the table where the output is piped
 
 
 def half_blocks(rgb: np.ndarray, columns: int) -> str:
@@ -48,11 +39,13 @@ def half_blocks(rgb: np.ndarray, columns: int) -> str:
 
 
 def keys(stream: IO[str]) -> Iterator[str]:
-    """Keys one by one: as they are pressed in a terminal, else the characters of each line (an empty one is enter)."""
+    """Keys one by one: as they are pressed in a terminal, arrows as w a s d; else the characters of each line (an empty one is enter)."""
     if stream.isatty():
         with _unbuffered(stream):
             while key := stream.read(1):
-                yield key
+                if key == "\x1b" and stream.read(1) == "[":
+                    key = ARROWS.get(stream.read(1), key)
+                yield "n" if key == "\t" else key
         return
     for line in stream:
         yield from line.strip() or "\n"
@@ -72,105 +65,95 @@ def _unbuffered(stream: IO[str]):
 
 
 class Play:
-    """One episode played by a person; ``out`` receives ``frame.png``, the environment's own picture, after every step."""
+    """A game in the terminal; ``out`` receives ``frame.png``, the environment's own picture, after every step."""
 
-    def __init__(self, env_id: str, scenario: str | None, seed: int, out: Path, console: Console):
-        if task_type(env_id).family != "stem_tuning":
-            raise ProbeGymError(f"play knows the keys of StemTuning, not of {env_id}: use StemTuning")
-        scenario = scenario or "haadf-id"
-        self.env = single_env(env_id, scenario=scenario, render_mode="rgb_array")
-        task = self.env.episodes.task_of(StemTuningTask)
-        self.env_id, self.scenario, self.seed, self.out, self.console = env_id, scenario, seed, out, console
-        self.names, self.scales, self.largest = task.names, task.scales, task.settings.largest_step
-        self.pending = np.zeros(len(self.names))
-        self.chosen, self.score, self.over = 0, 0.0, False
-        self.observation, self.info = self.env.reset(seed=seed)
-        self.info["is_success"] = False
+    def __init__(self, game: Game, out: Path, console: Console, patience: float = PATIENCE):
+        self.game, self.out, self.console, self.patience = game, out, console, patience
+        self._photograph()
 
     def run(self, stream: IO[str] = sys.stdin) -> None:
         """Play to the end of the episode, of the input, or to ``q``; then compare."""
-        self._photograph()
-        self._draw(f"{self.env_id}, scenario {self.scenario}, seed {self.seed}: reach a Strehl ratio of 0.8 and declare")
+        g = self.game
+        self._draw(f"{purpose(g.env_id)}\n{section(g.env_id, 'Description')}\n{section(g.env_id, 'Episode End')}")
         for key in keys(stream):
             if key == "q":
                 break
-            self._draw(self._press(key))
-            if self.over:
+            try:
+                told = g.press(key)
+            except ProbeGymError as error:
+                told = str(error)
+            if key in "\r\nt":
+                self._photograph()
+            self._draw(told)
+            if g.over:
                 break
-        self._result()
-
-    def _press(self, key: str) -> str:
-        """Act on a key; returns what to tell."""
-        if key.isdigit() and 1 <= int(key) <= len(self.names):
-            self.chosen = int(key) - 1
-        elif key in CHANGES:
-            self.pending[self.chosen] = np.clip(self.pending[self.chosen] + CHANGES[key], -self.largest, self.largest)
-        elif key in ("\n", "\r", "d"):
-            self._step(declare=key == "d")
-            return "declared" if key == "d" else "acquired"
-        elif key == "u":
-            return EXPLANATIONS.get(self.names[self.chosen][:3], "an aberration of higher order")
-        else:
-            return f"no key {key!r}: {HELP}"
-        return ""
-
-    def _step(self, declare: bool) -> None:
-        action = np.zeros(shape_of(self.env.action_space), np.float32)
-        action[: len(self.names)] = self.pending / self.largest
-        action[-1] = 1.0 if declare else -1.0
-        self.observation, reward, terminated, truncated, self.info = self.env.step(action)
-        self.score, self.over = self.score + reward, terminated or truncated
-        self.pending[:] = 0
-        self._photograph()
+        self.result()
 
     # ---- what is shown ----
 
     def _photograph(self) -> None:
-        write_bytes(self.out / "frame.png", png(self.env.episodes.picture(0)))
+        self.picture = self.game.picture()
+        write_bytes(self.out / "frame.png", png(self.picture))
 
     def _draw(self, told: str) -> None:
         """The whole screen in a terminal; one line where the output is piped."""
-        c, left = self.console, float(self.observation["budget"][0])
-        status = f"{self.info['measurements']:.0f} images, {self.info['time']:.1f} s, budget left {left:.0%}"
+        c, g = self.console, self.game
+        status = "   ".join(f"{name} {value}" for name, value in g.status().items()) + f"   score {signed(g.score())}"
         if not c.is_terminal:
-            c.print(f"{self._control(self.chosen)} | {status} | {told or HELP}", highlight=False, markup=False, soft_wrap=True)
+            c.print(f"{self._control(g.chosen)} | {status} | {told or HELP}", highlight=False, markup=False, soft_wrap=True)
             return
         c.clear()
-        columns = shutil.get_terminal_size().columns
-        for name, map_name in (("haadf", "grey"), ("ronchigram", "warm")):
-            if name in self.observation:
-                frames = np.hstack([pictures.coloured(frame, map_name) for frame in self.observation[name]])
-                c.file.write(half_blocks(frames, columns) + "\n")
-        for index in range(len(self.names)):
-            c.print(self._control(index), style="bold reverse" if index == self.chosen else "", highlight=False)
-        c.print(status, highlight=False)
+        columns, rows = shutil.get_terminal_size()
+        pictures = [self.picture] if (pad := self._pad()) is None else [self.picture, pad]
+        spare = max(8, rows - len(g.controls.parts) - 8 - told.count("\n")) // len(pictures)  # lines that the text leaves
+        for picture in pictures:
+            c.file.write(half_blocks(picture, min(columns, 2 * spare * picture.shape[1] // picture.shape[0])) + "\n")
+        for index in range(len(g.controls.parts)):
+            c.print(self._control(index), style="bold reverse" if index == g.chosen else "", highlight=False, markup=False)
+        c.print(f"{g.env_id.split('/')[1]}, {g.scenario}, seed {g.seed}   {status}", highlight=False, markup=False)
+        if foreseen := g.foreseen():
+            c.print(f"this step: {foreseen}", highlight=False, markup=False)
         c.print(told, style="cyan", highlight=False, markup=False)
         c.print(HELP, style="dim", highlight=False, markup=False)
 
     def _control(self, index: int) -> str:
-        scale = 1e9 * self.scales[index]
-        now = self.observation["controls"][index] * scale
-        return f"{index + 1} {self.names[index]:<4} at {now:+8.1f} nm, change {self.pending[index] * scale:+8.1f} nm"
+        g, part = self.game, self.game.controls.parts[index]
+        value = g.values[part.name]
+        text = f"{index + 1} {part.name:<12} {part.told(value, g.observation)}"
+        if isinstance(part, Place) and part.marks is not None:
+            text += "   " + ", ".join(f"{name} ({x:+.3g}, {y:+.3g})" for name, (x, y) in part.marks(g.observation, g.values).items())
+        return text
 
-    def _result(self) -> None:
-        """Strehl, images and score of the person, the oracle and the shipped policies that fit, on the same seed."""
-        table = Table("who", "goal", "Strehl", "images", "seconds", "score", box=None, pad_edge=False, header_style="dim")
-        mine = (bool(self.info["is_success"]), self.info["strehl"], self.info["measurements"], self.info["time"], self.score)
-        for who, row in [("you", mine), *self._others()]:
-            goal, strehl, images, seconds, score = row
-            table.add_row(who, "reached" if goal else "missed", f"{strehl:.2f}", f"{images:.0f}", f"{seconds:.1f}", f"{score:+.2f}")
-        self.console.print(table)
-        self.console.print(f"score: the environment's reward over the episode; last picture: {self.out / 'frame.png'}", style="dim", highlight=False)
+    def _pad(self) -> np.ndarray | None:
+        """What lies beneath the chosen place, with the cell that is meant; None where there is nothing to be shown."""
+        g, part = self.game, self.game.controls.parts[self.game.chosen]
+        if not isinstance(part, Place) or not part.beneath or part.cells is None:
+            return None
+        pad = np.repeat(g.observation[part.beneath][0][..., None], 3, -1)
+        pad[part.cell(g.values[part.name])] = CURSOR
+        return pad
 
-    def _others(self) -> Iterator[tuple[str, tuple]]:
-        from probegym.agents.base import OracleAgent
-        from probegym.agents.bundle import BundlePolicy, shipped
-        from probegym.agents.evaluate import evaluate
+    # ---- the end ----
 
-        for name in ["oracle", *shipped()]:
-            try:
-                agent: Agent = OracleAgent() if name == "oracle" else BundlePolicy(name)
-                r = evaluate(agent, self.env_id, self.scenario, 1, self.seed)
-            except ProbeGymError:  # a policy for other frames than this scenario shows
-                continue
-            yield name, (bool(r.success[0]), r.metrics["strehl"][0], r.costs["measurements"][0], r.costs["time"][0], r.returns[0])
+    def result(self) -> None:
+        """The table: the person and all others who can play this, on the same seed."""
+        g, rows, slow = self.game, [self.game.row()], list[str]()
+        g.end()
+        self._photograph()
+        for one in others(g.env_id, g.scenario, g.seed, self.patience):
+            rows.append(one) if isinstance(one, Row) else slow.append(one)
+        head, lines = table(g.env_id, rows)
+        for line in self._fitting(head, lines):
+            self.console.print(line, style="bold" if line.startswith("you") else "", highlight=False, markup=False, soft_wrap=True)
+        below = f"score: the environment's return of the episode, on seed {g.seed} of scenario {g.scenario}; last picture: {self.out / 'frame.png'}"
+        for text in filter(None, (passed_over(slow, self.patience), below)):
+            self.console.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
+
+    def _fitting(self, head: list[str], lines: list[list[str]]) -> list[str]:
+        """The table in plain columns; in a terminal without the last ones that do not fit."""
+        heads = [name.rsplit(" ", 1) if " " in name else ["", name] for name in head]
+        columns = [[*above, *cells] for above, *cells in zip(heads, *lines, strict=True)]
+        widths = [max(map(len, column)) + 2 for column in columns]
+        most = self.console.width if self.console.is_terminal else WIDEST
+        fitting = [column for number, column in enumerate(columns) if sum(widths[: number + 1]) <= most]
+        return ["".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in zip(*fitting, strict=True)]

@@ -94,14 +94,14 @@ def harmless(text: str) -> str:
     return ascii(text[:MOST_SHOWN])[1:-1] + ("..." if len(text) > MOST_SHOWN else "")
 
 
-class Access:
-    """ASGI middleware: refuses what does not come from the operator's own page, and forbids the browser everything that the page does not need.
+class Checks:
+    """What a request must be to be answered: at this Host, changes from the page's own Origin, logged in, and short.
 
-    Every refusal is told to the log, but for those of the guard.
+    headers: what every answer says besides, to forbid the browser everything that the page does not need.
     """
 
-    def __init__(self, app: App, port: int, keys: Keys, refusals: Refusals):
-        self.app, self.keys, self.refusals = app, keys, refusals
+    def __init__(self, port: int, keys: Keys):
+        self.keys = keys
         self.host, self.origin = f"{HOST}:{port}", f"http://{HOST}:{port}"
         policy = f"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self' ws://{self.host}"
         self.headers = [
@@ -110,12 +110,40 @@ class Access:
             (b"cache-control", b"no-store"), (b"cross-origin-opener-policy", b"same-origin"), (b"cross-origin-resource-policy", b"same-origin"),
         ]  # fmt: skip
 
+    def refusal(self, scope: Message) -> tuple[int, str] | None:
+        """Status and reason; None to let it pass. A header that comes twice counts as wrong."""
+        told: dict[bytes, list[str]] = {}
+        for name, value in scope["headers"]:
+            told.setdefault(name.lower(), []).append(value.decode("latin-1"))
+        if told.get(b"host") != [self.host]:
+            return 421, f"this page is at {self.origin} and nowhere else"
+        changing = scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD")
+        if changing and told.get(b"origin") != [self.origin]:
+            return 403, "only the page itself may ask for this"
+        if (scope["path"] != LOGIN or changing) and not self.keys.known(_cookie(told.get(b"cookie", []))):
+            return 401, "not logged in: open the address with a new code"
+        if scope["type"] == "http" and changing:
+            length = told.get(b"content-length", [])
+            if len(length) != 1 or not length[0].isdecimal() or len(length[0]) > 9 or int(length[0]) > MOST_BYTES:
+                return 413, f"say how long the request is, at most {MOST_BYTES} bytes"
+        return None
+
+
+class Access:
+    """ASGI middleware: answers no request but those that pass the checks.
+
+    Every refusal is told to the log, but for those of the guard.
+    """
+
+    def __init__(self, app: App, port: int, keys: Keys, refusals: Refusals):
+        self.app, self.keys, self.refusals, self.checks = app, keys, refusals, Checks(port, keys)
+
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """One request."""
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        refusal = self._refusal(scope)
+        refusal = self.checks.refusal(scope)
         if refusal is None:
             await self.app(scope, receive, self._guarded(scope, send))
         elif scope["type"] == "websocket":
@@ -131,7 +159,7 @@ class Access:
     def _guarded(self, scope: Message, send: Send, why: str = "") -> Send:
         async def sent(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), *self.headers]
+                message["headers"] = [*message.get("headers", []), *self.checks.headers]
                 if message["status"] >= 400 and message["status"] not in BY_THE_GUARD:
                     self._tell(scope, message["status"], why or REASONS.get(message["status"], "the page failed"))
             await send(message)
@@ -145,24 +173,6 @@ class Access:
         told = [f"{name} {harmless(value)}" for name, value in sorted(named.items())]
         who = ":".join(map(str, scope.get("client") or ("unknown",)))
         self.refusals.tell(f"refused {status}: {harmless(scope.get('method', 'WEBSOCKET'))} {harmless(path)} from {', '.join([who, *told])}: {why}")
-
-    def _refusal(self, scope: Message) -> tuple[int, str] | None:
-        """Status and reason; None to let it pass. A header that comes twice counts as wrong."""
-        told: dict[bytes, list[str]] = {}
-        for name, value in scope["headers"]:
-            told.setdefault(name.lower(), []).append(value.decode("latin-1"))
-        if told.get(b"host") != [self.host]:
-            return 421, f"this page is at {self.origin} and nowhere else"
-        changing = scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD")
-        if changing and told.get(b"origin") != [self.origin]:
-            return 403, "only the operator's page itself may ask for this"
-        if (scope["path"] != LOGIN or changing) and not self.keys.known(_cookie(told.get(b"cookie", []))):
-            return 401, "not logged in: open the address with a new code"
-        if scope["type"] == "http" and changing:
-            length = told.get(b"content-length", [])
-            if len(length) != 1 or not length[0].isdecimal() or len(length[0]) > 9 or int(length[0]) > MOST_BYTES:
-                return 413, f"say how long the request is, at most {MOST_BYTES} bytes"
-        return None
 
 
 def _cookie(headers: list[str]) -> str:

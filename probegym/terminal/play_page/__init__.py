@@ -1,0 +1,1 @@
+"""A page in a browser on this machine, for a person who plays."""
