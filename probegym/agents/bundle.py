@@ -31,7 +31,7 @@ def shipped() -> dict[str, Path]:
 
 
 def find(name: str | os.PathLike[str]) -> Path:
-    """Folder of a bundle, by shipped name or path."""
+    """Folder of a bundle, by shipped name or path; raises ProbeGymError where there is none."""
     if str(name) in shipped():
         return shipped()[str(name)]
     if (Path(name) / "policy.json").is_file():

@@ -70,7 +70,10 @@ class Results:
 
 def evaluate(agent: Agent | Script, env_id: str, scenario: str, episodes: int, seed: int = EVALUATION_SEED,
              progress: Progress = lambda *_: None, lanes: int = LANES, observer: Observer | None = None, **kwargs: Any) -> Results:  # fmt: skip
-    """Run whole episodes on seeds seed, seed + 1, ..., up to ``lanes`` of an agent at once; further keywords go to the environment."""
+    """Run whole episodes on seeds seed, seed + 1, ..., up to ``lanes`` of an agent at once; further keywords go to the environment.
+
+    Raises ProbeGymError when ``episodes`` is no whole number above 0, and what the environment raises.
+    """
     if not isinstance(episodes, int) or isinstance(episodes, bool) or episodes < 1:
         raise ProbeGymError(f"episodes must be a whole number above 0, got {episodes!r}")
     rows: list[dict[str, Any]] = []

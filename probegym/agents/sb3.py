@@ -229,7 +229,10 @@ class _Watch(BaseCallback):
 
 def train_sb3(training: Training, folder: str | os.PathLike, resume: bool = False, report: Callable[[Progress], None] = lambda _: None,
               checkpoint_every: int = 10_000) -> BaseAlgorithm:  # fmt: skip
-    """Train to the end, from the folder's checkpoint if ``resume``; TensorBoard logs beside it."""
+    """Train to the end, from the folder's checkpoint if ``resume``; TensorBoard logs beside it.
+
+    Raises ProbeGymError when the folder holds a checkpoint that is not to be resumed, or one of another training.
+    """
     folder = Path(folder)
     model = build(training, folder)
     if resume:
