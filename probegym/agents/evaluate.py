@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from probegym.agents import files
 from probegym.agents.base import Agent, Script
 from probegym.agents.statistics import bootstrap_median, wilson
 from probegym.envs import single_env, vector_env
@@ -153,11 +152,4 @@ def _lane(shown: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def write_json(path: Path, content: Any) -> None:
     """Write atomically; raises ProbeGymError when the folder cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            scratch = Path(folder) / path.name
-            scratch.write_text(json.dumps(content, indent=1))
-            os.replace(scratch, path)
-    except OSError as error:
-        raise ProbeGymError(f"cannot write {path} ({error.strerror}): free space or choose another folder") from error
+    files.write_bytes(path, json.dumps(content, indent=1).encode())
