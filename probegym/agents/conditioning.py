@@ -67,6 +67,7 @@ class Trainer(ReaderTrainer):
     """Trains a reader of apices and counts what treatments do."""
 
     episode = EPISODE
+    reader: ApexReader
 
     def __init__(self, config: Conditioning, folder: str | os.PathLike):
         super().__init__(config, folder)

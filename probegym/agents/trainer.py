@@ -121,7 +121,7 @@ class ReaderTrainer(Trainer):
     """
 
     episode: ClassVar[int]
-    reader: nn.Module
+    reader: Any  # a network, as the trainer has it
 
     def __init__(self, config: Any, folder: str | os.PathLike[str]):
         super().__init__(config, folder, config.updates // self.episode + 1, config.lanes)

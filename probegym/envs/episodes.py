@@ -108,9 +108,9 @@ class Episodes:
         return self.task
 
     def begin(self, keys: np.ndarray, where: np.ndarray) -> tuple[Observation, Lanes]:
-        """Start episodes on some lanes; returns full-width observation and info (other lanes keep their last).
+        """Start episodes with keys (lanes,) uint64 on some lanes; returns full-width observation and info (other lanes keep their last).
 
-        keys: (lanes,) uint64; where: (lanes,) bool. Raises ProbeGymError for a budget without room for one step, and what the world refuses.
+        Raises ProbeGymError for a budget without room for one step, and what the world refuses.
         """
         with self.scenario.told_where():
             self.world.begin(keys, where)  # first, because it may refuse
@@ -130,11 +130,7 @@ class Episodes:
         return self.observation, self._info({})
 
     def step(self, action: np.ndarray, where: np.ndarray) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, Lanes]:
-        """One step on some lanes -> (observation, reward, terminated, truncated, info), all full width.
-
-        action: (lanes, ...); where: (lanes,) bool. Raises ProbeGymError for a privileged reward in a world without hidden state, and what the
-        world refuses.
-        """
+        """One step on some lanes -> (observation, reward, terminated, truncated, info), all full width; an error where a reward needs hidden state."""
         before = self.truth
         acting = where & ~self._beyond(self.task.foreseen(action, self.memory))
         readings, spent = self._acted(action, acting)
