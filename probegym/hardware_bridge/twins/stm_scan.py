@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
+from probegym.hardware_bridge.commands import AcquireTopograph, LocateAdatoms
 from probegym.hardware_bridge.world import Refused
 from probegym.physics import stm
 
 
-class Scan(Protocol):
-    """A command that scans an image, of which every lane has the same."""
-
-    shape: tuple[int, int]
-    field_of_view: float
-    speed: float
-    bias: float
-    current: float
-
-
-def lines(command: Scan) -> tuple[int, int, float]:
+def lines(command: AcquireTopograph | LocateAdatoms) -> tuple[int, int, float]:
     """Rows, columns, and seconds of a line, there and back; raises Refused for a shape or conditions that no STM could scan with."""
     rows, columns = (int(v) for v in command.shape)
     if not (0 < rows <= stm.WIDEST and 0 < columns <= stm.WIDEST):
