@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test data docs smoke clean
+.PHONY: demo test coverage data docs smoke clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -18,6 +18,12 @@ test: $(STAMP)
 	$(BIN)/python -m ruff check probegym tests benchmarks notebooks
 	$(BIN)/python -m mypy
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+coverage: $(STAMP)  # how much of physics, rewards and hardware_bridge the tests run
+	rm -rf runs/coverage && mkdir -p runs/coverage
+	$(BIN)/python -m coverage run -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
 
 data: $(STAMP)  # the small data sets for offline learning
 	$(BIN)/probegym record build --out runs/data

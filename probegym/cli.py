@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
 import probegym
 from probegym import scenarios
+from probegym.console import plain
 from probegym.envs import environment_type
 from probegym.errors import ProbeGymError
 from probegym.terminal import bridge, datasets, gallery, regret
@@ -39,7 +39,7 @@ class Algorithm(StrEnum):
 
 def _complain(message: str) -> None:
     line = Text.assemble(("error: ", "red"), " ".join(message.split()))
-    Console(stderr=True, soft_wrap=True, highlight=False).print(line)
+    plain(stderr=True, soft_wrap=True, highlight=False).print(line)
 
 
 class _Command(TyperGroup):
@@ -95,12 +95,13 @@ def list_() -> None:
     from probegym.agents.bundle import shipped
     from probegym.physics.specimens import available
 
-    console = Console(soft_wrap=True)
+    console = plain(soft_wrap=True)
     for env_id in probegym.ENVIRONMENTS:
-        console.print(f"[bold]{env_id}[/bold]", highlight=False)
+        console.print(env_id, style="bold", highlight=False)
         console.print(_scenario_table(environment_type(env_id).task_type.family))
-    console.print("\n[bold]shipped policies[/bold]\n  " + (", ".join(shipped()) or "none"), highlight=False)
-    console.print("\n[bold]specimens[/bold]\n  " + ", ".join(sorted(available())), highlight=False)
+    for title, names in (("shipped policies", shipped()), ("specimens", sorted(available()))):
+        console.print(f"\n{title}", style="bold", highlight=False)
+        console.print("  " + (", ".join(names) or "none"), highlight=False)
 
 
 def _scenario_table(family: str) -> Table:
@@ -124,8 +125,8 @@ def show(env: Env, scenario: Annotated[str | None, typer.Option("--scenario", he
         resolved = scenarios.load(kind.task_type.family, scenario).model_dump(exclude_none=True, mode="json")
         typer.echo(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True, width=120), nl=False)
         return
-    console = Console()
-    console.print(f"[bold]{env_id}[/bold]\n", highlight=False)
+    console = plain()
+    console.print(f"{env_id}\n", style="bold", highlight=False)
     console.print(Markdown(inspect.getdoc(kind) or ""))
     console.print()
     console.print(_scenario_table(kind.task_type.family))
@@ -145,7 +146,7 @@ def scenarios_(
 
     if file is not None and env is None:
         raise ProbeGymError("a scenario file is for one environment: name it, as in 'probegym scenarios StemTuning --file mine.yaml'")
-    ids, console = [environment(env)] if env else list(probegym.ENVIRONMENTS), Console()
+    ids, console = [environment(env)] if env else list(probegym.ENVIRONMENTS), plain()
     if check:
         raise typer.Exit(max(shown.checked(env_id, file, console) for env_id in ids))
     for env_id in ids:
@@ -163,7 +164,7 @@ def demo(out: Annotated[Path, typer.Option("--out", help="Folder of the report."
     files.replaceable(out)  # before torch is loaded
     from probegym.agents.demo import run
 
-    run(out, console=Console())
+    run(out, console=plain())
 
 
 @app.command()
@@ -200,7 +201,7 @@ def train(
         raise ProbeGymError("--first-seed, --executor and --workers go with --seeds: give that too, or leave them out")
     if seeds is not None and seed != 1:
         raise ProbeGymError("--seed does not go with --seeds: use --first-seed")
-    console = Console()
+    console = plain()
     if seeds is not None:
         from probegym.agents.executors import executor as made
 
@@ -236,7 +237,7 @@ def evaluate(
     scenarios.load(environment_type(env_id).task_type.family, scenario)
     from probegym.terminal import measure
 
-    measure.report(agent, env_id, scenario, episodes, seed, out, Console())
+    measure.report(agent, env_id, scenario, episodes, seed, out, plain())
 
 
 @app.command()
@@ -260,7 +261,7 @@ def benchmark(
 
     ids = [environment(name) for name in envs.split(",") if name]
     meant = running.chosen(suite, ids, [name for name in agents.split(",") if name], seeds, episodes, submission)
-    console = Console()
+    console = plain()
     raise typer.Exit(running.shown(meant, out, console) if report else running.run(meant, out, running.executors.executor(str(executor), workers), console))
 
 
@@ -288,12 +289,12 @@ def play(
     if browser:
         from probegym.terminal.play_page.server import serve
 
-        serve(open_game(env_id, scenario, seed), Console(), patience)
+        serve(open_game(env_id, scenario, seed), plain(), patience)
         return
     from probegym.terminal.play import Play
 
     folder = writable(out, 1_000_000)
-    Play(open_game(env_id, scenario, seed), folder, Console(), patience).run(sys.stdin)
+    Play(open_game(env_id, scenario, seed), folder, plain(), patience).run(sys.stdin)
 
 
 app.command()(gallery.gallery)
@@ -331,7 +332,7 @@ def specimen_list() -> None:
         detectors = ", ".join(f"{d} {1e3 * a:g}-{1e3 * b:g}" for d, (a, b) in s.detectors.items()) or f"{0 if s.films is None else len(s.films)} films"
         own = "" if path.parent == specimens.SHIPPED else " (yours)"
         table.add_row(name, f"{s.energy / 1e3:g} kV", f"{1e3 * s.semiangle_cutoff:g} mrad", detectors, s.description + own)
-    Console(soft_wrap=True).print(table)
+    plain(soft_wrap=True).print(table)
 
 
 @specimen_app.command("build")
@@ -346,7 +347,7 @@ def specimen_build(
     """Run abTEM's multislice once and keep the scattering tensors in your cache folder."""
     from probegym.terminal.specimen import build
 
-    build(what, energy, semiangle, detector or [], thickness, name, Console())
+    build(what, energy, semiangle, detector or [], thickness, name, plain())
 
 
 def main() -> None:

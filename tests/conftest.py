@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
+from probegym.hardware_bridge import channel
+from probegym.hardware_bridge.deployment import policy
 from tests.environments import Registered, registered
 from tests.guard_helpers import armed, bench
 
 __all__ = ["armed", "bench"]
+
+if "COVERAGE_PROCESS_CONFIG" in os.environ:  # the bridge's processes are told little of what surrounds them, and must hear of this
+    for module in (channel, policy):
+        module.PASSED_ON += ("COVERAGE_PROCESS_CONFIG",)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -1,4 +1,4 @@
-"""Acquisition functions against BoTorch and quadrature; picking spread batches with deterministic ties."""
+"""Acquisition functions against BoTorch and quadrature."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from scipy import integrate, stats
 
 from probegym.errors import ProbeGymError
-from probegym.surrogates.acquisition import expected_improvement, maximum_variance, pick, upper_confidence, weighted
+from probegym.surrogates.acquisition import expected_improvement, upper_confidence
 
 
 def posterior(rng, n=40):
@@ -66,48 +66,11 @@ def test_expected_improvement_grows_with_both_and_never_below_zero():
     assert (gain >= 0).all() and (np.diff(gain, axis=1) >= -1e-12).all() and (np.diff(gain, axis=0) >= -1e-12).all()
 
 
-def test_exploration_looks_at_the_deviation_alone_and_parts_are_weighed():
-    mean, std = posterior(np.random.default_rng(2))
-    np.testing.assert_array_equal(maximum_variance(mean, std), std**2)
-    np.testing.assert_allclose(weighted([mean, std], [1.0, np.sqrt(0.2)]), upper_confidence(mean, std, 0.2))
-    np.testing.assert_array_equal(weighted([mean, np.full(40, -np.inf)], [2.0, 0.0]), 2 * mean)  # a part without weight is left out
-
-
-def test_the_best_allowed_pixel_is_picked_and_ties_go_to_the_lower_index():
-    score = np.array([0.0, 3.0, 5.0, 3.0, 5.0, 1.0])
-    assert pick(score, np.ones(6, bool)).tolist() == [2]
-    assert pick(score, np.array([1, 1, 0, 1, 0, 1], bool), 2).tolist() == [1, 3]
-    assert pick(np.where(np.arange(6) == 2, np.nan, score), np.arange(6) != 2).tolist() == [4]  # only allowed pixels need numbers
-
-
-def test_a_batch_spreads():
-    rng, shape = np.random.default_rng(3), (12, 15)
-    score, allowed = rng.normal(size=180), rng.uniform(size=180) < 0.9
-    chosen = pick(score, allowed, 6, 3.0, shape)
-    rows, cols = np.unravel_index(chosen, shape)
-    distance = np.hypot(rows[:, None] - rows, cols[:, None] - cols)[np.triu_indices(6, 1)]
-    assert distance.min() > 3 and allowed[chosen].all() and chosen[0] == np.where(allowed, score, -np.inf).argmax()
-    # greedy: each is the best of those farther than the radius from all before it
-    for n in range(1, 6):
-        far = (np.hypot(*(np.indices(shape).reshape(2, -1)[:, :, None] - np.stack([rows, cols])[:, None, :n])) > 3).all(1)
-        assert score[chosen[n]] == score[far & allowed].max()
-
-
-def test_a_batch_larger_than_what_fits_apart_still_has_different_pixels():
-    chosen = pick(np.arange(9.0), np.ones(9, bool), 9, 5.0, (3, 3))
-    assert chosen.tolist() == list(range(8, -1, -1))
-
-
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: pick(np.array([0.0, np.nan]), np.ones(2, bool)), "finite"),
-        (lambda: pick(np.zeros(2), np.zeros(2, bool)), "0 are allowed"),
-        (lambda: pick(np.zeros(4), np.ones(4, bool), 5), "from 1"),
-        (lambda: pick(np.zeros(4), np.ones(4, bool), 2, 1.0), "shape"),
         (lambda: upper_confidence(np.zeros(1), np.ones(1), -1.0), "beta"),
         (lambda: expected_improvement(np.zeros(1), -np.ones(1), 0.0), "negative"),
-        (lambda: weighted([np.zeros(1)], [1.0, 2.0]), "one weight"),
     ],
 )
 def test_bad_input_is_refused(call, words):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from scipy import stats
 
-from probegym.agents import bundle, hyperparameters, sb3
+from probegym.agents import bundle, files, hyperparameters, sb3
 from probegym.agents.base import OracleAgent, RandomAgent
 from probegym.agents.bundle import BundlePolicy, spec_digest
 from probegym.agents.distil import Distillation, Student, Trainer
@@ -101,8 +101,8 @@ def test_an_unknown_agent_lists_the_known():
 def test_seeds_of_training_selection_and_evaluation_do_not_meet(tmp_path):
     for seed in (0, 1, 8, 9, 12345):
         trainer = Trainer.__new__(Trainer)
-        trainer.config = Distillation(seed=seed)
-        assert 0 <= trainer._seed(0) and trainer._seed(1000) + trainer.config.lanes < SELECTION_SEED < EVALUATION_SEED
+        trainer.config, trainer.worlds = Distillation(seed=seed), 64
+        assert 0 <= trainer.first_seed(0) and trainer.first_seed(1000) + 64 < SELECTION_SEED < EVALUATION_SEED
 
 
 # ---- bundles ----
@@ -185,7 +185,7 @@ def test_a_bundle_is_written_whole_or_not_at_all(trained, copy, monkeypatch):
     def full(**_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(bundle.tempfile, "TemporaryDirectory", full)
+    monkeypatch.setattr(files.tempfile, "TemporaryDirectory", full)
     with pytest.raises(ProbeGymError, match="No space left on device"):
         bundle.write(copy, model, json.loads(before))
     assert (copy / "policy.json").read_bytes() == before and sorted(p.name for p in copy.iterdir()) == ["policy.json", "policy.onnx"]

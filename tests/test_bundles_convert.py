@@ -16,7 +16,6 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 from stable_baselines3 import DQN, PPO, SAC
 
 from probegym.agents import convert as agents_convert
@@ -28,6 +27,7 @@ from probegym.agents.convert import main as unpickle
 from probegym.agents.distil import Distillation, Trainer
 from probegym.agents.evaluate import evaluate
 from probegym.agents.export import THRESHOLDS
+from probegym.console import plain
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.deployment.bundle import read
 from probegym.terminal import convert as converting
@@ -53,7 +53,7 @@ def _one_thread():
 
 @pytest.fixture
 def console():
-    return Console(file=io.StringIO(), width=200)
+    return plain(file=io.StringIO(), width=200)
 
 
 def saved(model, path: Path) -> Path:

@@ -196,10 +196,10 @@ KILLED = """if True:
     torch.set_num_threads(1)
 
     class Doomed(Trainer):
-        def _learn(self, *batch):
+        def learn(self, *batch):
             if self.update == 10:  # past the checkpoint at 6
                 os.kill(os.getpid(), signal.SIGKILL)
-            return super()._learn(*batch)
+            return super().learn(*batch)
 
     Doomed(Distillation(updates=12, lanes=8), "run").run(checkpoint_every=6)"""
 

@@ -9,10 +9,10 @@ from io import BytesIO
 import pytest
 import torch
 from PIL import Image
-from rich.console import Console
 
 from probegym.agents import demo, files
 from probegym.agents.report import ticks
+from probegym.console import plain
 from probegym.errors import ProbeGymError
 
 TINY = demo.DemoSettings(updates=30, lanes=16, evaluations=2, live_episodes=8, episodes=8, scripts=("coordinate-descent",), script_episodes=1)
@@ -22,7 +22,7 @@ TINY = demo.DemoSettings(updates=30, lanes=16, evaluations=2, live_episodes=8, e
 def report(tmp_path_factory):
     torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("runs") / "demo"
-    console = Console(file=open(out.parent / "told.txt", "w"), width=160)
+    console = plain(file=open(out.parent / "told.txt", "w"), width=160)
     demo.run(out, TINY, console)
     console.file.close()
     return out

@@ -12,10 +12,13 @@ from tests.helpers import ROOT
 PACKAGE = ROOT / "probegym"
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "terminal" not in path.parts)
 TOLD = re.compile(r"rais|refus|error|fault|must", re.IGNORECASE)
-OWN = re.compile(r"ProbeGymError|ValueError|Refused|InstrumentFault|ScenarioError")
-SAYS = ("physics", "surrogates", "rewards", "scenarios", "hardware_bridge/guard", "hardware_bridge/programs", "hardware_bridge/records", "hardware_bridge/page",
-        "hardware_bridge/commands", "hardware_bridge/twins", "agents/benchmark", "agents/executors")  # fmt: skip
-"""Packages all of whose public functions say which errors they raise."""
+OWN = re.compile(r"ProbeGymError|ValueError|MemoryError|Refused|InstrumentFault|ScenarioError|RecordError|Malformed")
+PARTS = sorted(path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name not in ("terminal", "__pycache__"))
+MEASURED = re.compile(
+    r"(?<![\w.])(?:[kM]?(?:m|nm|s|eV|J|N|Pa|V|A|K|rad|mrad|Hz|S|kg)|Angstrom|metres?|pixels?|electrons|bonds|sites|cycles|degrees|radii|shares?|decades|units?)\b"
+    r"|\((?:lanes|maps|places|\.\.\.|[a-z]+,|[a-z]+ x|\d+,|\d\^n,)|any shape|of shapes that broadcast|both relative|of the shape of"
+)
+"""A unit or a shape, or that there is none."""
 
 
 def public(path) -> list[tuple[ast.FunctionDef, str]]:
@@ -35,7 +38,18 @@ def test_public_names_have_a_docstring(path):
     assert not bare
 
 
-@pytest.mark.parametrize("place", SAYS)
+@pytest.mark.parametrize("path", [path for path in FILES if path.is_relative_to(PACKAGE / "physics") or path.is_relative_to(PACKAGE / "rewards")], ids=lambda p: p.stem)
+def test_a_function_of_numbers_says_units_or_shapes(path):
+    silent = []
+    for function, told in public(path):
+        given = [one.annotation for one in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs) if one.arg not in ("self", "cls")]
+        kinds = [ast.unparse(kind) if kind else "np.ndarray" for kind in given] + [ast.unparse(function.returns or ast.Constant(None))]
+        if re.search("ndarray|ArrayLike|float", " ".join(kinds)) and not MEASURED.search(told):
+            silent.append(function.name)
+    assert not silent
+
+
+@pytest.mark.parametrize("place", PARTS)
 def test_a_function_that_refuses_says_so(place):
     silent = []
     for path in sorted((PACKAGE / place).rglob("*.py")):

@@ -207,6 +207,14 @@ def test_counterfactual_with_another_key_draws_other_noise(subject, env):
     assert differences(real, follow(env, actions)) == []
 
 
+@pytest.mark.parametrize("key", [-1, 2**64, 1.5, True, "1"])
+def test_a_key_that_cannot_be_is_refused_and_nothing_changes(subject, env, key):
+    before = env.snapshot()
+    with pytest.raises(ProbeGymError, match="whole number from 0 to 2\\*\\*64"):
+        env.counterfactual(subject.actions(2), key=key)
+    assert differences(env.snapshot(), before) == []
+
+
 def test_another_key_keeps_the_hidden_state(env):
     world = env.episodes.world
     before = copy.deepcopy(world.truth())

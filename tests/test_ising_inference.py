@@ -477,7 +477,7 @@ def test_a_training_goes_on_where_it_stopped_and_gives_a_policy(small, tmp_path,
 
 def test_an_untrained_network_is_a_patient_rule():
     trainer = train_ising.Trainer(train_ising.IsingTraining(updates=1), "unused")
-    ours = evaluate(train_ising.Annealer(trainer.policy), ENV, "train", 24, seed=60_000).metrics["error"].mean()
+    ours = evaluate(trainer.agent(), ENV, "train", 24, seed=60_000).metrics["error"].mean()
     assert ours < 0.9 * evaluate(baselines_ising.UniformSweep(), ENV, "train", 24, seed=60_000).metrics["error"].mean()
 
 

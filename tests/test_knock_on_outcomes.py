@@ -168,3 +168,16 @@ def test_what_is_not_in_the_table_is_refused():
         knock_on_outcomes.sheet("gold")
     with pytest.raises(ProbeGymError, match="a blow needs"):
         knock_on_outcomes.blow(knock_on_outcomes.sheet("carbon"), -1.0, 0.0, 0.0, 0)
+
+
+def test_a_table_that_was_saved_is_read_again(tmp_path, monkeypatch):
+    kept = {target: knock_on_outcomes.load(target) for target in ("carbon", "neighbour-exit")}
+    knock_on_outcomes.save(tmp_path / "table.csv", kept)
+    monkeypatch.setattr(knock_on_outcomes, "TABLE", tmp_path / "table.csv")
+    knock_on_outcomes.load.cache_clear()
+    try:
+        for target, table in kept.items():
+            again = knock_on_outcomes.load(target)
+            assert all(np.array_equal(getattr(again, name), getattr(table, name)) for name in ("energy", "polar", "azimuth", "share"))
+    finally:
+        knock_on_outcomes.load.cache_clear()

@@ -13,9 +13,9 @@ import time
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from probegym import scenarios
+from probegym.console import plain
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import LocateAdatoms
 from probegym.hardware_bridge.instruments import InstrumentFault
@@ -206,7 +206,7 @@ def test_a_driver_on_a_server_that_ends_reaches_the_safe_state():
 )
 def test_what_cannot_be_served_is_told_before_anything_starts(tmp_path, twin, protocol, scenario, why):
     with pytest.raises(ProbeGymError, match=why):
-        serve.serve(serve.Twin(twin), serve.Protocol(protocol), scenario, 0.0, tmp_path / "stm.json", Console())
+        serve.serve(serve.Twin(twin), serve.Protocol(protocol), scenario, 0.0, tmp_path / "stm.json", plain())
     assert not any(tmp_path.iterdir())
 
 

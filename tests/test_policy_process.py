@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -19,8 +20,8 @@ from probegym.agents.bundle import BundlePolicy, shipped
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge import codec
 from probegym.hardware_bridge.deployment import bundle as reading
+from probegym.hardware_bridge.deployment import pipes, policy_process
 from probegym.hardware_bridge.deployment import policy as outside
-from probegym.hardware_bridge.deployment import policy_process
 from probegym.hardware_bridge.deployment.policy import PolicyFault, PolicyProcess
 from tests import bundles
 from tests.helpers import ROOT, python
@@ -363,3 +364,30 @@ sys.exit(p.main())
     assert done.returncode == 0 and b"chatter" in done.stderr
     head, _, checksum = codec.lengths(done.stdout[: codec.PREFIX.size])
     assert codec.unpack(done.stdout[codec.PREFIX.size :][:head], b"", checksum)[0]["kind"] == "ready"
+
+
+# ---- its loop, where coverage sees it: the process itself may not write files ----
+
+
+def test_the_loop_answers_each_request_and_goes_on_after_one_that_it_cannot(folder, monkeypatch):
+    allowed: list[int] = []
+    monkeypatch.setattr(policy_process, "tighten", lambda: allowed.append(0))
+    monkeypatch.setattr(policy_process, "allow", allowed.append)
+    bundle = reading.read(folder)
+    good = bundle.inputs(SEEN, 1) | bundle.start(1)
+    asked = [good, good | {"seen": np.zeros((1, 2), np.float32)}, good]
+    requests, answers = io.BytesIO(b"".join(codec.pack({"sequence": k}, arrays) for k, arrays in enumerate(asked))), io.BytesIO()
+    with pytest.raises(pipes.Ended):
+        policy_process.serve(folder, bundle.digest, requests, answers)
+    answers.seek(0)
+    ready, first, bad, last = (pipes.receive(answers) for _ in range(4))
+    assert ready[0] == {"kind": "ready", "digest": bundle.digest} and allowed == [0, *[policy_process.ANSWER_SECONDS] * 3]
+    assert [(told["kind"], told["sequence"]) for told, _ in (first, bad, last)] == [("action", 0), ("fault", 1), ("action", 2)]
+    assert np.array_equal(first[1]["action"], last[1]["action"]) and first[1]["action"].shape == (1, 2) and not bad[1] and bad[0]["reason"].isprintable()
+
+
+def test_a_policy_that_was_exchanged_is_not_served(folder):
+    answers = io.BytesIO()
+    with pytest.raises(ProbeGymError, match="was exchanged while it was loaded"):
+        policy_process.serve(folder, "0" * 64, io.BytesIO(), answers)
+    assert not answers.getvalue()

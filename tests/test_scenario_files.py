@@ -8,10 +8,10 @@ from pathlib import Path
 
 import gymnasium as gym
 import pytest
-from rich.console import Console
 
 import probegym
 from probegym import scenarios, tables
+from probegym.console import plain
 from probegym.envs import environment_type
 from probegym.errors import ProbeGymError
 from probegym.scenarios.shifts import shifts
@@ -169,7 +169,7 @@ AFM = "probegym/AfmTuning-v0"
 
 def shown(tmp_path, text: str, check: bool = False, env_id: str = AFM) -> str:
     (tmp_path / "mine.yaml").write_text(text)
-    console = Console(width=400, file=io.StringIO())
+    console = plain(width=400, file=io.StringIO())
     done = checked(env_id, tmp_path / "mine.yaml", console) if check else listed(env_id, tmp_path / "mine.yaml", console)
     return f"{console.file.getvalue()}\n{done}"
 

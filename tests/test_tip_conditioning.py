@@ -479,7 +479,7 @@ def test_a_student_resumes_where_it_was(tmp_path):
     whole.run(checkpoint_every=EPISODE)
     examples = parts.examples(0)
     for _ in range(EPISODE):
-        parts._learn(*next(examples))
+        parts.learn(*next(examples))
         parts.update += 1
     parts.save()
     resumed = Trainer(config, tmp_path / "parts")

@@ -8,13 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from probegym.agents import files
 from probegym.agents.base import Agent
 from probegym.envs.episodes import Episodes
 from probegym.envs.task import Observation, Task
@@ -31,7 +31,7 @@ def shipped() -> dict[str, Path]:
 
 
 def find(name: str | os.PathLike[str]) -> Path:
-    """Folder of a bundle, by shipped name or path."""
+    """Folder of a bundle, by shipped name or path; raises ProbeGymError where there is none."""
     if str(name) in shipped():
         return shipped()[str(name)]
     if (Path(name) / "policy.json").is_file():
@@ -87,12 +87,9 @@ def write(folder: str | os.PathLike[str], model: bytes, spec: dict[str, Any]) ->
     try:
         if folder.is_dir() and (others := sorted(path.name for path in folder.iterdir() if path.name not in FILES)):
             raise ProbeGymError(f"folder {folder} holds {others[0]!a}, a policy's folder holds nothing else: choose another")
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            (Path(scratch) / "policy.onnx").write_bytes(model)
-            (Path(scratch) / "policy.json").write_text(json.dumps(content, indent=1))
-            for name in ("policy.onnx", "policy.json"):
-                os.replace(Path(scratch) / name, folder / name)
+        with files.atomically(folder / "policy.onnx", folder / "policy.json") as (graph, told):
+            graph.write_bytes(model)
+            told.write_text(json.dumps(content, indent=1))
     except OSError as error:
         raise ProbeGymError(f"cannot write policy {folder} ({error.strerror}): free space or choose another folder") from error
     return folder

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -12,16 +10,20 @@ from typing import Any
 
 import torch
 
+from probegym.agents import files
 from probegym.errors import ProbeGymError
 
 
 def write(path: Path, config: Any, **state: Any) -> None:
     """Write the state of a training with its configuration (a dataclass); raises ProbeGymError when that fails."""
+    save(path, {"config": asdict(config)} | state)
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write tensors and plain values; raises ProbeGymError when that fails."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-            torch.save({"config": asdict(config)} | state, Path(scratch) / path.name)
-            os.replace(Path(scratch) / path.name, path)
+        with files.atomically(path) as (scratch,):
+            torch.save(state, scratch)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         raise ProbeGymError(f"cannot write checkpoint {path} ({error}): free space or choose another folder") from error
 

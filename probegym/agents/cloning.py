@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -17,10 +18,10 @@ import torch
 from minari import MinariDataset
 from torch import nn
 
-from probegym.agents import checkpoints, datasets
+from probegym.agents import datasets
 from probegym.agents.base import Agent
-from probegym.agents.distil import Progress
 from probegym.agents.export import SELECTION_SEED, ship
+from probegym.agents.trainer import Report, Resumable, descend
 from probegym.envs import vector_env
 from probegym.envs.episodes import Episodes, bounds
 from probegym.envs.task import Observation, shape_of
@@ -144,13 +145,13 @@ def lessons(dataset: MinariDataset, seed: int) -> list[tuple[dict[str, torch.Ten
     return parts
 
 
-class Cloner:
-    """The trainer, as ``registry.Learner`` wants it; it keeps ``checkpoint.pt`` and TensorBoard logs in its folder."""
+class Cloner(Resumable):
+    """The trainer, as ``registry.Learner`` wants it."""
 
     def __init__(self, dataset: MinariDataset, folder: str | os.PathLike[str], updates: int = UPDATES, seed: int = 1):
         env_id, scenario = datasets.origin(dataset)
-        self.config = Cloning(dataset.id, int(dataset.total_steps), env_id, scenario, updates, seed=seed)
-        self.folder, self.dataset, self.update = Path(folder), dataset, 0
+        super().__init__(Cloning(dataset.id, int(dataset.total_steps), env_id, scenario, updates, seed=seed), folder)
+        self.dataset = dataset
         (self.seen, self.done), (self.seen_held, self.done_held) = lessons(dataset, seed)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -165,11 +166,7 @@ class Cloner:
             group["lr"] = c.learning_rate * 0.5 * (1 + math.cos(math.pi * self.update / c.updates))
         part = torch.randint(len(self.done), (c.batch,), generator=torch.Generator().manual_seed(c.seed * 1_000_003 + self.update))
         loss = self.policy.loss(tuple(v[part] for v in self.seen.values()), self.done[part])
-        self.optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.policy.parameters(), 1.0)
-        self.optimiser.step()
-        return float(loss.detach())
+        return descend(self.optimiser, loss, self.policy.parameters())
 
     def held_out(self) -> float:
         """The loss on the episodes that are held out."""
@@ -180,17 +177,15 @@ class Cloner:
         self.policy.train()
         return sum(losses) / len(self.done_held)
 
-    def run(self, report: Callable[[Progress], None] = lambda _: None, evaluate: Callable[[Agent], float] | None = None, evaluations: int = 20) -> None:
+    def run(self, report: Report = lambda _: None, evaluate: Callable[[Agent], float] | None = None, evaluations: int = 20) -> None:
         """Train to the end from wherever this trainer is; ``evaluate(agent)`` gives a success rate now and then."""
-        from torch.utils.tensorboard import SummaryWriter
-
         c = self.config
         every = max(1, c.updates // evaluations)
-        with SummaryWriter(str(self.folder / "tensorboard")) as writer:
+        with self.logs() as writer:
             while self.update < c.updates:
                 loss = self._learn()
                 self.update += 1
-                report(Progress(self.update, loss))
+                self.tell(report, loss)
                 if self.update % every and self.update < c.updates:
                     continue
                 held = self.held_out()
@@ -199,27 +194,16 @@ class Cloner:
                 if held < self.least:
                     self.best, self.least = {name: v.clone() for name, v in self.policy.state_dict().items()}, held
                 if evaluate is not None:
-                    success = evaluate(Copy(self.policy))
-                    writer.add_scalar("evaluate/success", success, self.update)
-                    report(Progress(self.update, float("nan"), success))
+                    self.measure(writer, report, evaluate(Copy(self.policy)))
                 self.save()
 
-    @property
-    def checkpoint(self) -> Path:
-        """Where the last checkpoint lies."""
-        return self.folder / "checkpoint.pt"
+    def state(self) -> dict[str, Any]:
+        return {"policy": self.policy.state_dict(), "optimiser": self.optimiser.state_dict(), "best": self.best, "least": self.least}
 
-    def save(self) -> None:
-        """Write the checkpoint atomically; raises ProbeGymError when it cannot be written."""
-        state = {"policy": self.policy.state_dict(), "optimiser": self.optimiser.state_dict(), "best": self.best, "least": self.least}
-        checkpoints.write(self.checkpoint, self.config, update=self.update, **state)
-
-    def load(self) -> None:
-        """Go on from the checkpoint; raises ProbeGymError when it is damaged or of another training."""
-        with checkpoints.read(self.checkpoint, self.config) as state:
-            self.policy.load_state_dict(state["policy"])
-            self.optimiser.load_state_dict(state["optimiser"])
-            self.best, self.least, self.update = dict(state["best"]), float(state["least"]), int(state["update"])
+    def restore(self, state: dict[str, Any]) -> None:
+        self.policy.load_state_dict(state["policy"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.best, self.least = dict(state["best"]), float(state["least"])
 
     def finish(self, folder: Path, command: str, episodes: int = 0, report: Callable[[int, int], None] = lambda *_: None) -> Path:
         """Write the bundle of the state with the least error on held-out episodes; returns its folder. No episodes are played for that."""

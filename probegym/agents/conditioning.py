@@ -7,27 +7,26 @@ the expected cost to go of each treatment; the policy (stm_networks.ConditionerP
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from probegym.agents import checkpoints
 from probegym.agents.base import Agent
-from probegym.agents.distil import LAST_TRAINING_SEED, Progress
 from probegym.agents.evaluate import evaluate
 from probegym.agents.export import SELECTION_SEED, ship
 from probegym.agents.stm_networks import ApexReader, ConditionerPolicy, varied
+from probegym.agents.trainer import ReaderTrainer, descend
 from probegym.envs import vector_env
 from probegym.envs.episodes import Episodes
 from probegym.envs.task import Observation
 from probegym.envs.tip_conditioning import TipConditioningTask
-from probegym.errors import ProbeGymError
 
 EPISODE = 12  # images
 KINDS = 24  # of apex, by physics/stm_apex.py
@@ -64,25 +63,21 @@ class Student(Agent):
         return action.numpy()
 
 
-class Trainer:
-    """Trains one reader and counts what treatments do; ``folder`` receives checkpoints and TensorBoard logs."""
+class Trainer(ReaderTrainer):
+    """Trains a reader of apices and counts what treatments do."""
+
+    episode = EPISODE
+    reader: ApexReader
 
     def __init__(self, config: Conditioning, folder: str | os.PathLike):
-        self.config, self.folder = config, Path(folder)
-        if self._seed(config.updates // EPISODE + 1) + config.lanes > LAST_TRAINING_SEED:
-            raise ProbeGymError(f"seed {config.seed} with {config.updates} updates would train on seeds kept for selection: use a smaller seed")
+        super().__init__(config, folder)
         self.envs = vector_env(config.env_id, num_envs=config.lanes, scenario=config.scenario, autoreset_mode="Disabled")
         task = self.envs.episodes.task_of(TipConditioningTask)
         self.actions, self.radius = len(task.names), task.radius
         torch.manual_seed(config.seed)
-        self.reader = ApexReader(task.settings.image.pixels, KINDS)
-        self.optimiser = torch.optim.AdamW(self.reader.parameters(), lr=config.learning_rate, weight_decay=1e-3)
+        self.reads(ApexReader(task.settings.image.pixels, KINDS))
         self.counts = np.zeros((self.actions, KINDS, KINDS))
         self.starts = np.zeros(KINDS)
-        self.update = 0
-
-    def _seed(self, episode: int) -> int:
-        return self.config.seed * 1_000_000 % 9_000_000 + episode * self.config.lanes
 
     def _kinds(self) -> np.ndarray:
         return self.envs.episodes.truth["state"].copy()
@@ -91,7 +86,7 @@ class Trainer:
         """Endless (images, kinds, action taken before, kinds before), the same from any multiple of EPISODE on."""
         for episode in range(first_update // EPISODE, 10**9):
             rng = np.random.default_rng((self.config.seed, episode))
-            observation, _ = self.envs.reset(seed=self._seed(episode), options={})
+            observation, _ = self.envs.reset(seed=self.first_seed(episode), options={})
             before, done = self._kinds(), None
             for step in range(EPISODE):
                 now = self._kinds()
@@ -127,69 +122,33 @@ class Trainer:
 
     # ---- training ----
 
-    def run(self, report: Callable[[Progress], None] = lambda _: None, evaluate: Callable[[Agent], float] | None = None,
-            evaluations: int = 5, checkpoint_every: int = 600) -> None:  # fmt: skip
-        """Train to the end from wherever this trainer is; ``evaluate(agent)`` gives a success rate now and then."""
-        from torch.utils.tensorboard import SummaryWriter
+    def agent(self) -> Student:
+        return Student(self.policy())
 
-        c, loss_sum, since = self.config, 0.0, 0
-        checkpoint_every -= checkpoint_every % EPISODE
-        with SummaryWriter(str(self.folder / "tensorboard")) as writer:
-            examples = self.examples(self.update)
-            while self.update < c.updates:
-                loss_sum, since, self.update = loss_sum + self._learn(*next(examples)), since + 1, self.update + 1
-                last = self.update == c.updates
-                if self.update % 20 == 0 or last:
-                    writer.add_scalar("train/loss", loss_sum / since, self.update)
-                    report(Progress(self.update, loss_sum / since))
-                    loss_sum, since = 0.0, 0
-                if evaluate and (self.update % max(1, c.updates // evaluations) == 0 or last):
-                    success = evaluate(Student(self.policy()))
-                    writer.add_scalar("evaluate/success", success, self.update)
-                    report(Progress(self.update, float("nan"), success))
-                if self.update % checkpoint_every == 0 or last:
-                    self.save()
+    def lessons(self) -> AbstractContextManager[Iterator[tuple[torch.Tensor, torch.Tensor, np.ndarray | None, np.ndarray]]]:
+        return nullcontext(self.examples(self.update))
 
-    def _learn(self, images: torch.Tensor, kinds: torch.Tensor, action: np.ndarray | None, before: np.ndarray) -> float:
+    def learn(self, images: torch.Tensor, kinds: torch.Tensor, action: np.ndarray | None, before: np.ndarray) -> float:
         now = kinds.numpy()
         if action is None:
             np.add.at(self.starts, now, 1)
         else:
             np.add.at(self.counts, (action, before, now), 1)
-        done = self.update / self.config.updates
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.config.learning_rate * min(1.0, (self.update + 1) / 100) * (0.003 + 0.5 * (1 + math.cos(math.pi * done)))
+        self.warm()
         flips = [axis for axis, bit in ((2, 1), (3, 2)) if self.update & bit]
         self.reader.train()
         seen = self.counts.sum((0, 1)) + self.starts + 1
         prior = torch.from_numpy(np.log(seen / seen.sum()).astype(np.float32))  # so that the reader learns likelihoods
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.update)
         loss = nn.functional.cross_entropy(self.reader(varied(images.float().flip(flips), generator)) + prior, kinds)
-        self.optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.reader.parameters(), 1.0)
-        self.optimiser.step()
-        return float(loss.detach())
+        return descend(self.optimiser, loss, self.reader.parameters())
 
-    # ---- checkpoints ----
+    def state(self) -> dict[str, Any]:
+        return super().state() | {"counts": torch.from_numpy(self.counts), "starts": torch.from_numpy(self.starts)}
 
-    @property
-    def checkpoint(self) -> Path:
-        """Where the last checkpoint lies."""
-        return self.folder / "checkpoint.pt"
-
-    def save(self) -> None:
-        """Write the checkpoint atomically; raises ProbeGymError when it cannot be written."""
-        state = {"reader": self.reader.state_dict(), "optimiser": self.optimiser.state_dict()}
-        checkpoints.write(self.checkpoint, self.config, update=self.update, **state, counts=torch.from_numpy(self.counts), starts=torch.from_numpy(self.starts))
-
-    def load(self) -> None:
-        """Go on from the checkpoint; raises ProbeGymError when it is damaged or of another training."""
-        with checkpoints.read(self.checkpoint, self.config) as state:
-            self.reader.load_state_dict(state["reader"])
-            self.optimiser.load_state_dict(state["optimiser"])
-            self.counts, self.starts = state["counts"].numpy().copy(), state["starts"].numpy().copy()
-            self.update = int(state["update"])
+    def restore(self, state: dict[str, Any]) -> None:
+        super().restore(state)
+        self.counts, self.starts = state["counts"].numpy().copy(), state["starts"].numpy().copy()
 
     # ---- the end ----
 

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from probegym import __version__
@@ -31,6 +30,8 @@ from probegym.agents.export import choose_threshold, export
 from probegym.agents.registry import make_agent
 from probegym.agents.report import Curve, Report, Row, gif, page
 from probegym.agents.stories import Story, tell
+from probegym.agents.trainer import Progress
+from probegym.console import bar, plain
 from probegym.errors import ProbeGymError
 
 ENV_ID = "probegym/StemTuning-v0"
@@ -55,12 +56,6 @@ class DemoSettings:
     script_seconds: float = 75.0
     shipped: dict[str, str] = field(default_factory=lambda: {"stem-tuning-ronchigram": "id", "stem-tuning-haadf": "haadf-id"})
     seed: int = 1
-
-
-def _bar(console: Console) -> Progress:
-    times = (TimeElapsedColumn(), TimeRemainingColumn()) if console.is_terminal else (TimeElapsedColumn(),)
-    columns = (TextColumn("  {task.description:<26}"), BarColumn(18), MofNCompleteColumn(), *times)
-    return Progress(*columns, TextColumn("{task.fields[told]}"), console=console)
 
 
 class Demo:
@@ -111,21 +106,21 @@ class Demo:
         s, updates = self.settings, self._updates()
         config = distil.Distillation(ENV_ID, updates=updates, lanes=s.lanes, seed=s.seed)
         trainer = distil.Trainer(config, self.folder / "training")
-        self.console.print(f"training on scenario [b]{config.scenario}[/b]: {updates} gradient steps of {s.lanes} examples, seed {s.seed}")
-        with _bar(self.console) as bar:
-            task = bar.add_task("training", total=updates, told="")
+        self.console.print(f"training on scenario {config.scenario}: {updates} gradient steps of {s.lanes} examples, seed {s.seed}")
+        with bar(self.console, "  {task.description:<26}", 18) as shown:
+            task = shown.add_task("training", total=updates, told="")
             told = {"loss": "", "success": ""}
 
-            def report(progress: distil.Progress) -> None:
-                if progress.success is None:
-                    self.curve.loss.append((progress.update, progress.loss))
-                    told["loss"] = f"loss {progress.loss:.2f}"
+            def report(news: Progress) -> None:
+                if news.success is None:
+                    self.curve.loss.append((news.update, news.loss))
+                    told["loss"] = f"loss {news.loss:.2f}"
                 else:
-                    self.curve.success.append((progress.update, progress.success))
-                    told["success"] = f"[b]live success {progress.success:.0%}[/b]"
+                    self.curve.success.append((news.update, news.success))
+                    told["success"] = f"live success {news.success:.0%}"
                     if not self.console.is_terminal:
-                        self.console.print(f"  after {progress.update} gradient steps: success {progress.success:.0%}")
-                bar.update(task, completed=progress.update, told="  ".join(filter(None, told.values())))
+                        self.console.print(f"  after {news.update} gradient steps: success {news.success:.0%}")
+                shown.update(task, completed=news.update, told="  ".join(filter(None, told.values())))
 
             def live(agent: Agent) -> float:
                 return float(evaluate(agent, ENV_ID, "id", s.live_episodes, LIVE_SEED).success.mean())
@@ -146,12 +141,12 @@ class Demo:
             return
         step = 1 if isinstance(agent, Script) else 32
         results: list[Results] = []
-        with _bar(self.console) as bar:
-            task = bar.add_task(label, total=episodes, told="")
+        with bar(self.console, "  {task.description:<26}", 18) as shown:
+            task = shown.add_task(label, total=episodes, told="")
             for first in range(0, episodes, step):
                 results.append(evaluate(agent, ENV_ID, scenario, min(step, episodes - first), EVALUATION_SEED + first))
                 joined = _joined(results)
-                bar.update(task, completed=len(joined.success), told=f"success {joined.success.mean():.0%}")
+                shown.update(task, completed=len(joined.success), told=f"success {joined.success.mean():.0%}")
                 if time.perf_counter() - start > seconds:
                     break
         self.rows.append(Row(label, kind, scenario, joined.summary(), time.perf_counter() - start, note))
@@ -230,7 +225,7 @@ def _table(rows: list[Row]) -> Table:
 
 def run(out: str | os.PathLike, settings: DemoSettings | None = None, console: Console | None = None) -> Path:
     """The whole demo; returns the report's path. Raises ProbeGymError when ``out`` cannot be written, before any work."""
-    settings, console = settings or DemoSettings(), console or Console()
+    settings, console = settings or DemoSettings(), console or plain()
     start = time.perf_counter()
     with files.replaced(out) as folder:
         demo = Demo(settings, folder, console)
@@ -242,6 +237,6 @@ def run(out: str | os.PathLike, settings: DemoSettings | None = None, console: C
         (folder / "index.html").write_text(page(report), encoding="utf-8")
     console.print(_table(report.rows))
     path = Path(out) / "index.html"
-    console.print(f"finished in {time.perf_counter() - start:.0f} s; report: [b]{path.absolute()}[/b]", highlight=False, soft_wrap=True)
+    console.print(f"finished in {time.perf_counter() - start:.0f} s; report: {path.absolute()}", highlight=False, soft_wrap=True)
     return path
 

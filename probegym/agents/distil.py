@@ -8,20 +8,19 @@ likelihood) and the policy around it (stem_networks.TunerPolicy) closes the loop
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
-from probegym.agents import checkpoints, symmetry
+from probegym.agents import symmetry
 from probegym.agents.base import Agent, twin_of
 from probegym.agents.stem_networks import READERS, ShadowReader, TunerPolicy
+from probegym.agents.trainer import ReaderTrainer, Report, descend
 from probegym.envs import vector_env
 from probegym.envs.episodes import Episodes
 from probegym.envs.stem_tuning import StemTuningTask
@@ -30,8 +29,10 @@ from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.twins.stem import StemTwin
 from probegym.physics.threads import available_threads
 
+Batch = tuple[torch.Tensor, torch.Tensor]
+"""Frames uint8, labels."""
+
 EPISODE = 3
-LAST_TRAINING_SEED = 9_000_000  # those above are for live figures, for choosing thresholds and for evaluation
 WIDTHS = (0.03, 1.0)  # of the teacher's error, in scales
 
 
@@ -45,15 +46,6 @@ class Distillation:
     lanes: int = 64
     learning_rate: float = 2e-3
     seed: int = 1
-
-
-@dataclass
-class Progress:
-    """What a caller is told as training goes on; ``success`` is None between evaluations."""
-
-    update: int
-    loss: float
-    success: float | None = None
 
 
 class Student(Agent):
@@ -73,13 +65,13 @@ class Student(Agent):
         return action.numpy()
 
 
-class Trainer:
-    """Trains one reader; ``folder`` receives checkpoints and TensorBoard logs."""
+class Trainer(ReaderTrainer):
+    """Trains a reader of aberrations."""
+
+    episode = EPISODE
 
     def __init__(self, config: Distillation, folder: str | os.PathLike):
-        self.config, self.folder = config, Path(folder)
-        if self._seed(config.updates // EPISODE + 1) + config.lanes > LAST_TRAINING_SEED:
-            raise ProbeGymError(f"seed {config.seed} with {config.updates} updates would train on seeds kept for selection: use a smaller seed")
+        super().__init__(config, folder)
         self.envs = vector_env(config.env_id, num_envs=config.lanes, scenario=config.scenario, autoreset_mode="Disabled")
         episodes = self.envs.episodes
         task, world = episodes.task_of(StemTuningTask), twin_of(episodes, StemTwin)
@@ -94,9 +86,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         optics = world.config.ronchigram
         reader = ShadowReader if self.frames == "ronchigram" and optics is not None and optics.shadows else READERS[self.frames]
-        self.reader = reader(frames, rows, len(self.names))
-        self.optimiser = torch.optim.AdamW(self.reader.parameters(), lr=config.learning_rate, weight_decay=1e-3)
-        self.update = 0
+        self.reads(reader(frames, rows, len(self.names)))
         self.largest_step = task.settings.largest_step
         self.frames_per_step = frames
         step_share = self.frames_per_step / episodes.limits["measurements"]
@@ -108,21 +98,18 @@ class Trainer:
 
     def _prior(self, episodes: Episodes) -> np.ndarray:
         """Variance of the start box, in squared scales, measured on training seeds."""
-        self.envs.reset(seed=self._seed(0))
+        self.envs.reset(seed=self.first_seed(0))
         return (self._labels() ** 2).mean(0)
-
-    def _seed(self, episode: int) -> int:
-        return self.config.seed * 1_000_000 % 9_000_000 + episode * self.config.lanes
 
     def _labels(self) -> np.ndarray:
         return twin_of(self.envs.episodes, StemTwin).truth()["aberrations"][:, : len(self.names)] / self.scales
 
-    def examples(self, first_update: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def examples(self, first_update: int) -> Iterator[Batch]:
         """Endless (frames uint8, labels) batches, the same from any update on whether resumed or not."""
         shape = shape_of(self.envs.single_action_space)
         for episode in range(first_update // EPISODE, 10**9):
             rng = np.random.default_rng((self.config.seed, episode))
-            observation, _ = self.envs.reset(seed=self._seed(episode), options={})
+            observation, _ = self.envs.reset(seed=self.first_seed(episode), options={})
             for step in range(EPISODE):
                 labels = self._labels()
                 yield torch.from_numpy(observation[self.frames]), torch.from_numpy(labels.astype(np.float32))
@@ -138,47 +125,23 @@ class Trainer:
         """The policy around the reader as it is now."""
         return TunerPolicy(self.reader, largest_step=self.largest_step, **self.policy_arguments, **constants).eval()
 
-    def run(self, report: Callable[[Progress], None] = lambda _: None, evaluate: Callable[[Agent], float] | None = None,
-            evaluations: int = 5, checkpoint_every: int = 300) -> None:  # fmt: skip
-        """Train to the end from wherever this trainer is; ``evaluate(agent)`` gives a success rate now and then."""
+    def agent(self) -> Student:
+        return Student(self.policy(), self.frames)
+
+    def run(self, report: Report = lambda _: None, evaluate: Callable[[Agent], float] | None = None, evaluations: int = 5, checkpoint_every: int = 300) -> None:
+        """As every reader's; the twin works on the next batch while torch learns from this one."""
         before = torch.get_num_threads()
-        torch.set_num_threads(max(1, available_threads() - 1))  # the twin works beside; threads that wait for each other crawl
+        torch.set_num_threads(max(1, available_threads() - 1))  # threads that wait for each other crawl
         try:
-            self._run(report, evaluate, evaluations, checkpoint_every - checkpoint_every % EPISODE)
+            super().run(report, evaluate, evaluations, checkpoint_every)
         finally:
             torch.set_num_threads(before)
 
-    def _run(self, report, evaluate, evaluations: int, checkpoint_every: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+    def lessons(self) -> AbstractContextManager[Iterator[Batch]]:
+        return closing(_ahead(self.examples(self.update)))
 
-        c = self.config
-        loss_sum, since = 0.0, 0
-        with SummaryWriter(str(self.folder / "tensorboard")) as writer, ThreadPoolExecutor(1) as ahead:
-            examples = self.examples(self.update)
-            coming = ahead.submit(next, examples)
-            while self.update < c.updates:
-                frames, labels = coming.result()
-                coming = ahead.submit(next, examples)  # the twin works on the next batch while torch learns from this one
-                loss_sum, since, self.update = loss_sum + self._learn(frames, labels), since + 1, self.update + 1
-                last = self.update == c.updates
-                if self.update % 20 == 0 or last:
-                    writer.add_scalar("train/loss", loss_sum / since, self.update)
-                    report(Progress(self.update, loss_sum / since))
-                    loss_sum, since = 0.0, 0
-                if evaluate and (self.update % max(1, c.updates // evaluations) == 0 or last):
-                    success = evaluate(Student(self.policy(), self.frames))
-                    writer.add_scalar("evaluate/success", success, self.update)
-                    report(Progress(self.update, float("nan"), success))
-                if self.update % checkpoint_every == 0 or last:
-                    self.save()
-            coming.result()
-
-    def _learn(self, frames: torch.Tensor, labels: torch.Tensor) -> float:
-        c = self.config
-        done = self.update / c.updates
-        rate = c.learning_rate * min(1.0, (self.update + 1) / 100) * (0.003 + 0.5 * (1 + math.cos(math.pi * done)))
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
+    def learn(self, frames: torch.Tensor, labels: torch.Tensor) -> float:
+        self.warm()
         if self.reader.augments:
             quarter_turns, mirror, matrix = self._symmetries[self.update * 5 % 8]
             frames = torch.rot90(frames, quarter_turns, (2, 3))
@@ -188,27 +151,13 @@ class Trainer:
             mean, log_variance = self.reader(frames.float())
         mean, log_variance = mean.float(), log_variance.float()
         loss = 0.5 * ((mean - labels) ** 2 * torch.exp(-log_variance) + log_variance).mean()
-        self.optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.reader.parameters(), 1.0)
-        self.optimiser.step()
-        return float(loss.detach())
+        return descend(self.optimiser, loss, self.reader.parameters())
 
-    # ---- checkpoints ----
 
-    @property
-    def checkpoint(self) -> Path:
-        """Where the last checkpoint lies."""
-        return self.folder / "checkpoint.pt"
-
-    def save(self) -> None:
-        """Write the checkpoint atomically; raises ProbeGymError when it cannot be written."""
-        state = {"reader": self.reader.state_dict(), "optimiser": self.optimiser.state_dict()}
-        checkpoints.write(self.checkpoint, self.config, update=self.update, **state)
-
-    def load(self) -> None:
-        """Go on from the checkpoint; raises ProbeGymError when it is damaged or of another training."""
-        with checkpoints.read(self.checkpoint, self.config) as state:
-            self.reader.load_state_dict(state["reader"])
-            self.optimiser.load_state_dict(state["optimiser"])
-            self.update = int(state["update"])
+def _ahead(batches: Iterator[Batch]) -> Generator[Batch, None, None]:
+    """The same batches, each made in a thread while the one before is used."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, batches)
+        while True:
+            now, coming = coming.result(), thread.submit(next, batches)
+            yield now

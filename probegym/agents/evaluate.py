@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from probegym.agents import files
 from probegym.agents.base import Agent, Script
 from probegym.agents.statistics import bootstrap_median, wilson
 from probegym.envs import single_env, vector_env
@@ -70,7 +69,10 @@ class Results:
 
 def evaluate(agent: Agent | Script, env_id: str, scenario: str, episodes: int, seed: int = EVALUATION_SEED,
              progress: Progress = lambda *_: None, lanes: int = LANES, observer: Observer | None = None, **kwargs: Any) -> Results:  # fmt: skip
-    """Run whole episodes on seeds seed, seed + 1, ..., up to ``lanes`` of an agent at once; further keywords go to the environment."""
+    """Run whole episodes on seeds seed, seed + 1, ..., up to ``lanes`` of an agent at once; further keywords go to the environment.
+
+    Raises ProbeGymError when ``episodes`` is no whole number above 0, and what the environment raises.
+    """
     if not isinstance(episodes, int) or isinstance(episodes, bool) or episodes < 1:
         raise ProbeGymError(f"episodes must be a whole number above 0, got {episodes!r}")
     rows: list[dict[str, Any]] = []
@@ -150,11 +152,4 @@ def _lane(shown: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def write_json(path: Path, content: Any) -> None:
     """Write atomically; raises ProbeGymError when the folder cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            scratch = Path(folder) / path.name
-            scratch.write_text(json.dumps(content, indent=1))
-            os.replace(scratch, path)
-    except OSError as error:
-        raise ProbeGymError(f"cannot write {path} ({error.strerror}): free space or choose another folder") from error
+    files.write_bytes(path, json.dumps(content, indent=1).encode())

@@ -99,13 +99,23 @@ def plain(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+@contextmanager
+def atomically(*paths: Path) -> Iterator[tuple[Path, ...]]:
+    """Where to write files of one folder, which take their places together when the block ends well. Raises OSError."""
+    folder = paths[0].parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        written = tuple(Path(scratch) / path.name for path in paths)
+        yield written
+        for one, path in zip(written, paths, strict=True):
+            os.replace(one, path)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write atomically; raises ProbeGymError when it cannot be written."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-            (Path(scratch) / path.name).write_bytes(content)
-            os.replace(Path(scratch) / path.name, path)
+        with atomically(path) as (scratch,):
+            scratch.write_bytes(content)
     except OSError as error:
         raise ProbeGymError(f"cannot write {path} ({error.strerror}): free space or choose another folder") from error
 

@@ -56,6 +56,10 @@ class LevelScorer(nn.Module):
         cheapest = price <= price.amin(1, keepdim=True)
         return together, torch.log(hope + LEAST), fits | (cheapest & ~fits.any(1, keepdim=True))
 
+    def actions(self, number: torch.Tensor) -> torch.Tensor:
+        """The action of a choice, which is its number."""
+        return number
+
     def scores(self, features: torch.Tensor, rule: torch.Tensor, fits: torch.Tensor) -> torch.Tensor:
         """Logarithms of chances, up to a constant (b, levels)."""
         learned = self.head(self.body(features))[..., 0]

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import nn
 
-from probegym.agents import checkpoints
+from probegym.agents import trainer
 from probegym.agents.base import Agent
-from probegym.agents.distil import LAST_TRAINING_SEED, Progress
 from probegym.agents.export import SELECTION_SEED
-from probegym.errors import ProbeGymError
+from probegym.agents.trainer import Report, Trainer
+from probegym.envs import vector_env
+from probegym.envs.core import ScopeVectorEnv
+from probegym.envs.episodes import Episodes
+from probegym.envs.task import Observation
 
 CLIP = 0.2
 
@@ -34,22 +37,45 @@ def clipped_loss(scores: torch.Tensor, chosen: torch.Tensor, before: torch.Tenso
     return -gain - entropy * spread
 
 
-class PolicyGradient(ABC):
-    """Trains one policy; ``folder`` receives checkpoints and TensorBoard logs.
+class Chooser(Agent):
+    """A policy that is still a torch module; ``generator``: to draw choices by their chances, else the best is taken.
+
+    policy: has ``features`` of what it is shown, ``scores`` (lanes, choices) of these, and ``actions`` (lanes, ...) of choices (lanes,). seen: what of an observation it is shown. sharp: factor on the scores when choices are drawn. ``kept``: what each step that was drawn
+    was shown, what it chose, and the logarithm of the chance of that.
+    """
+
+    def __init__(self, policy: Any, seen: tuple[str, ...], generator: torch.Generator | None = None, sharp: float = 1.0):
+        self.policy, self.seen, self.generator, self.sharp = policy, seen, generator, sharp
+
+    def begin(self, lanes: int, seed: int) -> None:
+        self.kept: list[tuple[torch.Tensor, ...]] = []
+
+    @torch.no_grad()
+    def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
+        shown = self.policy.features(*(torch.from_numpy(observation[name]) for name in self.seen))
+        scores = self.policy.scores(*shown)
+        number = scores.argmax(1)
+        if self.generator is not None:
+            chances = torch.log_softmax(self.sharp * scores, 1)
+            number = torch.multinomial(chances.exp(), 1, generator=self.generator)[:, 0]
+            self.kept.append((*shown, number, chances.gather(1, number[:, None])[:, 0]))
+        action: np.ndarray = self.policy.actions(number).numpy()
+        return action
+
+
+class PolicyGradient(Trainer):
+    """Trains one policy by what its episodes gave.
 
     config: with ``seed``, ``updates`` and ``learning_rate``, which falls to a tenth. worlds: how many a batch has, each with a seed of its own.
     candidates_kept: how many of the last states may be chosen. also_kept: attributes that a checkpoint keeps beside what learns.
     """
 
-    worlds: ClassVar[int]
+    worlds: int
     candidates_kept: ClassVar[int]
     also_kept: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: Any, folder: str | os.PathLike):
-        self.config, self.folder = config, Path(folder)
-        if self.first_seed(config.updates) + self.worlds > LAST_TRAINING_SEED:
-            raise ProbeGymError(f"seed {config.seed} with {config.updates} updates would train on seeds kept for selection: use a smaller seed")
-        self.update = 0
+        super().__init__(config, folder, config.updates, self.worlds)
         self.candidates: list[State] = []
 
     def prepared(self, network: nn.Module, *others: nn.Module) -> None:
@@ -74,22 +100,13 @@ class PolicyGradient(ABC):
 
     # ---- for its use ----
 
-    def first_seed(self, update: int) -> int:
-        """Of a batch's worlds."""
-        return self.config.seed * 1_000_000 % 9_000_000 + update * self.worlds
-
     def generator(self) -> torch.Generator:
         """By which the actions of a batch are drawn."""
         return torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.update)
 
     def descend(self, loss: torch.Tensor, most: float | None = 0.5) -> float:
         """A step against the gradient, whose norm is ``most`` at most; returns the loss."""
-        self.optimiser.zero_grad()
-        loss.backward()
-        if most is not None:
-            nn.utils.clip_grad_norm_(self.parameters, most)
-        self.optimiser.step()
-        return float(loss.detach())
+        return trainer.descend(self.optimiser, loss, self.parameters, most)
 
     def epochs(self, rows: int, count: int, size: int) -> Iterable[torch.Tensor]:
         """Indices (size,) of the parts of ``count`` passes over a batch's decisions, in an order of its own each."""
@@ -99,13 +116,11 @@ class PolicyGradient(ABC):
 
     # ---- training ----
 
-    def run(self, report: Callable[[Progress], None] = lambda _: None, evaluate: Callable[[Agent], float] | None = None,
+    def run(self, report: Report = lambda _: None, evaluate: Callable[[Agent], float] | None = None,
             evaluations: int = 5, checkpoint_every: int = 5) -> None:  # fmt: skip
         """Train to the end from wherever this trainer is; ``evaluate(agent)`` gives a success rate now and then."""
-        from torch.utils.tensorboard import SummaryWriter
-
         c = self.config
-        with SummaryWriter(str(self.folder / "tensorboard")) as writer:
+        with self.logs() as writer:
             while self.update < c.updates:
                 for group in self.optimiser.param_groups:
                     group["lr"] = c.learning_rate * (1 - 0.9 * self.update / c.updates)
@@ -114,11 +129,9 @@ class PolicyGradient(ABC):
                 last = self.update == c.updates
                 for name, value in {"loss": loss, **figures}.items():
                     writer.add_scalar(f"train/{name}", value, self.update)
-                report(Progress(self.update, loss))
+                self.tell(report, loss)
                 if evaluate and (self.update % max(1, c.updates // evaluations) == 0 or last):
-                    success = evaluate(self.agent())
-                    writer.add_scalar("evaluate/success", success, self.update)
-                    report(Progress(self.update, float("nan"), success))
+                    self.measure(writer, report, evaluate(self.agent()))
                 if self.update % max(1, c.updates // 20) == 0 or last:
                     self.candidates = [*self.candidates, {name: v.clone() for name, v in self.network.state_dict().items()}][-self.candidates_kept :]
                 if self.update % checkpoint_every == 0 or last:
@@ -126,25 +139,17 @@ class PolicyGradient(ABC):
 
     # ---- checkpoints ----
 
-    @property
-    def checkpoint(self) -> Path:
-        """Where the last checkpoint lies."""
-        return self.folder / "checkpoint.pt"
+    def state(self) -> dict[str, Any]:
+        modules = [module.state_dict() for module in (self.network, *self.others)]
+        return {"candidates": self.candidates, "optimiser": self.optimiser.state_dict(), "modules": modules, "also": {name: getattr(self, name) for name in self.also_kept}}
 
-    def save(self) -> None:
-        """Write the checkpoint atomically; raises ProbeGymError when it cannot be written."""
-        state = {"optimiser": self.optimiser.state_dict(), "modules": [module.state_dict() for module in (self.network, *self.others)], "also": {name: getattr(self, name) for name in self.also_kept}}
-        checkpoints.write(self.checkpoint, self.config, update=self.update, candidates=self.candidates, **state)
-
-    def load(self) -> None:
-        """Go on from the checkpoint; raises ProbeGymError when it is damaged or of another training."""
-        with checkpoints.read(self.checkpoint, self.config) as state:
-            for module, kept in zip((self.network, *self.others), state["modules"], strict=True):
-                module.load_state_dict(kept)
-            self.optimiser.load_state_dict(state["optimiser"])
-            for name in self.also_kept:
-                setattr(self, name, state["also"][name])
-            self.candidates, self.update = list(state["candidates"]), int(state["update"])
+    def restore(self, state: dict[str, Any]) -> None:
+        for module, kept in zip((self.network, *self.others), state["modules"], strict=True):
+            module.load_state_dict(kept)
+        self.optimiser.load_state_dict(state["optimiser"])
+        for name in self.also_kept:
+            setattr(self, name, state["also"][name])
+        self.candidates = list(state["candidates"])
 
     # ---- the end ----
 
@@ -168,3 +173,39 @@ class PolicyGradient(ABC):
         """Choose, and say how, for the bundle."""
         tried = self.choose(episodes, report)
         return {"rule": f"{what}, seeds from {SELECTION_SEED}", "tried": tried}
+
+
+class Rivals(PolicyGradient):
+    """Tries every specimen several times and prefers what came out better, so that no critic is needed (as in GRPO: Shao et al. 2024,
+    arXiv:2402.03300).
+
+    Where the scenario is ``train``, every ``known_every``-th batch is of ``config.known``, in which something hidden is told. tries: of each
+    specimen.
+    """
+
+    tries: ClassVar[int]
+    known_every: ClassVar[int] = 3
+    outcome: np.ndarray  # (lanes,) of the last batch, the less the better
+
+    def __init__(self, config: Any, folder: str | os.PathLike):
+        super().__init__(config, folder)
+        self.lanes = self.worlds * self.tries
+        self.scenarios = (config.scenario, config.known) if config.scenario == "train" else (config.scenario,)
+        self.envs = {name: vector_env(config.env_id, num_envs=self.lanes, scenario=name, autoreset_mode="Disabled") for name in self.scenarios}
+
+    def begun(self) -> tuple[ScopeVectorEnv, Observation]:
+        """The environments of this update's batch and their first observation: every specimen ``tries`` times."""
+        envs, first = self.envs[self.scenarios[-1 if self._known() else 0]], self.first_seed(self.update)
+        return envs, envs.reset(seed=[first + lane // self.tries for lane in range(self.lanes)])[0]
+
+    def figures(self) -> dict[str, float]:
+        """The mean of ``outcome``, which the batch left, for TensorBoard."""
+        return {f"outcome_{'known' if self._known() else 'unknown'}": float(self.outcome.mean())}
+
+    def advantage(self, least: float) -> np.ndarray:
+        """(lanes,) how much less ``outcome`` (lanes,) is than that of the other tries, in half of their deviations and ``least``."""
+        gained = -self.outcome.reshape(self.worlds, self.tries)
+        return ((gained - gained.mean(1, keepdims=True)) / (0.5 * gained.std(1, keepdims=True) + least)).astype(np.float32).ravel()
+
+    def _known(self) -> bool:
+        return self.update % self.known_every == self.known_every - 1

@@ -107,7 +107,10 @@ class Regrets:
 
     @property
     def crossed(self) -> np.ndarray:
-        """(n,) regret where the best is chosen by half of the draws and valued by the other: too low in the mean, as ``regret`` is too high."""
+        """(n,) regret where the best is chosen by half of the draws and valued by the other: too low in the mean, as ``regret`` is too high.
+
+        Raises ProbeGymError for fewer than two draws.
+        """
         if self.draws < 2:
             raise ProbeGymError("a regret in the noise that was has no second half: ask for draws")
         halves = self.values[:, ::2].mean(1), self.values[:, 1::2].mean(1)

@@ -8,7 +8,6 @@ last one in ``info["terminal_observation"]`` and ``info["TimeLimit.truncated"]``
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,7 +23,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 from torch import nn
 
-from probegym.agents import goals
+from probegym.agents import checkpoints, goals
 from probegym.agents.export import ship
 from probegym.envs import vector_env
 from probegym.envs.adatom_manipulation import AdatomManipulationTask
@@ -162,13 +161,7 @@ def save(model: BaseAlgorithm, training: Training, folder: Path) -> None:
     state = {"training": asdict(training), "steps": model.num_timesteps, "parameters": model.get_parameters()}
     if isinstance(model, SAC) and model.log_ent_coef is not None:
         state["log_ent_coef"] = model.log_ent_coef.detach()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            torch.save(state, Path(scratch) / "checkpoint.pt")
-            os.replace(Path(scratch) / "checkpoint.pt", checkpoint_path(folder))
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        raise ProbeGymError(f"cannot write checkpoint {checkpoint_path(folder)} ({error}): free space or choose another folder") from error
+    checkpoints.save(checkpoint_path(folder), state)
 
 
 def load(model: BaseAlgorithm, training: Training, folder: Path) -> None:
@@ -229,7 +222,10 @@ class _Watch(BaseCallback):
 
 def train_sb3(training: Training, folder: str | os.PathLike, resume: bool = False, report: Callable[[Progress], None] = lambda _: None,
               checkpoint_every: int = 10_000) -> BaseAlgorithm:  # fmt: skip
-    """Train to the end, from the folder's checkpoint if ``resume``; TensorBoard logs beside it."""
+    """Train to the end, from the folder's checkpoint if ``resume``; TensorBoard logs beside it.
+
+    Raises ProbeGymError when the folder holds a checkpoint that is not to be resumed, or one of another training.
+    """
     folder = Path(folder)
     model = build(training, folder)
     if resume:

@@ -40,7 +40,10 @@ def performance_profile(scores: Scores, levels: np.ndarray) -> np.ndarray:
 
 
 def probability_of_improvement(scores: Scores, others: Scores) -> float:
-    """Chance that a run beats one of another agent on the same task, averaged over tasks; a draw counts half."""
+    """Chance that a run beats one of another agent on the same task, averaged over tasks; a draw counts half.
+
+    scores, others: (runs, tasks). Raises ValueError where the numbers of tasks differ.
+    """
     mine, theirs = _scores(scores), _scores(others)
     if mine.shape[1] != theirs.shape[1]:
         raise ValueError(f"agents with {mine.shape[1]} and {theirs.shape[1]} tasks cannot be compared")
@@ -53,7 +56,7 @@ def interval(statistic: Callable[..., float | np.ndarray], *scores: Scores, toge
     """(2,) or (2, ...): lower and upper end of a statistic's stratified bootstrap interval; NaN where there is only one run. scores: (runs, tasks) of each agent that it takes.
 
     together: (tasks,) numbers of groups, for runs that share episodes: all tables, and the tasks of one group, draw the same runs. Without
-    it every table draws for every task by itself.
+    it every table draws for every task by itself. Raises ValueError for tables of different shapes that are to be drawn together.
     """
     rng, tables = np.random.default_rng(seed), [_scores(table) for table in scores]
     if min(map(len, tables)) < 2:
@@ -89,7 +92,8 @@ def score_interval(values: np.ndarray, low: np.ndarray, high: np.ndarray, confid
 def efficiency_area(spent: np.ndarray, reached: np.ndarray, most: float) -> float:
     """Area under the share of episodes that have reached their goal against what they had spent, from nothing to ``most``, as a share of all.
 
-    spent: (episodes,), at the goal. reached: (episodes,) whether it was. 1: everyone at no cost; 0: nobody within ``most``.
+    spent: (episodes,), at the goal, in the unit of ``most``. reached: (episodes,) whether it was. 1: everyone at no cost; 0: nobody within
+    ``most``. Raises ValueError unless ``most`` is above 0.
     """
     if not most > 0:
         raise ValueError(f"the most that may be spent must be above 0, got {most}")
@@ -106,7 +110,7 @@ def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float
 
 
 def bootstrap_median(values: np.ndarray, confidence: float = 0.95, seed: int = 0, resamples: int = 2000) -> tuple[float, float]:
-    """Percentile bootstrap interval of the median."""
+    """Percentile bootstrap interval of the median of values (n,)."""
     rng = np.random.default_rng(seed)
     medians = np.median(values[rng.integers(0, len(values), (resamples, len(values)))], axis=1)
     low, high = np.quantile(medians, [0.5 - confidence / 2, 0.5 + confidence / 2])

@@ -15,15 +15,15 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from probegym.agents import checkpoints
+from probegym.agents import trainer
 from probegym.agents.afm_networks import FEATURES, SETTINGS, Critic, FeedbackPolicy
 from probegym.agents.base import Agent, twin_of
-from probegym.agents.distil import LAST_TRAINING_SEED, Progress
 from probegym.agents.evaluate import evaluate
 from probegym.agents.export import SELECTION_SEED, ship
 from probegym.envs import vector_env
@@ -31,7 +31,6 @@ from probegym.envs.afm_settings import NAMES
 from probegym.envs.afm_tuning import AfmTuningTask
 from probegym.envs.episodes import Episodes
 from probegym.envs.task import Observation, shape_of
-from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.twins.afm import AfmTwin
 
 PAYS = {"height_error": 5.0, "speed": 5.0, "damage": 5.0, "wear": 5.0, "crash": 5.0}  # weights of the environment's reward terms; a decade of error counts 1
@@ -95,14 +94,12 @@ def hidden_state(episodes: Episodes) -> np.ndarray:
     return np.concatenate([np.stack(scales, 1), np.eye(CLASSES)[s["surface"] % CLASSES]], 1).astype(np.float32)
 
 
-class Trainer:
-    """Trains one policy; ``folder`` receives checkpoints and TensorBoard logs."""
+class Trainer(trainer.Trainer):
+    """Trains one policy, its critic, and what recognises the hidden state."""
 
     def __init__(self, config: Tuning, folder: str | os.PathLike):
-        self.config, self.folder = config, Path(folder)
         self.rounds = -(-config.updates // UPDATES_A_ROUND)
-        if self._seed(self.rounds + BLIND) + config.lanes > LAST_TRAINING_SEED:
-            raise ProbeGymError(f"seed {config.seed} with {config.updates} updates would train on seeds kept for selection: use a smaller seed")
+        super().__init__(config, folder, self.rounds + BLIND, config.lanes)
         self.envs = vector_env(config.env_id, num_envs=config.lanes, scenario=config.scenario, autoreset_mode="Disabled")
         task = self.envs.episodes.task_of(AfmTuningTask)
         self.lines, self.step = task.settings.lines, task.settings.largest_step
@@ -120,12 +117,9 @@ class Trainer:
         rows = {"features": (self.lines, FEATURES), "hidden": (self.lines, HIDDEN), "settings": (self.lines, SETTINGS),
                 "reward": (self.lines - 1,), "crashed": (self.lines - 1,), "valid": (self.lines - 1,)}  # fmt: skip
         self.kept = {name: torch.zeros(KEPT, *shape, dtype=torch.float16 if name == "features" else torch.float32) for name, shape in rows.items()}
-        self.update = self.stored = 0
+        self.stored = 0
         self.curve: list[list[float]] = []
         self.candidates: list[dict] = []
-
-    def _seed(self, number: int) -> int:
-        return self.config.seed * 1_000_000 % LAST_TRAINING_SEED + number * self.config.lanes
 
     # ---- episodes ----
 
@@ -133,7 +127,7 @@ class Trainer:
     def collect(self, policy: FeedbackPolicy, number: int) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
         """Episodes of one round, the same whenever it is played, and the figures of the lanes without noise."""
         lanes, rng, envs = self.config.lanes, np.random.default_rng((self.config.seed, number)), self.envs
-        observation, _ = envs.reset(seed=self._seed(number), options={})
+        observation, _ = envs.reset(seed=self.first_seed(number), options={})
         noise = np.exp(rng.uniform(np.log(0.02), np.log(0.2), (lanes, 1)))
         noise[:STEADY] = 0
         offset = noise * rng.normal(size=(lanes, SETTINGS))
@@ -183,15 +177,13 @@ class Trainer:
 
     # ---- learning ----
 
-    def run(self, report: Callable[[Progress], None] = lambda _: None, evaluate: Callable[[Agent], float] | None = None,
+    def run(self, report: trainer.Report = lambda _: None, evaluate: Callable[[Agent], float] | None = None,
             evaluations: int = 5, checkpoint_every: int = 1600) -> None:  # fmt: skip
         """Train to the end from wherever this trainer is; ``evaluate(agent)`` gives a success rate now and then."""
-        from torch.utils.tensorboard import SummaryWriter
-
         before = torch.get_num_threads()
         torch.set_num_threads(1)  # the twin works beside
         try:
-            with SummaryWriter(str(self.folder / "tensorboard")) as writer, ThreadPoolExecutor(1) as ahead:
+            with self.logs() as writer, ThreadPoolExecutor(1) as ahead:
                 self._run(writer, ahead, report, evaluate, max(1, self.rounds // evaluations), max(1, checkpoint_every // UPDATES_A_ROUND))
         finally:
             torch.set_num_threads(before)
@@ -212,14 +204,12 @@ class Trainer:
             loss, gain = (float(np.mean(values)) for values in zip(*losses, strict=True))
             for name, value in (told | {"loss": loss, "value": gain}).items():
                 writer.add_scalar(f"train/{name}", value, self.update)
-            report(Progress(min(self.update, self.config.updates), loss))
+            self.tell(report, loss)
             done, last = number + 1, number + 1 == self.rounds
             if done in [round(self.rounds * (0.5 + 0.5 * (i + 1) / CANDIDATES)) for i in range(CANDIDATES)]:
                 self.candidates.append({"update": self.update, "policy": copy.deepcopy(self.policy.state_dict())})
             if evaluate and (done % evaluate_every == 0 or last):
-                success = evaluate(Tuned(self.policy))
-                writer.add_scalar("evaluate/success", success, self.update)
-                report(Progress(min(self.update, self.config.updates), float("nan"), success))
+                self.measure(writer, report, evaluate(Tuned(self.policy)))
             if done % save_every == 0 or last:
                 self.save()
 
@@ -241,47 +231,31 @@ class Trainer:
             goal = rows["reward"] + DISCOUNT * (1 - rows["crashed"]) * after
         told = self.critic(seen[:, :-1], settings[:, 1:])
         loss = (nn.functional.smooth_l1_loss(told, goal[..., None].expand_as(told), reduction="none").sum(-1) * valid).sum() / valid.sum()
-        self._descend("critic", loss, self.critic)
+        trainer.descend(self.optimisers["critic"], loss, self.critic.parameters())
         gain = (self.critic(seen[:, :-1], moved[:, :-1]).mean(-1) * valid).sum() / valid.sum()
         known = ((self.recognise(inner) - hidden.clamp(-3, 3))[:, :-1] ** 2).mean(-1)
-        self._descend("policy", -gain + 0.3 * (known * valid).sum() / valid.sum(), self.policy)
+        trainer.descend(self.optimisers["policy"], -gain + 0.3 * (known * valid).sum() / valid.sum(), self.policy.parameters())
         with torch.no_grad():
             for slow, fast in zip(self.slow.parameters(), self.critic.parameters(), strict=True):
                 slow.lerp_(fast, 0.01)
         return float(loss.detach()), float(gain.detach())
 
-    def _descend(self, name: str, loss: torch.Tensor, module: nn.Module) -> None:
-        self.optimisers[name].zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-        self.optimisers[name].step()
-
     # ---- checkpoints ----
 
-    @property
-    def checkpoint(self) -> Path:
-        """Where the last checkpoint lies."""
-        return self.folder / "checkpoint.pt"
-
-    def save(self) -> None:
-        """Write the checkpoint atomically; raises ProbeGymError when it cannot be written."""
+    def state(self) -> dict[str, Any]:
         modules = {name: getattr(self, name).state_dict() for name in ("policy", "critic", "slow", "recognise")}
         optimisers = {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()}
         kept = {name: values[: min(self.stored, KEPT)].clone() for name, values in self.kept.items()}
-        checkpoints.write(self.checkpoint, self.config, update=self.update, stored=self.stored, modules=modules, optimisers=optimisers,
-                          standard=self.standard, kept=kept, curve=self.curve, candidates=self.candidates)  # fmt: skip
+        return {"stored": self.stored, "modules": modules, "optimisers": optimisers, "standard": self.standard, "kept": kept, "curve": self.curve, "candidates": self.candidates}
 
-    def load(self) -> None:
-        """Go on from the checkpoint; raises ProbeGymError when it is damaged or of another training."""
-        with checkpoints.read(self.checkpoint, self.config) as state:
-            for name, values in state["modules"].items():
-                getattr(self, name).load_state_dict(values)
-            for name, values in state["optimisers"].items():
-                self.optimisers[name].load_state_dict(values)
-            for name, values in state["kept"].items():
-                self.kept[name][: len(values)] = values
-            self.standard, self.curve, self.candidates = state["standard"], state["curve"], state["candidates"]
-            self.update, self.stored = int(state["update"]), int(state["stored"])
+    def restore(self, state: dict[str, Any]) -> None:
+        for name, values in state["modules"].items():
+            getattr(self, name).load_state_dict(values)
+        for name, values in state["optimisers"].items():
+            self.optimisers[name].load_state_dict(values)
+        for name, values in state["kept"].items():
+            self.kept[name][: len(values)] = values
+        self.standard, self.curve, self.candidates, self.stored = state["standard"], state["curve"], state["candidates"], int(state["stored"])
 
     # ---- the end ----
 

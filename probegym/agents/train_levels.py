@@ -2,9 +2,8 @@
 
 The teacher is the environment's oracle; where the correlations are unknown, following it means to do what would be best for
 most specimens that look alike (DAgger: Ross, Gordon & Bagnell 2011, arXiv:1011.0686). Then every specimen is tried several
-times, and what left less uncertain is preferred: policy gradient with clipped ratios (PPO: Schulman et al. 2017, arXiv:1707.06347); an episode's advantage is its outcome against
-that of the other tries on the same specimen with the same noise (as in GRPO: Shao et al. 2024, arXiv:2402.03300), so no critic
-is needed. A third of the batches has correlations that are told.
+times, with the same noise, and what left less uncertain is preferred: policy gradient (agents/policy_gradient.py), where an episode's
+advantage is its outcome against that of the other tries. A third of the batches has correlations that are told.
 """
 
 from __future__ import annotations
@@ -18,12 +17,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from probegym.agents.base import Agent
 from probegym.agents.evaluate import evaluate
 from probegym.agents.export import SELECTION_SEED, ship
 from probegym.agents.level_networks import SEEN, LevelScorer
-from probegym.agents.policy_gradient import PolicyGradient, clipped_loss
-from probegym.envs import level_plans, vector_env
+from probegym.agents.policy_gradient import Chooser, Rivals, clipped_loss
+from probegym.envs import level_plans
 from probegym.envs.episodes import Episodes
 from probegym.envs.level_selection import LevelSelectionTask
 from probegym.envs.task import Observation
@@ -31,7 +29,6 @@ from probegym.errors import ProbeGymError
 
 SPECIMENS, TRIES = 12, 8  # of a batch, and of each specimen
 EPOCHS, ENTROPY = 4, 0.002
-KNOWN_EVERY = 3
 TAUGHT = 16  # first updates, by the teacher; it judges every TAUGHT_LANES-th lane
 TAUGHT_LANES, TAUGHT_EPOCHS, TAUGHT_KEPT = 4, 60, 12_000
 CANDIDATES = 5  # last states that may be chosen
@@ -49,35 +46,13 @@ class LevelTraining:
     seed: int = 1
 
 
-class Chooser(Agent):
-    """A policy that is still a torch module; ``generator``: to draw actions by their chances, else the best is taken."""
-
-    def __init__(self, policy: LevelScorer, generator: torch.Generator | None = None):
-        self.policy, self.generator = policy, generator
-
-    def begin(self, lanes: int, seed: int) -> None:
-        self.kept: list[tuple[torch.Tensor, ...]] = []
-
-    @torch.no_grad()
-    def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
-        features = self.policy.features(*(torch.from_numpy(observation[name]) for name in SEEN))
-        scores = self.policy.scores(*features)
-        if self.generator is None:
-            return scores.argmax(1).numpy()
-        chances = torch.log_softmax(scores, 1)
-        action = torch.multinomial(chances.exp(), 1, generator=self.generator)[:, 0]
-        self.kept.append((*features, action, chances.gather(1, action[:, None])[:, 0]))
-        return action.numpy()
-
-
-class Trainer(PolicyGradient):
+class Trainer(Rivals):
     """Trains a LevelScorer, first by its teacher."""
 
-    worlds, candidates_kept, also_kept = SPECIMENS, CANDIDATES, ("lessons",)
+    worlds, tries, candidates_kept, also_kept = SPECIMENS, TRIES, CANDIDATES, ("lessons",)
 
     def __init__(self, config: LevelTraining, folder: str | os.PathLike):
         super().__init__(config, folder)
-        self.envs = {name: vector_env(config.env_id, num_envs=SPECIMENS * TRIES, scenario=name, autoreset_mode="Disabled") for name in self._scenarios()}
         units = next(iter(self.envs.values())).episodes.task.action_units
         if units["choose"] != "level":
             raise ProbeGymError(f"scenario {config.scenario!r} lets the agent choose a {units['choose']}: train on one where it chooses the level alone")
@@ -86,37 +61,27 @@ class Trainer(PolicyGradient):
         self.prepared(self.policy)
         self.lessons: list[torch.Tensor] = []
 
-    def _scenarios(self) -> tuple[str, ...]:
-        return (self.config.scenario, self.config.known) if self.config.scenario == "train" else (self.config.scenario,)
-
     # ---- training ----
 
     def learn(self) -> tuple[float, dict[str, float]]:
         played = self._episodes()
         loss = self._imitate() if self.update < TAUGHT else self._learn(*played)
-        known = self.update % KNOWN_EVERY == KNOWN_EVERY - 1
-        return loss, {f"outcome_{'known' if known else 'unknown'}": float(self.outcome.mean())}
+        return loss, self.figures()
 
     def _episodes(self) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Play a batch; returns features, rules, fits, actions and chances of all decisions, and the advantage of each."""
-        update = self.update
-        known = update % KNOWN_EVERY == KNOWN_EVERY - 1
-        envs = self.envs[self._scenarios()[-1 if known else 0]]
-        first, lanes = self.first_seed(update), SPECIMENS * TRIES
-        observation, _ = envs.reset(seed=[first + lane // TRIES for lane in range(lanes)])
-        agent = Chooser(self.policy, self.generator())
-        agent.begin(lanes, 0)
-        running, counted = np.ones(lanes, bool), []
+        envs, observation = self.begun()
+        agent = Chooser(self.policy, SEEN, self.generator())
+        agent.begin(self.lanes, 0)
+        running, counted = np.ones(self.lanes, bool), []
         while running.any():
             counted.append(torch.from_numpy(running.copy()))
-            if update < TAUGHT:
+            if self.update < TAUGHT:
                 self._ask(observation, envs.episodes, running, len(counted))
             observation, _, terminated, truncated, _ = envs.step(agent.act(observation, envs.episodes))
             running &= ~(terminated | truncated)
         self.outcome = envs.episodes.memory["uncertainty"].copy()
-        tries = -self.outcome.reshape(SPECIMENS, TRIES)
-        advantage = (tries - tries.mean(1, keepdims=True)) / (0.5 * tries.std(1, keepdims=True) + 0.01)
-        each = torch.from_numpy(advantage.ravel().astype(np.float32))
+        each = torch.from_numpy(self.advantage(0.01))
         rows = torch.stack(counted)
         columns = [torch.stack(column)[rows] for column in zip(*agent.kept, strict=True)]
         return columns, each.expand(len(rows), -1)[rows]
@@ -154,7 +119,7 @@ class Trainer(PolicyGradient):
     # ---- the end ----
 
     def agent(self) -> Chooser:
-        return Chooser(self.policy)
+        return Chooser(self.policy, SEEN)
 
     def judged(self, episodes: int) -> dict[str, float]:
         """The uncertainty left, and the squared error, on the training scenario."""

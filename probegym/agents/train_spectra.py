@@ -12,15 +12,14 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from probegym import scenarios
-from probegym.agents import checkpoints
+from probegym.agents import trainer
 from probegym.agents.base import Agent
-from probegym.agents.distil import LAST_TRAINING_SEED, Progress
 from probegym.agents.evaluate import evaluate
 from probegym.agents.export import SELECTION_SEED, ship
 from probegym.agents.spectra_networks import SEEN, PlaceJudge, SteeringPolicy, loss, planes
@@ -80,13 +79,12 @@ def training_scenarios(scenario: str) -> list[str]:
     return [name for name, one in told.items() if one.split == "train" and one.task.get("action", "steer") == "steer"]
 
 
-class Trainer:
-    """Trains one judge; ``folder`` receives checkpoints and TensorBoard logs."""
+class Trainer(trainer.Trainer):
+    """Trains one judge."""
 
     def __init__(self, config: Steering, folder: str | os.PathLike, names: list[str] | None = None):
-        self.config, self.folder, self.names = config, Path(folder), names or training_scenarios(config.scenario)
-        if self._seed(config.updates // ROUND + 1) > LAST_TRAINING_SEED:
-            raise ProbeGymError(f"seed {config.seed} with {config.updates} updates would train on seeds kept for selection: use a smaller seed")
+        self.names = names or training_scenarios(config.scenario)
+        super().__init__(config, folder, config.updates // ROUND, config.lanes * len(self.names))
         self.envs = [vector_env(config.env_id, num_envs=config.lanes, scenario=name, autoreset_mode="Disabled") for name in self.names]
         settings = [env.episodes.task_of(SpectrumExplorationTask).settings for env in self.envs]
         spaces = [{name: env.single_observation_space.spaces.get(name) for name in SEEN} for env in self.envs]
@@ -96,11 +94,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.judge = PlaceJudge()
         self.optimiser = torch.optim.AdamW(self.judge.parameters(), lr=config.learning_rate, weight_decay=1e-3)
-        self.update = 0
         self.rounds: list[dict[str, np.ndarray]] = []
-
-    def _seed(self, number: int) -> int:
-        return self.config.seed * 1_000_000 % 9_000_000 + number * self.config.lanes * len(self.names)
 
     def policy(self, **constants) -> SteeringPolicy:
         """The policy around the judge as it is now."""
@@ -117,7 +111,7 @@ class Trainer:
         rows: list[dict[str, np.ndarray]] = []
         regrets: dict[str, list[float]] = {"fixed": [], "policy": []}
         for at, envs in enumerate(self.envs):
-            observation, _ = envs.reset(seed=self._seed(number) + at * c.lanes)
+            observation, _ = envs.reset(seed=self.first_seed(number) + at * c.lanes)
             led = range(c.lanes) if not self.update else range(0, c.lanes, 2)
             agent = Student(self.policy(**PLAYED[rng.integers(len(PLAYED))]), {lane: FIXED[rng.integers(len(FIXED))] for lane in led})
             agent.begin(c.lanes, 0)
@@ -156,16 +150,14 @@ class Trainer:
 
     # ---- training ----
 
-    def run(self, report: Callable[[Progress], None] = lambda _: None, evaluate: Callable[[Agent], float] | None = None,
+    def run(self, report: trainer.Report = lambda _: None, evaluate: Callable[[Agent], float] | None = None,
             evaluations: int = 5, checkpoint_every: int = 200) -> None:  # fmt: skip
         """Train to the end from wherever this trainer is; ``evaluate(agent)`` gives a success rate now and then.
 
         After a checkpoint the examples of the rounds before it are not there any more: the first rounds learn from fewer.
         """
-        from torch.utils.tensorboard import SummaryWriter
-
         c = self.config
-        with SummaryWriter(str(self.folder / "tensorboard")) as writer:
+        with self.logs() as writer:
             while self.update < c.updates:
                 number = self.update // ROUND
                 examples, regrets = self.collect(number)
@@ -177,12 +169,10 @@ class Trainer:
                     self.update += 1
                     losses.append(self._learn(rng))
                 writer.add_scalar("train/loss", np.mean(losses), self.update)
-                report(Progress(self.update, float(np.mean(losses))))
+                self.tell(report, float(np.mean(losses)))
                 last = self.update == c.updates
                 if evaluate and (last or number % max(1, c.updates // ROUND // evaluations) == 0):
-                    success = evaluate(Student(self.policy()))
-                    writer.add_scalar("evaluate/success", success, self.update)
-                    report(Progress(self.update, float("nan"), success))
+                    self.measure(writer, report, evaluate(Student(self.policy())))
                 if last or self.update % checkpoint_every < ROUND:
                     self.save()
 
@@ -205,29 +195,14 @@ class Trainer:
             group["lr"] = self.config.learning_rate * min(1.0, 0.05 + 2.0 * (1 - self.update / self.config.updates))
         odds, gain = self.judge(seen)
         value = loss(odds, gain, batch["truth"], batch["measured"][:, 0] <= 0)
-        self.optimiser.zero_grad()
-        value.backward()
-        nn.utils.clip_grad_norm_(self.judge.parameters(), 1.0)
-        self.optimiser.step()
-        return float(value.detach())
+        return trainer.descend(self.optimiser, value, self.judge.parameters())
 
-    # ---- checkpoints ----
+    def state(self) -> dict[str, Any]:
+        return {"judge": self.judge.state_dict(), "optimiser": self.optimiser.state_dict()}
 
-    @property
-    def checkpoint(self) -> Path:
-        """Where the last checkpoint lies."""
-        return self.folder / "checkpoint.pt"
-
-    def save(self) -> None:
-        """Write the checkpoint atomically; raises ProbeGymError when it cannot be written."""
-        checkpoints.write(self.checkpoint, self.config, update=self.update, judge=self.judge.state_dict(), optimiser=self.optimiser.state_dict())
-
-    def load(self) -> None:
-        """Go on from the checkpoint; raises ProbeGymError when it is damaged or of another training."""
-        with checkpoints.read(self.checkpoint, self.config) as state:
-            self.judge.load_state_dict(state["judge"])
-            self.optimiser.load_state_dict(state["optimiser"])
-            self.update = int(state["update"])
+    def restore(self, state: dict[str, Any]) -> None:
+        self.judge.load_state_dict(state["judge"])
+        self.optimiser.load_state_dict(state["optimiser"])
 
     # ---- the end ----
 

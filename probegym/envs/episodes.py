@@ -37,7 +37,7 @@ class Snapshot:
 
 
 def build_world(task: type[Task], scenario: Scenario, lanes: int, world: World | str | None) -> World:
-    """The twin, or a record by its folder, or the world that was handed in."""
+    """The twin, or a record by its folder, or the world that was handed in; raises ProbeGymError for what is none, or has other lanes."""
     if world is None:
         module, name = task.twin.split(":")
         twin: World = getattr(importlib.import_module(module), name)(scenario.world, lanes)
@@ -54,7 +54,7 @@ def build_world(task: type[Task], scenario: Scenario, lanes: int, world: World |
 
 
 def bounds(space: gym.Space[Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Smallest and largest action of a space, both inside it."""
+    """Smallest and largest action of a space, both inside it; raises ProbeGymError for a space that no environment here acts in."""
     if isinstance(space, gym.spaces.Box):
         return space.low, space.high
     if not isinstance(space, gym.spaces.Discrete | gym.spaces.MultiDiscrete):
@@ -108,7 +108,10 @@ class Episodes:
         return self.task
 
     def begin(self, keys: np.ndarray, where: np.ndarray) -> tuple[Observation, Lanes]:
-        """Start episodes on some lanes; returns full-width observation and info (other lanes keep their last)."""
+        """Start episodes with keys (lanes,) uint64 on some lanes; returns full-width observation and info (other lanes keep their last).
+
+        Raises ProbeGymError for a budget without room for one step, and what the world refuses.
+        """
         with self.scenario.told_where():
             self.world.begin(keys, where)  # first, because it may refuse
         for name, fresh in self.task.memory(self.lanes).items():
@@ -127,7 +130,7 @@ class Episodes:
         return self.observation, self._info({})
 
     def step(self, action: np.ndarray, where: np.ndarray) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, Lanes]:
-        """One step on some lanes -> (observation, reward, terminated, truncated, info), all full width."""
+        """One step on some lanes -> (observation, reward, terminated, truncated, info), all full width; an error where a reward needs hidden state."""
         before = self.truth
         acting = where & ~self._beyond(self.task.foreseen(action, self.memory))
         readings, spent = self._acted(action, acting)
@@ -203,7 +206,7 @@ class Episodes:
         return Snapshot(self.world.snapshot(lane), *states, seen, generator.bit_generator.state)
 
     def restore(self, snapshot: Snapshot, lane: int, generator: np.random.Generator) -> None:
-        """Put it back, here or into another lane of the same task."""
+        """Put it back, here or into another lane of the same task; raises ProbeGymError for one of another environment or scenario."""
         here = (LaneState.take(self.memory, lane).arrays, {name: array[lane] for name, array in self.observation.items()}, self.world.snapshot(lane).arrays)
         for theirs, own in zip((snapshot.memory.arrays, snapshot.observation, snapshot.world.arrays), here, strict=True):
             if {name: array.shape for name, array in theirs.items()} != {name: array.shape for name, array in own.items()}:
@@ -218,7 +221,7 @@ class Episodes:
         generator.bit_generator.state = snapshot.generator
 
     def picture(self, lane: int, hidden: bool = True) -> np.ndarray:
-        """The task's picture of one lane; without ``hidden`` as it would be on an instrument, which does not tell the truth."""
+        """One lane's picture, (height, width, 3) uint8, without ``hidden`` as on an instrument, which tells no truth; raises ResetNeeded before a reset."""
         if not self.observation:
             raise gym.error.ResetNeeded("call reset() before render()")
         truth = {name: array[lane] for name, array in self.truth.items()} | self.world.portrait(lane) if self.truth and hidden else {}

@@ -145,7 +145,10 @@ class Task(ABC):
         """
 
     def masks(self, memory: Lanes) -> np.ndarray:
-        """(lanes, actions) bool: which discrete actions make sense now; the others are carried out all the same."""
+        """(lanes, actions) bool: which discrete actions make sense now; the others are carried out all the same.
+
+        Raises ProbeGymError where actions are not discrete.
+        """
         if not isinstance(self.action_space, spaces.Discrete):
             raise ProbeGymError("only an environment with discrete actions has action masks: choose another scenario")
         return np.ones((len(next(iter(memory.values()))), int(self.action_space.n)), bool)
@@ -177,6 +180,7 @@ class Task(ABC):
         """Reward (n,) of steps as they would have been paid for another goal; for tasks that show ``achieved_goal`` and ``desired_goal``.
 
         achieved, desired: (n, ...) those of the observation after the step. info: the entries ``goal_info`` of that step's info, (n, ...) each.
+        Raises ProbeGymError where a task has no goals.
         """
         raise ProbeGymError("this environment has no goals to be exchanged: choose another one for hindsight replay")
 

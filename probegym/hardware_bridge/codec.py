@@ -233,7 +233,7 @@ def pack(header: Json, arrays: Arrays | None = None) -> bytes:
 
 
 def lengths(prefix: bytes) -> tuple[int, int, int]:
-    """Length of header and arrays, and their checksum, from the first PREFIX.size bytes of a message."""
+    """Length of header and arrays in bytes, and their checksum, from the first PREFIX.size bytes of a message; raises Malformed for any other bytes."""
     mark, head, body, checksum = PREFIX.unpack(prefix)
     if mark != MARK or head > MAXIMUM_HEADER or body > MAXIMUM_BODY:
         raise Malformed("these bytes do not begin a message of this version")

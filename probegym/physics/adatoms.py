@@ -67,7 +67,7 @@ def thermal_rate(barrier, temperature, attempt_rate=1e12) -> np.ndarray:
 
 
 def friction(barrier, spacing, attempt_rate=1e12) -> np.ndarray:
-    """Friction in eV s / A^2 with which Kramers' overdamped rate of one hop has the prefactor ``attempt_rate``."""
+    """Friction in eV s / A^2 with which Kramers' overdamped rate of one hop has the prefactor ``attempt_rate``, 1/s; barrier in eV, spacing in m."""
     wave = 16 * np.pi**2 / (3 * (ANGSTROM * np.asarray(spacing, float)) ** 2)  # G^2; curvatures of the barrier are 1.5, 1 and 3 E_b G^2
     return 0.5 * np.sqrt(3) * np.asarray(barrier, float) * wave / (2 * np.pi * attempt_rate)
 

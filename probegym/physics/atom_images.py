@@ -48,7 +48,7 @@ class Profiles(NamedTuple):
 
 def profiles(energy: float, semiangle_cutoff: float, names: tuple[str, ...], coefficients: np.ndarray, source_size: float,
              focal_spread: float, strengths=STRENGTHS, widths=WIDTHS) -> Profiles:  # fmt: skip
-    """Profiles of aberrated probes; arguments as of beam_rates.current_density."""
+    """Profiles of aberrated probes; arguments as of beam_rates.current_density, strengths (m^2) and widths (m) of carbon and silicon."""
     optics = [(energy, semiangle_cutoff, names, coefficients, np.hypot(source_size, width), focal_spread) for width in widths]
     return _profiles([radial(current_density(*told), DISTANCES) for told in optics], transfer(*optics[0], FREQUENCIES), strengths)
 

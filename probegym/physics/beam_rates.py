@@ -129,7 +129,10 @@ def current_density(energy: float, semiangle_cutoff: float, names: tuple[str, ..
 
 def transfer(energy: float, semiangle_cutoff: float, names: tuple[str, ...], coefficients: np.ndarray, source_size: float,
              focal_spread: float, frequencies: np.ndarray) -> np.ndarray:  # fmt: skip
-    """Fourier transform of |psi|^2 at spatial frequencies (n,) in 1/m, averaged over directions: (lanes, n), 1 at zero."""
+    """Fourier transform of |psi|^2 at spatial frequencies (n,) in 1/m, averaged over directions: (lanes, n), 1 at zero.
+
+    Other arguments as of ``current_density``.
+    """
     angle = 2 * np.pi * np.arange(48) / 48
     places = GPTS // 2 + np.asarray(frequencies)[:, None] * CELL * np.stack([np.cos(angle), np.sin(angle)])[:, None]
     whole = _intensities(energy, semiangle_cutoff, names, coefficients, source_size, focal_spread)

@@ -22,7 +22,7 @@ HEAVIEST = 1e5
 
 @functools.cache
 def eigenvalues(modes: int, tip_mass: float = 0.0) -> tuple[float, ...]:
-    """beta_n of cos b cosh b + 1 + tip_mass b (cos b sinh b - sin b cosh b) = 0; ``tip_mass`` over that of the beam.
+    """beta_n of cos b cosh b + 1 + tip_mass b (cos b sinh b - sin b cosh b) = 0, without units; ``tip_mass`` over that of the beam.
 
     Raises ProbeGymError for no mode or a tip mass out of range.
     """
@@ -45,7 +45,7 @@ def _growing(beta: float) -> tuple[float, float]:
 
 
 def shape(beta: float, x: np.ndarray | float) -> np.ndarray:
-    """Deflection of a mode along the beam, x from 0 (clamp) to 1 (tip), 1 at the tip."""
+    """Deflection of a mode along the beam, of the shape of x, which goes from 0 (clamp) to 1 (tip); 1 at the tip."""
     sine, growing = _growing(beta)
 
     def unscaled(at):
@@ -102,5 +102,5 @@ def thermal_rms(stiffness: float, temperature: float) -> float:
 
 
 def response_time(frequency: float, quality: float) -> float:
-    """Time constant of the amplitude in s: 2 Q / omega."""
+    """Time constant of the amplitude in s: 2 Q / omega; frequency in Hz."""
     return quality / (np.pi * frequency)

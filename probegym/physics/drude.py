@@ -37,7 +37,7 @@ def energies(window: tuple[float, float], channels: int = 64) -> np.ndarray:
 
 
 def lorentzian(mode: np.ndarray, energy: np.ndarray, damping: float) -> np.ndarray:
-    """Im 1 / (mode^2 - E^2 - i g E) in 1/eV^2."""
+    """Im 1 / (mode^2 - E^2 - i g E) in 1/eV^2; mode, energy E and damping g in eV, of shapes that broadcast."""
     return damping * energy / ((mode**2 - energy**2) ** 2 + (damping * energy) ** 2)
 
 

@@ -55,7 +55,7 @@ def grid(extent, energy: float, angle: float) -> tuple[int, int]:
 
 
 def memory(extent, energy: float, semiangle_cutoff: float, gpts) -> float:
-    """Bytes of one scattering matrix."""
+    """Bytes of one scattering matrix. extent: (x, y) in Angstrom; energy: eV; semiangle_cutoff: mrad; gpts: (x, y)."""
     radius = semiangle_cutoff * MRAD / (wavelength(energy) / ANGSTROM)
     return math.pi * radius**2 * extent[0] * extent[1] * gpts[0] * gpts[1] * 8
 

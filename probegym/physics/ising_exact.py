@@ -1,5 +1,6 @@
-"""Exact results for the Ising model on the square lattice, J = k_B = 1: Onsager's, small tori by enumeration, strips by transfer matrix.
+"""Exact results for the Ising model on the square lattice: Onsager's, small tori by enumeration, strips by transfer matrix.
 
+Energies are in units of J, temperatures of J / k_B; functions of a temperature take it in any shape, and return that.
 Onsager (1944), 10.1103/PhysRev.65.117; Yang (1952), 10.1103/PhysRev.85.808 (magnetisation); axial interface tension and correlation
 length after Onsager and Fisher & Ferdinand (1967), 10.1103/PhysRevLett.19.169.
 """
@@ -18,13 +19,13 @@ MOST_SPINS = 20
 
 
 def magnetisation(temperature) -> np.ndarray:
-    """Spontaneous magnetisation of the infinite lattice, 0 above the critical temperature."""
+    """Spontaneous magnetisation of the infinite lattice, mean of a spin, 0 above the critical temperature (J / k_B)."""
     t = np.asarray(temperature, float)
     return np.maximum(1 - np.sinh(2 / t) ** -4, 0) ** 0.125
 
 
 def energy(temperature) -> np.ndarray:
-    """Energy per site of the infinite lattice; - sqrt(2) at the critical temperature."""
+    """Energy per site (J) of the infinite lattice; - sqrt(2) at the critical temperature."""
     k = 1 / np.asarray(temperature, float)
     kappa = 2 * np.sinh(2 * k) / np.cosh(2 * k) ** 2
     factor = 2 * np.tanh(2 * k) ** 2 - 1
@@ -34,13 +35,13 @@ def energy(temperature) -> np.ndarray:
 
 
 def interface_tension(temperature) -> np.ndarray:
-    """Tension of an interface along an axis, per bond: 2 - T ln coth(1/T) below the critical temperature."""
+    """Tension of an interface along an axis, J per bond: 2 - T ln coth(1/T) below the critical temperature."""
     t = np.asarray(temperature, float)
     return 2 + t * np.log(np.tanh(1 / t))
 
 
 def correlation_length(temperature) -> np.ndarray:
-    """Along an axis, in sites, above the critical temperature."""
+    """Correlation length along an axis, in sites, above the critical temperature (J / k_B)."""
     k = 1 / np.asarray(temperature, float)
     return 1 / (-np.log(np.tanh(k)) - 2 * k)
 
@@ -55,7 +56,7 @@ def all_states(rows: int, columns: int) -> np.ndarray:
 
 
 def weights(rows: int, columns: int, coupling: float, field: float = 0.0, diagonal: float = 0.0) -> np.ndarray:
-    """Boltzmann probabilities (2^n,) of all states of a torus; K, B and K2 as in physics/ising.py."""
+    """Boltzmann probabilities (2^n,) of all states of a torus; K, B and K2 as in physics/ising.py. Raises ProbeGymError as ``all_states`` does."""
     s = all_states(rows, columns).astype(float)
     near = (s * (np.roll(s, 1, 1) + np.roll(s, 1, 2))).sum((1, 2))
     across = (s * (np.roll(s, (1, 1), (1, 2)) + np.roll(s, (1, -1), (1, 2)))).sum((1, 2))
@@ -65,7 +66,7 @@ def weights(rows: int, columns: int, coupling: float, field: float = 0.0, diagon
 
 
 def small_torus(rows: int, columns: int, temperature: float) -> tuple[float, float, float]:
-    """Energy, mean |m| and specific heat per site of a torus without field."""
+    """Energy (J), mean |m| and specific heat (k_B) per site of a torus without field. Raises ProbeGymError as ``all_states`` does."""
     p, s = weights(rows, columns, 1 / temperature), all_states(rows, columns).astype(float)
     n = rows * columns
     e = -(s * (np.roll(s, 1, 1) + np.roll(s, 1, 2))).sum((1, 2))
@@ -74,7 +75,7 @@ def small_torus(rows: int, columns: int, temperature: float) -> tuple[float, flo
 
 
 def log_partition(rows: int, columns: int, coupling: float, field: float = 0.0) -> float:
-    """Logarithm of the partition function of a rows x columns torus by the transfer matrix of one row; columns up to 12.
+    """Logarithm of the partition function of a torus by the transfer matrix of one row; coupling K and field B in units of k_B T.
 
     Raises ProbeGymError for other numbers of columns than 3 to 12.
     """
@@ -89,6 +90,6 @@ def log_partition(rows: int, columns: int, coupling: float, field: float = 0.0) 
 
 
 def torus_energy(rows: int, columns: int, temperature: float, step: float = 1e-4) -> float:
-    """Energy per site of a torus, by the derivative of its partition function."""
+    """Energy per site (J) of a torus, by the derivative of its partition function. Raises ProbeGymError as ``log_partition`` does."""
     k = 1 / temperature
     return -(log_partition(rows, columns, k + step) - log_partition(rows, columns, k - step)) / (2 * step * rows * columns)

@@ -106,12 +106,12 @@ def blow(sheet: Sheet, energy, polar, azimuth, snapshot) -> tuple[np.ndarray, np
 
 
 def strike(sheet: Sheet, energy, polar, azimuth, snapshot) -> np.ndarray:
-    """What comes of blows, as numbers of OUTCOMES (lanes,); arguments as in ``blow``."""
+    """What comes of blows, as numbers of OUTCOMES (lanes,); arguments and errors as in ``blow``."""
     return classify(sheet, aftermath(sheet, energy, polar, azimuth, snapshot))
 
 
 def aftermath(sheet: Sheet, energy, polar, azimuth, snapshot) -> np.ndarray:
-    """Relaxed positions (lanes, atoms, 3) in m, 0.75 ps after blows; arguments as in ``blow``."""
+    """Relaxed positions (lanes, atoms, 3) in m, 0.75 ps after blows; arguments and errors as in ``blow``."""
     x, v = blow(sheet, energy, polar, azimuth, snapshot)
     far = np.hypot(*_from(sheet.rest, sheet.struck, sheet.box)[:, :2].T) > RIM
     end = dynamics.run(sheet.potential, x, v, sheet.masses, sheet.species, sheet.box, TIME_STEP, STEPS, RIM_FRICTION * far).positions
@@ -119,12 +119,12 @@ def aftermath(sheet: Sheet, energy, polar, azimuth, snapshot) -> np.ndarray:
 
 
 def relaxed(sheet: Sheet, positions: np.ndarray) -> np.ndarray:
-    """Positions (lanes, atoms, 3) at the next minimum of the energy."""
+    """Positions (lanes, atoms, 3) in m at the next minimum of the energy."""
     return dynamics.relax(sheet.potential, positions, sheet.species, sheet.box, force=0.05 * EV / ANGSTROM, steps=800).positions
 
 
 def bonds(sheet: Sheet, positions: np.ndarray) -> np.ndarray:
-    """Which atoms are bonded, (lanes, atoms, atoms) bool."""
+    """Which atoms are bonded, (lanes, atoms, atoms) bool, at positions (lanes, atoms, 3) in m."""
     gap = positions[:, :, None] - positions[:, None]
     gap -= sheet.box * np.rint(gap / np.where(sheet.box > 0, sheet.box, np.inf))
     reach = np.array([REACHES[count] for count in range(3)])[sheet.species[:, None] + sheet.species]
@@ -132,7 +132,7 @@ def bonds(sheet: Sheet, positions: np.ndarray) -> np.ndarray:
 
 
 def classify(sheet: Sheet, positions: np.ndarray) -> np.ndarray:
-    """Numbers of OUTCOMES (lanes,) of relaxed positions (lanes, atoms, 3)."""
+    """Numbers of OUTCOMES (lanes,) of relaxed positions (lanes, atoms, 3) in m."""
     before, after = bonds(sheet, sheet.rest[None])[0], bonds(sheet, positions)
     order = np.arange(len(sheet.rest))
     lost = np.asarray(~after.any(2))

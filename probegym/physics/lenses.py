@@ -28,7 +28,7 @@ class LensBank:
     settling_time: float = 0.0
 
     def rest(self, lanes: int) -> Lanes:
-        """State with all controls at zero."""
+        """State with all controls at zero: name -> (lanes, ...), aberrations and set points in m."""
         n = len(self.scales)
         return {
             "aberrations": np.zeros((lanes, n)),  # where the lenses are heading
@@ -41,7 +41,7 @@ class LensBank:
         }
 
     def set(self, state: Lanes, values: np.ndarray, where: np.ndarray, noise: np.ndarray) -> None:
-        """Move the controls to absolute set points (lanes, controls); noise: standard normal, same shape."""
+        """Move the controls to absolute set points (lanes, controls) in m, on the lanes ``where`` (lanes,) bool; noise: standard normal, same shape."""
         c, scale = self.controls, self.scales[: self.controls]
         width = state["hysteresis"][:, None] * scale
         play = np.minimum(np.maximum(state["play"], values - width), values + width)  # backlash: follows only beyond half its width
@@ -55,11 +55,11 @@ class LensBank:
         state["set_point"] = np.where(where[:, None], values, state["set_point"])
 
     def elapse(self, state: Lanes, seconds: np.ndarray, noise: np.ndarray) -> None:
-        """Let time pass (lanes,); noise: standard normal (lanes, n)."""
+        """Let time pass, (lanes,) s; noise: standard normal (lanes, n)."""
         state["aberrations"] += np.sqrt(seconds)[:, None] * self.drift * noise
         if self.settling_time:
             state["residual"] *= np.exp(-seconds / self.settling_time)[:, None]
 
     def actual(self, state: Lanes) -> np.ndarray:
-        """The aberrations as they are now (lanes, n)."""
+        """The aberrations as they are now, (lanes, n) in m."""
         return state["aberrations"] - state["residual"] if self.settling_time else state["aberrations"].copy()

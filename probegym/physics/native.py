@@ -83,5 +83,5 @@ def _compile(compiler: list[str], flags: list[str], source: Path, target: Path) 
 
 
 def pointer(array) -> ctypes.c_void_p:
-    """Address of a C-contiguous array in memory."""
+    """Address of a C-contiguous array of any shape in memory."""
     return ctypes.c_void_p(array.__array_interface__["data"][0])  # a third of the time of array.ctypes

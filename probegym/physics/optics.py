@@ -117,16 +117,16 @@ class Pupil:
         return _coherent_mean(coefficients, self._centred)
 
     def on_axis_strehl(self, coefficients) -> np.ndarray:
-        """On-axis intensity relative to the aberration-free probe, tilt included."""
+        """On-axis intensity relative to the aberration-free probe, tilt included; coefficients (..., n) in m -> (...)."""
         return _coherent_mean(coefficients, self._raw)
 
     def phase_variance(self, coefficients) -> np.ndarray:
-        """Variance of the wavefront phase over the aperture (rad^2), tilt removed; (..., n) -> (...)."""
+        """Variance of the wavefront phase over the aperture (rad^2), tilt removed; coefficients (..., n) in m -> (...)."""
         c = np.asarray(coefficients, float)
         return (np.einsum("...i,ij->...j", c, self.covariance) * c).sum(-1)  # a matrix product rounds by batch size
 
     def phase_plate(self, coefficients) -> np.ndarray:
-        """Wavefront phase in rad on the grid, NaN outside the aperture; (n,) -> (samples, samples)."""
+        """Wavefront phase in rad on the grid, NaN outside the aperture; coefficients (n,) in m -> (samples, samples)."""
         plate = np.full(self.inside.shape, np.nan)
         plate[self.inside] = np.asarray(coefficients, float) @ self.basis
         return plate

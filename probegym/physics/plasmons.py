@@ -116,7 +116,10 @@ class Modes:
 
 
 def modes(particles: Particles, permittivity: float, medium: float = 1.0) -> tuple[Modes, Modes]:
-    """Modes in the plane (components: x of all particles, then y) and out of it. Gaps must be such that dipoles suffice."""
+    """Modes in the plane (components: x of all particles, then y) and out of it. Gaps must be such that dipoles suffice.
+
+    permittivity: of the metal at high energy; medium: of what is around; both relative.
+    """
     chi = permittivity / medium - 1
     out = []
     for matrix in _interaction(particles):

@@ -103,7 +103,7 @@ class RonchigramFormer:
 
         coefficients: (lanes, n) in m. positions: (lanes, 2) probe on the film, m. variants: (lanes,) which film.
         orientations: (lanes,) 0 to 7, how the film lies: quarter turns, then the same of its mirror image.
-        Returns float32 (lanes, pixels, pixels): rows run along ky, columns along kx, the axis at the centre.
+        Returns float32 (lanes, pixels, pixels): rows run along ky, columns along kx, the axis at the centre. Raises MemoryError.
         """
         coefficients = np.concatenate([coefficients, np.mod(positions, self.extent)], axis=1).astype(np.float32)
         frames = np.empty((len(coefficients), self.pixels, self.pixels), np.float32)

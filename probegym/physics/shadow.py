@@ -103,7 +103,7 @@ class ShadowFormer:
 
         coefficients: (lanes, n) in m. positions: (lanes, 2) probe on the film, m. variants: (lanes,) which film.
         orientations: (lanes,) 0 to 7, how the film lies: quarter turns, then the same of its mirror image.
-        Returns float32 (lanes, pixels, pixels): rows run along the angle in y, columns in x, the axis at the centre.
+        Returns float32 (lanes, pixels, pixels): rows run along the angle in y, columns in x, the axis at the centre. Raises MemoryError.
         """
         coefficients = np.ascontiguousarray(coefficients, np.float32)
         places = np.ascontiguousarray(np.mod(positions, EXTENT) * (GPTS / EXTENT), np.float32)

@@ -34,7 +34,7 @@ STATES = 24
 
 
 def empty(lanes: int) -> dict[str, np.ndarray]:
-    """State of apices that hold no atom yet."""
+    """State of apices that hold no atom yet: name -> (lanes, ...)."""
     apex = np.zeros((lanes, ATOMS, 4))
     apex[:, :, 2], apex[:, :, 3] = ABSENT, 4.5
     return {"apex": apex, "loose": np.zeros((lanes, 3)), "polarity": np.zeros(lanes)}

@@ -113,7 +113,7 @@ def srtio3(repeats: int = 4, layers: int = 13):
 def amorphous(symbols: dict[str, float], density: float, minimum_distance: float, extent: float, thickness: float, seed: int):
     """Random sequential packing with a minimum distance, periodic in the plane: a model of an amorphous film.
 
-    symbols: element -> fraction. density: atoms per cubic Angstrom.
+    symbols: element -> fraction. density: atoms per cubic Angstrom. minimum_distance, extent (side of the cell), thickness: Angstrom.
     """
     from ase import Atoms
 
@@ -141,7 +141,7 @@ def amorphous(symbols: dict[str, float], density: float, minimum_distance: float
 
 
 def carbon_film(extent: float, seed: int):
-    """Amorphous carbon, 1 to 4 nm thick."""
+    """Amorphous carbon, 1 to 4 nm thick, on a cell of side ``extent``, Angstrom."""
     thickness = float(np.random.default_rng((seed, 1)).uniform(10, 40))
     return amorphous({"C": 1.0}, CARBON_DENSITY, 1.3, extent, thickness, seed)
 
@@ -160,7 +160,7 @@ def contaminated_carbon(extent: float, seed: int):
 
 
 def gold_nanoparticle(diameter: float, seed: int):
-    """A roughly spherical fcc Au particle cut from the crystal at a random orientation and centre."""
+    """A roughly spherical fcc Au particle cut from the crystal at a random orientation and centre; diameter in Angstrom."""
     from ase.build import bulk
     from scipy.spatial.transform import Rotation
 
@@ -174,7 +174,7 @@ def gold_nanoparticle(diameter: float, seed: int):
 
 
 def gold_on_carbon(extent: float, thickness: float, diameters: tuple[float, ...], seed: int):
-    """Au nanoparticles resting on an amorphous carbon film; the beam meets the particles first."""
+    """Au nanoparticles resting on an amorphous carbon film; the beam meets the particles first. All lengths in Angstrom."""
     rng = np.random.default_rng(seed)
     film = amorphous({"C": 1.0}, CARBON_DENSITY, 1.3, extent, thickness, seed)
     tallest = max(diameters)

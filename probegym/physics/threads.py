@@ -25,7 +25,7 @@ def available_threads() -> int:
 
 
 def in_tiles(work, lanes: int, threads: int | None = None, tile: int = TILE) -> list:
-    """Call ``work(slice)`` for every ``tile`` lanes, on several threads where there are several tiles."""
+    """Call ``work(slice)`` for every ``tile`` lanes, on several threads where there are several tiles; what it returned, in order, of any shape."""
     parts = [slice(at, min(at + tile, lanes)) for at in range(0, lanes, tile)]
     threads = min(threads or available_threads(), len(parts))
     return [work(part) for part in parts] if threads <= 1 else list(_pool(threads).map(work, parts))

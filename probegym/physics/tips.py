@@ -215,7 +215,7 @@ def change(tip: Tip, where, keys, step, law: TipChange) -> Tip:
 
 
 def pick_up(tip: Tip, where, radius, length) -> Tip:
-    """The tip with a particle of this radius, m, hanging on it, longer by ``length``, m; a loaded tip stays as it is."""
+    """The tip with a particle of this radius, m, hanging on it, longer by ``length``, m, in the lanes ``where``; a loaded tip stays as it is."""
     where = np.asarray(where) & (tip["load"] == 0)
     radius, length = _shape(radius, 1.0)[0], _numbers("length", length, 0, open_ends=True)
     return {
@@ -227,7 +227,7 @@ def pick_up(tip: Tip, where, radius, length) -> Tip:
 
 
 def let_go(tip: Tip, where) -> Tip:
-    """The tip after it has lost the particle it carried; a bare tip stays as it is."""
+    """The tip after it has lost the particle it carried, in the lanes ``where`` (lanes,) bool; a bare tip stays as it is."""
     where = np.asarray(where) & (tip["load"] > 0)
     return {
         **_moved(tip, z=-np.where(where, tip["load"], 0)),

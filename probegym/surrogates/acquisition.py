@@ -1,11 +1,9 @@
 """Acquisition functions: what measuring a pixel promises, from a surrogate's mean and standard deviation (NumPy, maximisation).
 
-All take arrays of any one shape and return that shape; a standard deviation of 0 is allowed everywhere.
+Both take arrays of any one shape and return that shape; a standard deviation of 0 is allowed everywhere.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 from scipy.special import ndtr
@@ -38,53 +36,6 @@ def upper_confidence(mean: np.ndarray, std: np.ndarray, beta: float = 0.2) -> np
     if not beta >= 0:
         raise ProbeGymError(f"beta must be at least 0, got {beta}")
     return mean + np.sqrt(beta) * std
-
-
-def maximum_variance(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """std^2: pure exploration, whatever the mean is."""
-    return _posterior(mean, std)[1] ** 2
-
-
-def weighted(parts: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
-    """Sum of parts times weights; a weight of 0 leaves its part out. Raises ProbeGymError unless there are as many of each."""
-    if len(parts) != len(weights) or not parts:
-        raise ProbeGymError(f"each part needs one weight, got {len(parts)} parts and {len(weights)} weights")
-    total = np.zeros(np.broadcast_shapes(*(np.shape(part) for part in parts)))
-    for part, weight in zip(parts, weights, strict=True):
-        if weight:
-            total = total + weight * np.asarray(part)
-    return total
-
-
-def pick(acquisition: np.ndarray, allowed: np.ndarray, count: int = 1, radius: float = 0.0, shape: tuple[int, int] | None = None) -> np.ndarray:
-    """Indices (count,) of the best pixels, best first, no two within ``radius`` pixels; ties go to the lower index.
-
-    acquisition: (rows * cols,) finite where allowed. allowed: (rows * cols,) bool. shape: (rows, cols), needed where radius > 0.
-    When no pixel outside the neighbourhoods is left, these count no more, so that always ``count`` different pixels come back.
-    Raises ProbeGymError when fewer are allowed, or an allowed one has no number.
-    """
-    score, free = np.asarray(acquisition, float), np.array(allowed, bool)
-    if not np.isfinite(score[free]).all():
-        raise ProbeGymError("the acquisition function must be finite at every allowed pixel")
-    if not 1 <= count <= free.sum():
-        raise ProbeGymError(f"asked for {count} pixels where {free.sum()} are allowed: ask for from 1 to that many")
-    if radius > 0 and (shape is None or shape[0] * shape[1] != score.size):
-        raise ProbeGymError(f"to keep pixels {radius:g} apart the image's shape must be given, of {score.size} pixels in all, got {shape}")
-    apart, chosen = free.copy(), []
-    for _ in range(count):
-        if not apart.any():
-            apart = free.copy()
-        best = int(np.where(apart, score, -np.inf).argmax())
-        chosen.append(best)
-        free[best] = apart[best] = False
-        if radius > 0 and shape is not None:
-            apart &= _farther(best, radius, shape)
-    return np.array(chosen)
-
-
-def _farther(pixel: int, radius: float, shape: tuple[int, int]) -> np.ndarray:
-    rows, cols = np.indices(shape).reshape(2, -1)
-    return (rows - rows[pixel]) ** 2 + (cols - cols[pixel]) ** 2 > radius**2
 
 
 def _posterior(mean, std) -> tuple[np.ndarray, np.ndarray]:

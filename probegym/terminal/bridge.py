@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from probegym.console import plain
 from probegym.envs import environment_type
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.deployment import Mode
@@ -70,9 +70,9 @@ def deploy(
                     approvals=EVERY_ACTION if approvals is None else approvals, record=record, instrument=instrument, new_sample=new_sample or sample is None,
                     **free | {name: value for name, value in given.items() if value is not None})  # fmt: skip
     if dry_run:
-        deployment.plan(orders, Console())
+        deployment.plan(orders, plain())
         return
-    raise typer.Exit(deployment.deploy(orders, page, Console()))
+    raise typer.Exit(deployment.deploy(orders, page, plain()))
 
 
 def serve(
@@ -88,7 +88,7 @@ def serve(
     """
     from probegym.terminal.serve import serve as run
 
-    run(twin, protocol, scenario, pace, out, Console())
+    run(twin, protocol, scenario, pace, out, plain())
 
 
 def operate(
@@ -102,7 +102,7 @@ def operate(
     """
     from probegym.terminal.operate import operate as run
 
-    run(action, at, number, Console())
+    run(action, at, number, plain())
 
 
 def export(
@@ -115,7 +115,7 @@ def export(
     """
     from probegym.terminal.export import export as write
 
-    write(source, out, Console())
+    write(source, out, plain())
 
 
 def convert(
@@ -131,7 +131,7 @@ def convert(
     """
     from probegym.terminal.convert import convert as write
 
-    write(model, trust, environment(env), scenario, out, Console())
+    write(model, trust, environment(env), scenario, out, plain())
 
 
 @record_app.command("verify")
@@ -143,7 +143,7 @@ def verify(folder: Folder) -> None:
     from probegym.hardware_bridge.records.read import Record
 
     report = Record(folder).verify()
-    Console(soft_wrap=True).print(str(report), highlight=False, markup=False)
+    plain(soft_wrap=True).print(str(report), highlight=False)
     raise typer.Exit(0 if report.sound else 1)
 
 

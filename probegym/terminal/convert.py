@@ -36,7 +36,7 @@ def convert(model: Path, trust: bool, env_id: str, scenario: str, out: Path, con
     kind = algorithm(model)
     files.writable(out.parent, NEEDED_BYTES)
     warning = f"loading {model}: this runs whatever code it holds, with your rights"
-    console.print(warning, style="bold red", markup=False, highlight=False, soft_wrap=True)
+    console.print(warning, style="bold red", highlight=False, soft_wrap=True)
     with tempfile.TemporaryDirectory(prefix=".convert-", dir=out.parent) as scratch:
         _load([str(model), kind, env_id, scenario, str(Path(scratch) / "policy")], model)
         converted = read(Path(scratch) / "policy")
@@ -45,7 +45,7 @@ def convert(model: Path, trust: bool, env_id: str, scenario: str, out: Path, con
             pass
         _write(converted, model, out)
     told = f"policy in {out}\nmeasure it before it is used:  probegym evaluate --agent {out} --env {env_id.split('/')[1]} --scenario {scenario}"
-    console.print(told + "\na VecNormalize that it was trained with is not in the zip and not in the policy", markup=False, highlight=False, soft_wrap=True)
+    console.print(told + "\na VecNormalize that it was trained with is not in the zip and not in the policy", highlight=False, soft_wrap=True)
 
 
 def _load(arguments: list[str], model: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from probegym.console import bar, plain
 from probegym.errors import ProbeGymError
 from probegym.terminal.options import MAXIMUM_SEED, ScenarioOption, Seed, environment
 
@@ -38,7 +39,7 @@ def dataset(
     given = {"agent": agent, "scenario": scenario, "episodes": episodes, "shares": shares, "seed": seed, "name": name}
     words = [word for option, value in given.items() if value is not None for word in (f"--{option}", str(value))]
     command = shlex.join(["probegym", "record", "dataset", "--env", env_id.split("/")[1], *words])
-    _record(env_id, dict(zip(agents, counts, strict=True)), scenario, seed, out, name, None, command, Console(soft_wrap=True))
+    _record(env_id, dict(zip(agents, counts, strict=True)), scenario, seed, out, name, None, command, plain(soft_wrap=True))
 
 
 def _counts(episodes: int, shares: str | None, agents: int) -> list[int]:
@@ -59,7 +60,6 @@ def _counts(episodes: int, shares: str | None, agents: int) -> list[int]:
 def _record(env_id: str, agents: dict[str, int], scenario: str, seed: int, root: Path | None, name: str | None, scores: tuple[float, float] | None,
             command: str, console: Console) -> None:  # fmt: skip
     from probegym.agents import datasets
-    from probegym.terminal.train import bar
 
     with bar(console) as progress:
         task = progress.add_task("recording", total=sum(agents.values()), told="")
@@ -68,7 +68,7 @@ def _record(env_id: str, agents: dict[str, int], scenario: str, seed: int, root:
     for agent, r in results.items():
         score = datasets.normalised(made, r.returns.mean())
         console.print(f"{agent}: {len(r.success)} episodes, return {r.returns.mean():.3f} ({score:.2f} of the way from random to oracle), success {r.success.mean():.0%}", highlight=False)
-    console.print(f"{made.id}: {made.total_steps} steps, {told['dataset_size']:.1f} MB, in {Path(made.storage.data_path).parent}", highlight=False, markup=False)
+    console.print(f"{made.id}: {made.total_steps} steps, {told['dataset_size']:.1f} MB, in {Path(made.storage.data_path).parent}", highlight=False)
 
 
 def build(
@@ -81,7 +81,7 @@ def build(
     """
     from probegym.agents import datasets
 
-    console = Console(soft_wrap=True)
+    console = plain(soft_wrap=True)
     for env_id, kinds in datasets.SETS.items():
         scores = None
         for agent in kinds.values():
@@ -133,9 +133,8 @@ def clone(
     made = datasets.load(data)
     files.writable(out)
     from probegym.agents import cloning
-    from probegym.terminal.train import bar
 
-    cloner, console = cloning.Cloner(made, out, updates or cloning.UPDATES, seed), Console(soft_wrap=True)
+    cloner, console = cloning.Cloner(made, out, updates or cloning.UPDATES, seed), plain(soft_wrap=True)
     if resume:
         cloner.load()
     options = ["--updates", str(cloner.config.updates), "--seed", str(seed)]
@@ -145,9 +144,9 @@ def clone(
             cloner.run(lambda news: progress.update(task, completed=news.update, told=f"loss {news.loss:.3f}"))
     except KeyboardInterrupt:
         again = shlex.join(["probegym", "clone", "--data", data, *options, "--out", str(out), *(["--resume"] if cloner.checkpoint.exists() else [])])
-        console.print(f"interrupted; go on with:\n  {again}", highlight=False, markup=False)
+        console.print(f"interrupted; go on with:\n  {again}", highlight=False)
         raise
     policy = cloner.finish(out / "policy", shlex.join(["probegym", "clone", "--data", cloner.config.data, *options]))
     env = cloner.config.env_id.split("/")[1]
     told = f"held-out loss {cloner.least:.4f}\npolicy in {policy}\nmeasure it with:  probegym evaluate --agent {shlex.quote(str(policy))} --env {env}"
-    console.print(told, highlight=False, markup=False)
+    console.print(told, highlight=False)

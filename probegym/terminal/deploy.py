@@ -33,7 +33,7 @@ def plan(orders: Orders, console: Console) -> None:
     """Print what a deployment would do, and start nothing. Raises ProbeGymError where it could not be done."""
     bundle, descriptor = checked(orders), described(orders)
     say = partial(console.print, highlight=False, soft_wrap=True)
-    say(f"[bold]{orders.mode}[/bold] of {orders.env_id}, scenario {orders.scenario}, {orders.episodes} episode(s)")
+    say(f"{orders.mode} of {orders.env_id}, scenario {orders.scenario}, {orders.episodes} episode(s)", style="bold")
     say(f"policy {bundle.name}, sha256 {bundle.digest}, {1e3 * orders.deadline:g} ms for each decision")
     if orders.record is not None:
         say(f"answers come from record {orders.record}; no instrument is there, nothing is sent")
@@ -139,7 +139,7 @@ def _cleared(run: Deployment, console: Console) -> None:
     assert run.operator
     status = run.operator.status()
     if status["state"] == "fault":
-        console.print(f"a guard before this one ended in fault: {status['why']}", style="red", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"a guard before this one ended in fault: {status['why']}", style="red", highlight=False, soft_wrap=True)
         if _typed("type reset once the instrument has been looked at: ", console) != "reset":
             raise ProbeGymError("the fault stays: nothing is armed")
         run.operator.reset()
@@ -167,7 +167,7 @@ _typing = Typed()
 
 
 def _typed(question: str, console: Console) -> str:
-    console.print(question, end="", highlight=False, markup=False)
+    console.print(question, end="", highlight=False)
     return _typing.line()
 
 
@@ -183,7 +183,7 @@ def _aborting(run: Deployment, console: Console) -> Iterator[None]:
             except ProbeGymError as error:
                 confirmed, why = False, str(error)
             told = "aborted: the instrument is in its safe state" if confirmed else f"aborted, but THE SAFE STATE IS NOT CONFIRMED ({why}): look at the instrument"
-            console.print(told, style="bold red", highlight=False, markup=False, soft_wrap=True)
+            console.print(told, style="bold red", highlight=False, soft_wrap=True)
         raise
 
 
@@ -199,7 +199,7 @@ def _missed(run: Deployment) -> Iterator[None]:
 
 def _played(run: Deployment, console: Console, asks: bool) -> int:
     successes, episodes, known = 0, 0, run.orders.mode in (Mode.twin, Mode.replay)
-    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    say = partial(console.print, highlight=False, soft_wrap=True)
     for news in run.play():
         if asks and run.operator and run.orders.mode is Mode.supervised:
             _decisions(run, console)
@@ -254,7 +254,7 @@ def _decisions(run: Deployment, console: Console) -> None:
     waiting = run.operator.status()["waiting"]
     if waiting is None:
         return
-    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    say = partial(console.print, highlight=False, soft_wrap=True)
     say(f"action {waiting['action']}: {waiting['command']['verb']}")
     for name, value in readable(waiting["command"]):
         say(f"  {name:<14} {value}")

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 import probegym
+from probegym.console import plain
 from probegym.terminal.options import MAXIMUM_SEED, environment
 
 SEED = 10_000_004  # beyond those of training
@@ -27,7 +27,7 @@ def gallery(
     ids = list(dict.fromkeys(environment(name) for name in envs)) if envs else list(probegym.ENVIRONMENTS)
     from probegym.agents import files
 
-    folder, console = files.writable(out), Console()
+    folder, console = files.writable(out), plain()
     from probegym.agents import gallery as drawing
 
     shown = {}

@@ -11,8 +11,8 @@ from rich.table import Table
 from probegym.agents import files
 from probegym.agents.evaluate import EVALUATION_SEED, evaluate, write_json
 from probegym.agents.registry import make_agent, task_type
+from probegym.console import bar
 from probegym.errors import ProbeGymError
-from probegym.terminal.train import bar
 
 
 def report(name: str, env_id: str, scenario: str, episodes: int, seed: int | None, out: Path | None, console: Console) -> None:

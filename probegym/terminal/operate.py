@@ -45,7 +45,7 @@ def operate(action: Action, at: Path, number: int | None, console: Console) -> N
         getattr(operator, action)()
     status = operator.status()
     safe = "safe state confirmed" if status["safe"] is True else "not in its safe state"
-    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    say = partial(console.print, highlight=False, soft_wrap=True)
     say(f"{status['state']} ({status['why']}); {status['instrument']}: {safe}; lease {status['lease']:.0f} s")
     if (waiting := status["waiting"]) is not None:
         say(f"request {waiting['number']} waits, action {waiting['action']}: {waiting['command']['verb']}")

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from probegym import scenarios
+from probegym.console import bar, plain
 from probegym.envs import environment_type
 from probegym.errors import ProbeGymError
 from probegym.terminal.options import MAXIMUM_SEED, ScenarioOption, environment
@@ -54,13 +54,12 @@ def regret(
 
     Each is compared with others from the same snapshot. All actions are tried where they can be counted; else the agent's own, the oracle's, those of --beside and a sample.
     """
-    env_id, console = environment(env), Console()
+    env_id, console = environment(env), plain()
     scenarios.load(environment_type(env_id).task_type.family, scenario)
     from probegym.agents import files
     from probegym.agents.evaluate import EVALUATION_SEED, write_json
     from probegym.agents.registry import make_agent
     from probegym.agents.regret import regrets
-    from probegym.terminal.train import bar
 
     if out is not None:
         if out.is_dir():

@@ -27,7 +27,7 @@ def listed(env_id: str, file: Path | None, console: Console) -> None:
     Settings of task and instrument of one's own are made, nothing is played. Raises ProbeGymError with file and line.
     """
     family = environment_type(env_id).task_type.family
-    console.print(f"[bold]{env_id}[/bold]", highlight=False)
+    console.print(env_id, style="bold", highlight=False)
     table = Table("scenario", "split", "axis", "what it is", "against train", box=None, pad_edge=False, header_style="dim")
     train = scenarios.load(family, "train")
     for name in scenarios.names(family, file):

@@ -9,12 +9,12 @@ from typing import Any
 from rich.console import Console
 
 from probegym.agents import files
+from probegym.console import bar
 from probegym.errors import ProbeGymError
 from probegym.physics import from_file, specimens
 from probegym.physics.native import cache_folder
 from probegym.physics.recipes import RECIPES
 from probegym.physics.specimens import Recipe
-from probegym.terminal.train import bar
 
 DEFAULT_ENERGY, DEFAULT_SEMIANGLE = 60e3, 30.0  # eV, mrad: those of the standard scenarios
 DEFAULT_DETECTORS = {"haadf": (80.0, 180.0)}
@@ -67,5 +67,5 @@ def build(what: str, energy: float | None, semiangle: float | None, detectors: l
         built = specimens.build(wanted, lambda stage, done, total: progress.update(task, description=stage, completed=done, total=total))
     path = folder / f"{wanted.name}.npz"
     specimens.save(built, path)
-    console.print(f"kept in {path}, {path.stat().st_size / 1e6:.1f} MB: a scenario names it as specimens: [{wanted.name}]", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"kept in {path}, {path.stat().st_size / 1e6:.1f} MB: a scenario names it as specimens: [{wanted.name}]", highlight=False, soft_wrap=True)
     return path

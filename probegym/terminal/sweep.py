@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from probegym.console import plain
 from probegym.terminal.options import Env, ExecutorName, ScenarioOption, Seed, environment
 
 Workers = Annotated[int | None, typer.Option("--workers", min=1, max=10_000, help="Trainings at once; by default 2, with ray all processors.")]
@@ -51,7 +51,7 @@ def sweep(
     drawn = draw(read_space(space, algorithm), algorithm, trials, seed)
     train.refuse_mixing(out, f"trial-*/{DIARY}", resume)
     files.writable(out)
-    console = Console()
+    console = plain()
     asked = train.asked(env_id, scenario, algorithm, steps, {}) | {"seed": seed}
     with train.told_as_they_end(f"sweep of {trials} trials", trials, console) as report:
         rows = swept(asked, drawn, out, executor, workers, report)

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from probegym import scenarios
 from probegym.agents import files
 from probegym.agents.executors import Executor, Json, Outcome
 from probegym.agents.training import DIARY, FINAL_SEED, command_line, seeds
+from probegym.console import bar
 from probegym.envs import environment_type
 from probegym.errors import ProbeGymError
 
@@ -28,13 +28,6 @@ DEFAULT_ENVIRONMENT = "probegym/StemTuning-v0"  # of ``evaluate``
 LIVE_EPISODES = 48  # of the success shown during training
 SELECTION_EPISODES = 200
 DEFAULT_STEPS = 100_000  # of ppo and sac
-
-
-def bar(console: Console) -> Progress:
-    """A progress bar with room for what is told beside it."""
-    times = (TimeElapsedColumn(), TimeRemainingColumn()) if console.is_terminal else (TimeElapsedColumn(),)
-    columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), *times, TextColumn("{task.fields[told]}"))
-    return Progress(*columns, console=console)
 
 
 def _prepare(out: Path, resume: bool) -> None:
@@ -179,7 +172,7 @@ def told_as_they_end(what: str, total: int, console: Console) -> Iterator[Callab
         def report(outcome: Outcome) -> None:
             tries = "" if outcome.attempts == 1 else f" at attempt {outcome.attempts}"
             told = f"done in {outcome.seconds:.0f} s{tries}" if outcome.ok else f"failed{tries}: {outcome.error.splitlines()[-1]}"
-            console.print(f"{outcome.name}: {told}", markup=False, highlight=False, soft_wrap=True)
+            console.print(f"{outcome.name}: {told}", highlight=False, soft_wrap=True)
             progress.advance(task)
 
         try:

@@ -174,7 +174,10 @@ class ObservedWorld(_Forward):
         self.note("begin", self.about)
 
     def execute(self, command: Command, where: np.ndarray) -> Readings:
-        """The next frames that the instrument takes by this verb; what would change something is only written down."""
+        """The next frames that the instrument takes by this verb; what would change something is only written down.
+
+        Raises Refused when none comes in time.
+        """
         if not where[0]:
             return self.nothing(command)
         self.recorder.append("would", {"command": codec.command_to_json(command), "action": self.action})

@@ -102,7 +102,7 @@ class RemoteInstrument:
         self.descriptor = capabilities.descriptor(self.writer.ask("describe")[0].get("descriptor"))
 
     def execute(self, command: Command, seconds: float) -> Readings:
-        """Carry a command out."""
+        """Carry a command out, in so many seconds at most; raises InstrumentFault for an answer that cannot be read, and what the instrument raised."""
         answer, arrays = self.writer.ask("execute", seconds, command=codec.command_to_json(command))
         try:
             return codec.readings_from_json(answer, arrays)
@@ -110,7 +110,7 @@ class RemoteInstrument:
             raise InstrumentFault(str(error)) from error
 
     def measured(self) -> dict[str, Measured]:
-        """What controls stand at."""
+        """What controls stand at; raises InstrumentFault for an answer that cannot be read."""
         answer, arrays = self.writer.ask("measured")
         ages = answer.get("ages")
         if not isinstance(ages, dict) or set(ages) != set(arrays):

@@ -117,7 +117,10 @@ def calibrated(command: Command | None, name: str, array: np.ndarray, readings: 
 
 
 def stacks(record: Record, parent: Any, stream: target.Stream) -> dict[str, Stack]:
-    """Write every reading of a record below an HDF5 group, like with like, one after the other; title -> stack."""
+    """Write every reading of a record below an HDF5 group, like with like, one after the other; title -> stack.
+
+    Raises RecordError for an image of no extent, and where there are no readings.
+    """
     found: dict[str, Stack] = {}
     kinds: dict[tuple[Any, ...], str] = {}
     last, elapsed = next(iter(record), None), 0.0

@@ -118,7 +118,10 @@ def judged(record: Record) -> bool:
 
 
 def space_to_json(space: Any) -> Json:
-    """A Gymnasium space (Box, Discrete, MultiDiscrete, Dict of these) for the payload of ``begin``; bounds that are infinite are null."""
+    """A Gymnasium space (Box, Discrete, MultiDiscrete, Dict of these) for the payload of ``begin``; bounds that are infinite are null.
+
+    Raises RecordError for any other space.
+    """
     kind = type(space).__name__
     if kind == "Dict":
         return {"type": kind, "subspaces": {name: space_to_json(inner) for name, inner in space.spaces.items()}}

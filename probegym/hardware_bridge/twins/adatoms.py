@@ -8,9 +8,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from probegym.hardware_bridge.commands import DipTip, DragTip, Lanes, LocateAdatoms, PulseBias, Readings
+from probegym.hardware_bridge.twins import stm_scan
 from probegym.hardware_bridge.twins.lanes import LaneTwin, refuse_outside
 from probegym.hardware_bridge.world import Refused
-from probegym.physics import adatom_images, adatoms, randomness, stm
+from probegym.physics import adatom_images, adatoms, randomness
 from probegym.scenarios import ScenarioError, parsed
 from probegym.scenarios.distributions import Sampled
 
@@ -273,18 +274,13 @@ class AdatomTwin(LaneTwin):
 
     def _locate(self, command: LocateAdatoms, where: np.ndarray) -> Readings:
         s, c, n = self.state, self.config, int(command.count)
-        rows, columns = (int(v) for v in command.shape)
-        if not (0 < rows <= stm.WIDEST and 0 < columns <= stm.WIDEST):
-            raise Refused(f"this STM scans 1 to {stm.WIDEST} pixels a side, asked were {rows} x {columns}")
-        if min(command.field_of_view, command.speed, command.current) <= 0 or command.bias == 0:
-            raise Refused("an image needs a positive field_of_view, speed and current and a bias that is not zero")
+        rows, columns, line_time = stm_scan.lines(command)
         if command.field_of_view > LARGEST_VIEW or (np.abs(command.centre[where]) > FARTHEST).any():
             raise Refused(f"this STM scans up to {1e9 * LARGEST_VIEW:g} nm within {1e9 * FARTHEST:g} nm of the centre of its piezo")
         if command.current / abs(command.bias) > HIGHEST_CONDUCTANCE:
             raise Refused(f"an image at {command.current:g} A and {command.bias:g} V would drag adatoms, stay below {1e6 * HIGHEST_CONDUCTANCE:g} uS")
         if not 1 <= n <= c.adatoms.count:
             raise Refused(f"this finder keeps 1 to {c.adatoms.count} adatoms, asked were {n}")
-        line_time = 2 * command.field_of_view / command.speed
         start = self._positions(self._origin())[:, :n]
         half = 0.5 * command.field_of_view * np.array([1.0, rows / columns])
         seconds = np.clip((start[..., 1] - command.centre[:, None, 1] + half[1]) / (2 * half[1]), 0, 1) * rows * line_time  # until their line

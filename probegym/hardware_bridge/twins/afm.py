@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Command, Lanes, LaneState, Readings, ScanLine, SetFeedback, TestFeedback
-from probegym.hardware_bridge.twins.lanes import refuse_outside
+from probegym.hardware_bridge.twins.lanes import LaneTwin, refuse_outside
 from probegym.hardware_bridge.world import Refused
 from probegym.physics import randomness, surfaces, tapping, tips
 from probegym.scenarios import ScenarioError, parsed
@@ -100,8 +99,10 @@ class AfmConfig(_Table):
     crash_force: float = Field(default=1e-6, ge=1e-12, le=1)  # N; above it the tip is gone
 
 
-class AfmTwin:
+class AfmTwin(LaneTwin):
     """Implements the world protocol; ``config`` is the ``world`` table of a scenario."""
+
+    noun = "this AFM has"
 
     def __init__(self, config: dict[str, Any], lanes: int) -> None:
         self.config = c = parsed(AfmConfig, config, "world")
@@ -110,6 +111,7 @@ class AfmTwin:
         except TypeError as error:
             raise ScenarioError("world.change", str(error)) from error
         self.lanes = lanes
+        self._handlers = {SetFeedback: self._set_feedback, ScanLine: self._scan_line, TestFeedback: self._test_feedback}
         self.pixel = 1.25 * c.field_of_view / c.columns
         self.extent = (c.rows * self.pixel, 1.25 * c.field_of_view)
         zero, tip = np.zeros(lanes), tips.sharp(lanes)
@@ -200,15 +202,7 @@ class AfmTwin:
             self.properties[lane, : len(properties)] = properties
 
     def execute(self, command: Command, where: np.ndarray) -> Readings:
-        handlers: dict[type[Command], Callable[..., Readings]] = {SetFeedback: self._set_feedback, ScanLine: self._scan_line, TestFeedback: self._test_feedback}
-        handler = handlers.get(type(command))
-        if handler is None:
-            raise Refused(f"this AFM has no {command.verb}")
-        for name, argument in vars(command).items():
-            if isinstance(argument, float | np.ndarray) and not np.isfinite(argument).all():
-                raise Refused(f"{command.verb}.{name} is not finite")
-        readings = handler(command, where)
-        self.state["count"] += where
+        readings = super().execute(command, where)
         self.state["clock"] += readings.time
         return readings
 
@@ -221,9 +215,6 @@ class AfmTwin:
     def portrait(self, lane: int) -> Lanes:
         return {"map": self.maps[lane], "extent": np.array(self.extent), "position": np.array(self._position()[lane])}
 
-    def snapshot(self, lane: int) -> LaneState:
-        return LaneState.take(self.state, lane)
-
     def restore(self, state: LaneState, lane: int) -> None:
         for name in ("expected", "profile"):  # a fresh world has no line yet
             width = state.arrays[name].shape[-1]
@@ -231,9 +222,6 @@ class AfmTwin:
                 self.state[name] = np.zeros((self.lanes, width))
         state.put(self.state, lane)
         self._draw(np.array([lane]))
-
-    def rekey(self, key: int, lane: int) -> None:
-        self.state["key"][lane] = np.uint64(key)
 
     # ---- commands ----
 

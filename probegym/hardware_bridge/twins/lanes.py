@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Command, Lanes, LaneState, Readings
 from probegym.hardware_bridge.world import Refused
 from probegym.scenarios import ScenarioError
@@ -25,6 +26,11 @@ class LaneTwin:
 
     def execute(self, command: Command, where: np.ndarray) -> Readings:
         """Carry a command out; raises Refused for one that there is not, or whose numbers are not finite."""
+        readings = self._handler(command, where)(command, where)
+        self.state["count"] += where
+        return readings
+
+    def _handler(self, command: Command, where: np.ndarray) -> Callable[..., Readings]:
         handler = self._handlers.get(type(command))
         if handler is None:
             raise Refused(f"{self.noun} no {command.verb}")
@@ -32,9 +38,7 @@ class LaneTwin:
             asked = argument[where] if argument.shape[:1] == where.shape else argument
             if argument.dtype.kind == "f" and not np.isfinite(asked).all():
                 raise Refused(f"{command.verb}.{name} is not finite")
-        readings = handler(command, where)
-        self.state["count"] += where
-        return readings
+        return handler
 
     def portrait(self, lane: int) -> Lanes:
         """Nothing that is too costly for every step."""
@@ -49,7 +53,9 @@ class LaneTwin:
         state.put(self.state, lane)
 
     def rekey(self, key: int, lane: int) -> None:
-        """Draw the noise to come from another key; the hidden state stays."""
+        """Draw the noise to come from another key; the hidden state stays. Raises ProbeGymError for a key that is no uint64."""
+        if isinstance(key, bool) or not isinstance(key, int | np.integer) or not 0 <= key < 2**64:
+            raise ProbeGymError(f"a key must be a whole number from 0 to 2**64 - 1, got {key!r}")
         self.state["key"][lane] = np.uint64(key)
 
 

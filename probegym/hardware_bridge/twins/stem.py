@@ -221,13 +221,7 @@ class StemTwin(LaneTwin):
                 s["variant"][here] = first + (place[s["film"][lanes] == index, 7] * (last - first)).astype(int)
 
     def execute(self, command: Command, where: np.ndarray) -> Readings:
-        handler = self._handlers.get(type(command))
-        if handler is None:
-            raise Refused(f"{self.noun} no {command.verb}")
-        for name, argument in vars(command).items():
-            if isinstance(argument, float | np.ndarray) and not np.isfinite(argument).all():
-                raise Refused(f"{command.verb}.{name} is not finite")
-        noise, s = self._noise(command), self.state
+        handler, noise, s = self._handler(command, where), self._noise(command), self.state
         readings = handler(command, where, noise)
         s["count"] += where
         s["clock"] += readings.time

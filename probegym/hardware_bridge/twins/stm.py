@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy.special import ndtri
 
 from probegym.hardware_bridge.commands import AcquireTopograph, DipTip, Lanes, PulseBias, Readings
+from probegym.hardware_bridge.twins import stm_scan
 from probegym.hardware_bridge.twins.lanes import LaneTwin, refuse_outside
 from probegym.hardware_bridge.world import Refused
 from probegym.physics import randomness, stm, stm_apex
@@ -186,16 +187,11 @@ class StmTwin(LaneTwin):
 
     def _topograph(self, command: AcquireTopograph, where: np.ndarray) -> Readings:
         s, c = self.state, self.config
-        rows, columns = (int(v) for v in command.shape)
-        if not (0 < rows <= stm.WIDEST and 0 < columns <= stm.WIDEST):
-            raise Refused(f"this STM scans 1 to {stm.WIDEST} pixels a side, asked were {rows} x {columns}")
-        if min(command.field_of_view, command.speed, command.current) <= 0 or command.bias == 0:
-            raise Refused("an image needs a positive field_of_view, speed and current and a bias that is not zero")
+        rows, columns, line_time = stm_scan.lines(command)
         if command.field_of_view > LARGEST_VIEW or (np.abs(command.centre[where]) > FARTHEST).any():
             raise Refused(f"this STM scans up to {1e6 * LARGEST_VIEW:g} um within {1e3 * FARTHEST:g} mm of the origin")
         if stm.gap(command.bias, command.current) <= 0:
             raise Refused(f"a current of {command.current:g} A at {command.bias:g} V would bring the tip into contact")
-        line_time = 2 * command.field_of_view / command.speed
         seconds = rows * line_time + c.approach_time
         before = {name: s[name].copy() for name in ("apex", "loose")}
         u = randomness.uniform(s["key"], s["count"], "tip change", stm_apex.DRAWS)

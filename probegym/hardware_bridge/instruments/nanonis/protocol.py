@@ -62,7 +62,7 @@ def pack_request(name: str, body: bytes, reply: bool = True) -> bytes:
 
 
 def unpack_request(header: bytes) -> tuple[str, int, bool]:
-    """(name, bytes of the body, whether an answer is wanted) of a request's first 40 bytes."""
+    """(name, bytes of the body, whether an answer is wanted) of a request's first 40 bytes; raises Malformed for any other bytes."""
     name, size, reply, unused = _unpacked(_REQUEST, header)
     if reply not in (0, 1) or unused:
         raise Malformed(f"a request announces {reply} answers and ends its header with {unused}")

@@ -105,7 +105,10 @@ class Tip:
         return float(turn.ask("ZCtrl.ZPosGet")["z"])
 
     def release(self, turn: Turn, z: float | None) -> None:
-        """Switch the feedback on again, if the tip is still at the height it was held at, in m; None where it may have moved by our own doing."""
+        """Switch the feedback on again, if the tip is still at the height it was held at, in m; None where it may have moved by our own doing.
+
+        Raises InstrumentFault when somebody else took it away.
+        """
         here = turn.ask("ZCtrl.ZPosGet")["z"]
         if self.status(turn) != commands.Z_OFF or (z is not None and not abs(here - z) <= HELD) or away(lambda name: turn.ask(name)):
             raise InstrumentFault("the tip is not where its feedback was switched off: it was taken away by somebody else")
@@ -152,7 +155,10 @@ class Tip:
     # ---- along the surface ----
 
     def move(self, turn: Turn, place: np.ndarray, speed: float, feedback: bool = True) -> None:
-        """Move the tip to a place (2,) m at so many m/s, and wait until it is there; with the feedback on, unless its height is held."""
+        """Move the tip to a place (2,) m at so many m/s, and wait until it is there; with the feedback on, unless its height is held.
+
+        Raises InstrumentFault when it does not arrive, or the feedback is switched meanwhile.
+        """
         turn.set("FolMe.Speed", speed=speed, custom=1)
         x, y = map(float, place)
         here = turn.ask("FolMe.XYPosGet", wait=0)

@@ -61,7 +61,10 @@ class Treatments:
     # ---- drags ----
 
     def drag(self, turn: Turn, command: DragTip) -> Values:
-        """Go to the start, come down to the set point, hold the height, drag, come up to rest."""
+        """Go to the start, come down to the set point, hold the height, drag, come up to rest; the currents along the way.
+
+        Raises Refused for a drag beyond the settings, InstrumentFault when it does not go as it should.
+        """
         limits, start, end, bias, current = self.settings.drag, command.start[0], command.end[0], float(command.bias[0]), float(command.current[0])
         assert isinstance(limits, Drag)
         length = float(np.hypot(*(end - start)))
@@ -122,7 +125,7 @@ class Treatments:
     # ---- the tip itself ----
 
     def pulse(self, turn: Turn, command: PulseBias) -> Values:
-        """A pulse with the feedback held."""
+        """A pulse with the feedback held. Raises Refused for one of no bias, InstrumentFault when the bias does not come back."""
         bias = float(command.bias[0])
         if not bias:
             raise Refused("a pulse needs a bias that is not zero")

@@ -44,9 +44,10 @@ class Controls:
         return float(self.values([name], end)[0])
 
     def set(self, name: str, value: float, tolerance: float, end: float) -> None:
-        """Set a control and see it stand within ``tolerance``. The vendor answers False where there is no such control, or it did not confirm."""
+        """Set a control and see it stand within ``tolerance``, in the control's unit, before the clock reads ``end``; raises InstrumentFault where it does not."""
         left = max(1, int(1e3 * (end - time.monotonic())))
         if within(end, f"setting {name}", lambda: self.stem.SetValAndConfirm(name, value, 1.0, left)) is not True:
+            # the vendor's False means either
             raise InstrumentFault(f"{name} was not set to {value:g}: there is no such control, or it did not confirm")
         self.arrived(name, value, tolerance, end)
 

@@ -56,7 +56,10 @@ class TwinDevice:
                 self.twin.execute(SetAberrations(self.names, np.array([list(self.values.values())])), ON)
 
     def ronchigram(self, exposure: float, defocus: float, shift: np.ndarray) -> np.ndarray:
-        """One frame, electrons. exposure: s; defocus: m of excursion; shift: (2,) m of the probe on the film."""
+        """One frame (pixels, pixels), electrons. exposure: s; defocus: m of excursion; shift: (2,) m of the probe on the film.
+
+        Raises ProbeGymError for a scenario without a film.
+        """
         with self.lock:
             self.flush()
             optics = self.twin.config.ronchigram
@@ -66,7 +69,7 @@ class TwinDevice:
             return np.asarray(self.twin.execute(command, ON).values["ronchigram"][0])
 
     def image(self, shape: tuple[int, int], view: float, dwell: float, defocus: float, shift: np.ndarray) -> np.ndarray:
-        """One scan, electrons. view: width in m; dwell: s."""
+        """One scan of this shape, electrons. view: width in m; dwell: s; defocus: m of excursion; shift: (2,) m of the probe."""
         with self.lock:
             self.flush()
             with self._moved(shift):

@@ -70,7 +70,7 @@ def abort(source: Any, end: float) -> None:
 
 
 def stop(source: Any, end: float) -> None:
-    """The same, and see it stand still."""
+    """The same, and see it stand still; raises InstrumentFault where it does not."""
     abort(source, end)
     while busy(source):
         if time.monotonic() > end:
