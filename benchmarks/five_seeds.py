@@ -1,11 +1,11 @@
 """Five trainings of every shipped policy: their curves, how far seeds differ, and which of them ships.
 
-``--train`` trains what is not there yet, with two workers (hours; goes on where it was stopped). Every policy then plays the same episodes of
-the training scenario, seeds from 9,600,000, which no training has seen and no figure of a page is of. The rule: seed 1 ships, unless
-another seed's return is higher beyond chance (the 95 % interval of the paired differences to seed 1, Bonferroni's for four comparisons,
-lies above zero); then the best does. Writes docs/results/five_seeds.json, where policies that are not measured now keep what was
-measured before, docs/images/learning_curves.png of all in it, and RUNS/submission of those measured now, with which
-``probegym benchmark --submission`` plays each of the five trainings in a run of its own.
+``--train`` trains what is not there yet, with two workers (hours; goes on where it was stopped). What ships and every training that is
+finished then play the same episodes of the training scenario, seeds from 9,600,000, which no training has seen and no figure of a page is of.
+The rule: seed 1 ships, unless another seed's return is higher beyond chance (the 95 % interval of the paired differences to what ships,
+Bonferroni's for four comparisons, lies above zero); then the best does. Writes docs/results/five_seeds.json, where trainings that are not in
+RUNS keep what was measured of them before, docs/images/learning_curves.png of all in it, and RUNS/submission of the policies of which all five
+are in RUNS, with which ``probegym benchmark --submission`` plays each training in a run of its own.
 """
 
 from __future__ import annotations
@@ -58,53 +58,47 @@ def train(runs: Path, names: list[str], workers: int) -> None:
         subprocess.run([sys.executable, "-m", "probegym", "train", *told], check=True)
 
 
-def measured(runs: Path, name: str, episodes: int) -> list[dict[str, Any]]:
-    """Of every seed what its diary says, and its scores on the episodes by which is chosen."""
-    env_id, rows = f"probegym/{TRAININGS[name][0]}-v0", []
-    for seed in range(1, SEEDS + 1):
-        folder = runs / name / f"seed-{seed}"
+def measured(runs: Path, name: str, episodes: int) -> dict[int, dict[str, Any]]:
+    """Of every finished training what its diary says, its scores, and the interval of its return less that of what ships, episode by episode."""
+    env_id, rows = f"probegym/{TRAININGS[name][0]}-v0", {}
+    finished = {seed: folder for seed in range(1, SEEDS + 1) if (folder := runs / name / f"seed-{seed}").joinpath("policy/policy.json").exists()}
+    if finished:
+        ships = evaluate(make_agent(name, env_id), env_id, "train", episodes, FIRST_SEED).returns
+    for seed, folder in finished.items():
         diary = json.loads((folder / "training.json").read_text())
         results = evaluate(make_agent(str(folder / "policy"), env_id), env_id, "train", episodes, FIRST_SEED)
-        seconds = sum(attempt["seconds"] for attempt in diary["attempts"])
-        rows.append({"seed": seed, "curve": diary["curve"], "seconds": seconds, "returns": results.returns, "success": results.success,
-                     "sha256": json.loads((folder / "policy/policy.json").read_text())["sha256"]})  # fmt: skip
+        rows[seed] = {"curve": diary["curve"], "seconds": sum(attempt["seconds"] for attempt in diary["attempts"]), "episodes": episodes,
+                      "return": float(results.returns.mean()), "success": float(results.success.mean()),
+                      "ahead": mean_interval(results.returns - ships, 1 - 0.05 / (SEEDS - 1)), "sha256": json.loads((folder / "policy/policy.json").read_text())["sha256"]}  # fmt: skip
     return rows
 
 
-def chosen(rows: list[dict[str, Any]]) -> int:
+def chosen(rows: dict[int, dict[str, Any]]) -> int:
     """The seed that ships."""
-    first, best = rows[0], max(rows, key=lambda row: row["returns"].mean())
-    low, _ = mean_interval(best["returns"] - first["returns"], 1 - 0.05 / (len(rows) - 1))
-    return best["seed"] if low > 0 else first["seed"]
+    better = [seed for seed, row in rows.items() if row["ahead"][0] > 0]
+    return max(better, key=lambda seed: rows[seed]["return"], default=1)
 
 
-def summary(rows: list[dict[str, Any]], episodes: int) -> dict[str, Any]:
-    """What is kept of a policy."""
-    seeds = [row | {"returns": float(row["returns"].mean()), "success": float(row["success"].mean())} for row in rows]
-    return {"episodes": episodes, "ships": chosen(rows), "seeds": seeds}
-
-
-def line(name: str, found: dict[str, Any]) -> tuple:
+def line(name: str, rows: dict[int, dict[str, Any]]) -> tuple:
     """A policy's row of the table."""
-    seeds = found["seeds"]
-    returns = np.array([seed["returns"] for seed in seeds])
-    successes = " ".join(f"{seed['success']:.1%}" for seed in seeds)
-    minutes = sum(seed["seconds"] for seed in seeds) / len(seeds) / 60
-    return (name, " ".join(f"{value:.3f}" for value in returns), f"{returns.mean():.3f} +- {returns.std(ddof=1):.3f}", successes,
-            found["episodes"], minutes, f"seed {found['ships']}")  # fmt: skip
+    returns = np.array([row["return"] for row in rows.values()])
+    spread = f"{returns.std(ddof=1):.3f}" if len(returns) > 1 else "-"
+    minutes = sum(row["seconds"] for row in rows.values()) / len(rows) / 60
+    return (name, " ".join(f"{seed}: {row['return']:.3f}" for seed, row in rows.items()), f"{returns.mean():.3f} +- {spread}",
+            " ".join(f"{row['success']:.1%}" for row in rows.values()), min(row["episodes"] for row in rows.values()), minutes, f"seed {chosen(rows)}")  # fmt: skip
 
 
-def draw(kept: dict[str, dict[str, Any]]) -> None:
+def draw(kept: dict[str, dict[int, dict[str, Any]]]) -> None:
     """Success on episodes of the training scenario over the training, a line a seed."""
     columns = min(4, len(kept))
-    rows = -(-len(kept) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(3 * columns, 2.3 * rows), sharey=True, squeeze=False, layout="constrained")
+    lines = -(-len(kept) // columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(3 * columns, 2.3 * lines), sharey=True, squeeze=False, layout="constrained")
     for axis in axes.flat[len(kept) :]:
         axis.set_axis_off()
-    for axis, (name, found) in zip(axes.flat, kept.items(), strict=False):
-        for seed, colour in zip(found["seeds"], plt.get_cmap("viridis")(np.linspace(0, 0.9, SEEDS)), strict=True):
-            at, success = np.asarray([point for point in seed["curve"] if point[1] is not None], float).reshape(-1, 2).T
-            axis.plot(at, success, color=colour, lw=1.2, label=f"seed {seed['seed']}")
+    for axis, (name, rows) in zip(axes.flat, kept.items(), strict=False):
+        for seed, row in rows.items():
+            at, success = np.asarray([point for point in row["curve"] if point[1] is not None], float).reshape(-1, 2).T
+            axis.plot(at, success, color=plt.get_cmap("viridis")(0.9 * (seed - 1) / (SEEDS - 1)), lw=1.2, label=f"seed {seed}")
         axis.set_title(TRAININGS[name][0], fontsize=9)
         axis.set(xlabel="steps" if "--steps" in TRAININGS[name] else "updates", ylim=(-0.03, 1.03))
         axis.grid(alpha=0.3)
@@ -135,20 +129,20 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/five-seeds"))
     parser.add_argument("--train", action="store_true", help="train what is not there yet")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--episodes", type=int, default=1000)
+    parser.add_argument("--episodes", type=int, default=300)
     parser.add_argument("--policies", nargs="+", choices=TRAININGS, default=list(TRAININGS))
     arguments = parser.parse_args()
     if arguments.train:
         train(arguments.runs, arguments.policies, arguments.workers)
-    now = {name: summary(measured(arguments.runs, name, arguments.episodes), arguments.episodes) for name in arguments.policies}
-    before = json.loads(KEPT.read_text()) if KEPT.exists() else {}
-    kept = {name: now.get(name) or before[name] for name in TRAININGS if name in now or name in before}
-    table("Trainings on five seeds, measured on episodes of the training scenario",
-          ("policy", "return of seeds 1 to 5", "mean, deviation", "success", "episodes", "minutes", "ships"),
-          [line(name, found) for name, found in kept.items()])  # fmt: skip
+    now = {name: measured(arguments.runs, name, arguments.episodes) for name in arguments.policies}
+    before = {name: {int(seed): row for seed, row in rows.items()} for name, rows in (json.loads(KEPT.read_text()) if KEPT.exists() else {}).items()}
+    both = {name: before.get(name, {}) | now.get(name, {}) for name in TRAININGS}
+    kept = {name: dict(sorted(rows.items())) for name, rows in both.items() if rows}
+    table("Trainings on several seeds, measured on episodes of the training scenario",
+          ("policy", "return by seed", "mean, deviation", "success", "episodes", "minutes", "ships"), [line(name, rows) for name, rows in kept.items()])  # fmt: skip
     write_bytes(KEPT, (json.dumps(kept) + "\n").encode())
     draw(kept)
-    submit(arguments.runs, arguments.policies)
+    submit(arguments.runs, [name for name, rows in now.items() if len(rows) == SEEDS])
     json_line("five_seeds", policies=now)
 
 

@@ -17,7 +17,7 @@ PICTURES = ("envs/pictures",)
 
 API = {
     "envs": ("Environments", ("envs", "rewards")),
-    "scenarios": ("Scenarios", ("scenarios", "errors.py", "console.py", "tables.py")),
+    "scenarios": ("Scenarios", ("scenarios", "errors.py", "tables.py")),
     "bridge": ("Commands and worlds", ("hardware_bridge/commands", "hardware_bridge/world.py", "hardware_bridge/codec.py", "hardware_bridge/capabilities.py",
                                        "hardware_bridge/channel.py", "hardware_bridge/clock.py")),
     "twins": ("Twins", ("hardware_bridge/twins",)),

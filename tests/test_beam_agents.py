@@ -168,7 +168,7 @@ def test_a_place_is_the_same_in_both_axes(tmp_path):
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(train_beam, "WORLDS", 6)
+    monkeypatch.setattr(train_beam.Trainer, "worlds", 6)
     monkeypatch.setattr(train_beam, "prior", lambda: beam_networks.prior(32, 4))
     return BeamTraining(scenario="mixture", updates=2)
 

@@ -59,6 +59,12 @@ def tabled(small, folder: Path) -> rows.Table:
     return rows.table(small, [results.read(folder / facts.path) for facts in planned if results.done(folder, facts)], planned)
 
 
+@pytest.fixture(scope="module")
+def whole(small, played) -> rows.Table:
+    """The table of all of them."""
+    return tabled(small, played)
+
+
 # ---- suites ----
 
 
@@ -289,8 +295,8 @@ def test_tables_made_anew_from_the_same_seeds_are_the_same(small, played, tmp_pa
     assert report.table_csv(tabled(part, tmp_path / "again")) == report.table_csv(tabled(part, played))
 
 
-def test_the_csv_holds_what_the_markdown_says(small, played):
-    table = tabled(small, played)
+def test_the_csv_holds_what_the_markdown_says(whole):
+    table = whole
     lines = list(csv.DictReader(io.StringIO(report.table_csv(table))))
     assert len(lines) == 5 * 3
     first = next(line for line in lines if line["agent"] == "adatom-manipulation" and line["scenario"] == "id")
@@ -306,13 +312,13 @@ def test_what_is_missing_is_told(small, played, tmp_path):
     assert table.missing == [gone] and "1 runs are missing" in report.markdown(table) and "1 runs are missing" in report.page(table)
 
 
-def test_the_page_asks_nothing_of_the_network(small, played):
-    page = report.page(tabled(small, played))
+def test_the_page_asks_nothing_of_the_network(whole):
+    page = report.page(whole)
     assert page.count("<svg") == 3 and not re.search(r"(src|href)=['\"]https?:", page) and "<script" not in page
 
 
-def test_the_leaderboard_is_ordered(small, played):
-    board = report.leaderboard(tabled(small, played))["entries"]
+def test_the_leaderboard_is_ordered(whole):
+    board = report.leaderboard(whole)["entries"]
     assert board[0]["score_id"] >= board[-1]["score_id"] and board[-1]["agent"] == "random" and {"score_far", "success_id", "agent_digest"} <= set(board[0])
 
 

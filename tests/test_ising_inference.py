@@ -438,8 +438,9 @@ def test_a_wrong_scenario_is_named(kind, scenario):
 
 @pytest.fixture
 def small(monkeypatch):
-    for name, value in {"SPECIMENS": 2, "TRIES": 2, "EPOCHS": 1, "CANDIDATES": 1}.items():
-        monkeypatch.setattr(train_ising, name, value)
+    monkeypatch.setattr(train_ising, "EPOCHS", 1)
+    for name, value in {"worlds": 2, "tries": 2, "candidates_kept": 1}.items():
+        monkeypatch.setattr(train_ising.Trainer, name, value)
     return train_ising.IsingTraining(updates=4)
 
 

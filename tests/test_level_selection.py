@@ -330,8 +330,10 @@ def test_the_policy_leaves_less_than_greedy_variance():
 
 @pytest.fixture
 def small(monkeypatch):
-    for name, value in {"SPECIMENS": 2, "TRIES": 2, "TAUGHT": 3, "TAUGHT_EPOCHS": 3, "EPOCHS": 1}.items():
+    for name, value in {"TAUGHT": 3, "TAUGHT_EPOCHS": 3, "EPOCHS": 1}.items():
         monkeypatch.setattr(train_levels, name, value)
+    for name in ("worlds", "tries"):
+        monkeypatch.setattr(train_levels.Trainer, name, 2)
     return train_levels.LevelTraining(updates=4)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import stats
 
+BLOCK = 1_000_000  # numbers drawn at once
 RESAMPLES = 2000
 
 Scores = np.ndarray
@@ -76,8 +77,13 @@ def interval(statistic: Callable[..., float | np.ndarray], *scores: Scores, toge
 
 
 def mean_interval(values: np.ndarray, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
-    """Percentile bootstrap interval of a mean of values (n,)."""
-    low, high = interval(lambda table: float(table.mean()), np.asarray(values, float)[:, None], confidence=confidence, resamples=resamples, seed=seed)
+    """Percentile bootstrap interval of a mean of values (n,); NaN for one value."""
+    values, rng = np.asarray(values, float), np.random.default_rng(seed)
+    if len(values) < 2:
+        return np.nan, np.nan
+    block = max(1, BLOCK // len(values))
+    means = [values[rng.integers(0, len(values), (min(block, resamples - done), len(values)))].mean(1) for done in range(0, resamples, block)]
+    low, high = np.quantile(np.concatenate(means), [0.5 - confidence / 2, 0.5 + confidence / 2])
     return float(low), float(high)
 
 

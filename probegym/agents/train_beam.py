@@ -53,7 +53,7 @@ class Trainer(PolicyGradient):
 
     def __init__(self, config: BeamTraining, folder: str | os.PathLike):
         super().__init__(config, folder)
-        self.envs = vector_env(config.env_id, num_envs=WORLDS * TRIES, scenario=config.scenario, autoreset_mode="Disabled")
+        self.envs = vector_env(config.env_id, num_envs=self.worlds * TRIES, scenario=config.scenario, autoreset_mode="Disabled")
         s = self.envs.episodes.task_of(BeamManipulationTask).settings
         if s.atoms > 1 or s.axes != "lattice":
             raise ProbeGymError(f"scenario {config.scenario!r} is not for one atom in the axes of the lattice: choose another")
@@ -71,7 +71,7 @@ class Trainer(PolicyGradient):
 
     def _episodes(self) -> list[torch.Tensor]:
         """Play a batch; returns rule, features, what the critic sees, choice, its chance, return and advantage of every decision."""
-        lanes, episodes = WORLDS * TRIES, self.envs.episodes
+        lanes, episodes = self.worlds * TRIES, self.envs.episodes
         observation, info = self.envs.reset(seed=[self.first_seed(self.update) + lane // TRIES for lane in range(lanes)])
         hidden = torch.from_numpy(self._speeds(episodes)).float()
         agent = Student(self.policy, self.generator())
