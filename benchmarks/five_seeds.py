@@ -2,8 +2,8 @@
 
 ``--train`` trains what is not there yet, with two workers (hours; goes on where it was stopped). What ships and every training that is
 finished then play the same episodes of the training scenario, seeds from 9,600,000, which no training has seen and no figure of a page is of.
-The rule: seed 1 ships, unless another seed's return is higher beyond chance (the 95 % interval of the paired differences to what ships,
-Bonferroni's for four comparisons, lies above zero); then the best does. Writes docs/results/five_seeds.json, where trainings that are not in
+The rule: what ships stays, unless a seed's return is higher beyond chance (the 95 % interval of the paired differences to what ships, Bonferroni's
+for five comparisons, lies above zero); then the best of these ships. (A training is the same to the bit on one processor only.) Writes docs/results/five_seeds.json, where trainings that are not in
 RUNS keep what was measured of them before, docs/images/learning_curves.png of all in it, and RUNS/submission of the policies of which all five
 are in RUNS, with which ``probegym benchmark --submission`` plays each training in a run of its own.
 """
@@ -69,14 +69,14 @@ def measured(runs: Path, name: str, episodes: int) -> dict[int, dict[str, Any]]:
         results = evaluate(make_agent(str(folder / "policy"), env_id), env_id, "train", episodes, FIRST_SEED)
         rows[seed] = {"curve": diary["curve"], "seconds": sum(attempt["seconds"] for attempt in diary["attempts"]), "episodes": episodes,
                       "return": float(results.returns.mean()), "success": float(results.success.mean()),
-                      "ahead": mean_interval(results.returns - ships, 1 - 0.05 / (SEEDS - 1)), "sha256": json.loads((folder / "policy/policy.json").read_text())["sha256"]}  # fmt: skip
+                      "ahead": mean_interval(results.returns - ships, 1 - 0.05 / SEEDS), "sha256": json.loads((folder / "policy/policy.json").read_text())["sha256"]}  # fmt: skip
     return rows
 
 
-def chosen(rows: dict[int, dict[str, Any]]) -> int:
-    """The seed that ships."""
+def chosen(rows: dict[int, dict[str, Any]]) -> str:
+    """What is to ship."""
     better = [seed for seed, row in rows.items() if row["ahead"][0] > 0]
-    return max(better, key=lambda seed: rows[seed]["return"], default=1)
+    return f"seed {max(better, key=lambda seed: rows[seed]['return'])}" if better else "as it is"
 
 
 def line(name: str, rows: dict[int, dict[str, Any]]) -> tuple:
@@ -85,7 +85,7 @@ def line(name: str, rows: dict[int, dict[str, Any]]) -> tuple:
     spread = f"{returns.std(ddof=1):.3f}" if len(returns) > 1 else "-"
     minutes = sum(row["seconds"] for row in rows.values()) / len(rows) / 60
     return (name, " ".join(f"{seed}: {row['return']:.3f}" for seed, row in rows.items()), f"{returns.mean():.3f} +- {spread}",
-            " ".join(f"{row['success']:.1%}" for row in rows.values()), min(row["episodes"] for row in rows.values()), minutes, f"seed {chosen(rows)}")  # fmt: skip
+            " ".join(f"{row['success']:.1%}" for row in rows.values()), min(row["episodes"] for row in rows.values()), minutes, chosen(rows))  # fmt: skip
 
 
 def draw(kept: dict[str, dict[int, dict[str, Any]]]) -> None:
