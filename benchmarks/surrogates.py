@@ -51,22 +51,31 @@ class Plain(gpytorch.models.ExactGP):
         likelihood = gpytorch.likelihoods.GaussianLikelihood(noise_constraint=gpytorch.constraints.GreaterThan(1e-12))
         every = torch.arange(SIDE * SIDE, dtype=torch.float64)[:, None]
         super().__init__(every[index], torch.from_numpy(target), likelihood)
-        self.ours, self.every, d = ours, every, ours.settings.latent
-        self.weights = torch.nn.Parameter(torch.from_numpy(weights))
+        self.every, d, values = every, ours.settings.latent, ours._unpacked(weights)
+        self.inputs, self.skip, self.places = (torch.from_numpy(np.ascontiguousarray(array)) for array in (ours._inputs, ours._skip, ours._places))
+        layers: list[torch.nn.Module] = []
+        for layer in range(len(ours.settings.widths) + 1):
+            weight, bias = torch.from_numpy(values[f"weight {layer}"]), values.get(f"bias {layer}")
+            linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+            linear.weight = torch.nn.Parameter(weight)
+            if bias is not None:
+                linear.bias = torch.nn.Parameter(torch.from_numpy(bias))
+            layers += [torch.nn.SiLU()] * bool(layer) + [linear]
+        self.network = torch.nn.Sequential(*layers)
         self.mean_module = gpytorch.means.ConstantMean()
         self.structure = gpytorch.kernels.ScaleKernel(gpytorch.kernels.RBFKernel(ard_num_dims=d, active_dims=range(d)))
         self.place = gpytorch.kernels.ScaleKernel(gpytorch.kernels.RBFKernel(active_dims=range(d, d + 2)))
         self.covar_module = self.structure + self.place
         self.double()
-        told = ours._kernel(ours._unpacked(torch.from_numpy(weights)))
-        self.structure.outputscale, self.structure.base_kernel.lengthscale = told.amplitude, told.length_scale
-        self.place.outputscale, self.place.base_kernel.lengthscale = told.local_amplitude, told.local_length
-        likelihood.noise = told.noise
-        self.mean_module.initialize(constant=told.mean.squeeze())
+        told = ours._kernel(values)
+        self.structure.outputscale, self.structure.base_kernel.lengthscale = torch.from_numpy(told.amplitude), torch.from_numpy(told.length_scale)
+        self.place.outputscale, self.place.base_kernel.lengthscale = torch.from_numpy(told.local_amplitude), torch.from_numpy(told.local_length)
+        likelihood.noise = torch.from_numpy(told.noise)
+        self.mean_module.initialize(constant=told.mean.item())
 
     def forward(self, rows: torch.Tensor) -> gpytorch.distributions.MultivariateNormal:
         at = rows[:, 0].long()
-        seen = torch.cat([self.ours._embedded(self.ours._unpacked(self.weights), at), self.ours._places[at]], 1)
+        seen = torch.cat([self.skip[at] + self.network(self.inputs[at]), self.places[at]], 1)
         return gpytorch.distributions.MultivariateNormal(self.mean_module(seen), self.covar_module(seen))
 
     def update(self, evaluations: int) -> None:
