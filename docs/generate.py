@@ -89,8 +89,7 @@ def players(env_id: str, family: str) -> str:
         if about["environment"] == env_id:
             rows.append(f"| `{name}` | policy, trained on `{about['scenario']}` | sees {', '.join(f'`{key}`' for key in about['observations'])} |")
     for name, build in BASELINES[family].items():
-        first = (inspect.getdoc(build) or "").split("\n\n")[0].replace("\n", " ")
-        rows.append(f"| `{name}` | script | {first} |")
+        rows.append(f"| `{name}` | script | {summary(build)} |")
     rows += ["| `random` | | samples the action space |", "| `oracle` | sees the hidden state | what the task writes down for somebody who knows it |"]
     return "\n".join(["| agent | kind | what it does |", "|---|---|---|", *rows])
 
@@ -137,9 +136,9 @@ def results_table() -> str:
     return "\n".join(lines)
 
 
-def summary(kind: type) -> str:
-    """First lines of an environment's docstring, as one."""
-    return (inspect.getdoc(kind) or "").split("\n\n")[0].replace("\n", " ")
+def summary(one: object) -> str:
+    """First lines of a docstring, as one."""
+    return (inspect.getdoc(one) or "").split("\n\n")[0].replace("\n", " ")
 
 
 def readme() -> str:

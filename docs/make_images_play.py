@@ -6,10 +6,9 @@ import io
 import shutil
 import tempfile
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
+from make_images_page import until
 from playwright.sync_api import Browser, sync_playwright
 from rich.console import Console
 from rich.terminal_theme import MONOKAI
@@ -26,15 +25,6 @@ COLUMNS, LINES = 118, 44
 BEYOND = 0.3  # nm that the drag goes further than the goal
 STYLE = """<style>body { margin: 8px; background: #0c0c0c; } pre { display: inline-block; }
 pre, pre code { font-family: "DejaVu Sans Mono", monospace !important; font-size: 14px; line-height: 16px !important; }</style></head>"""
-
-
-def until(true: Callable[[], object], seconds: float = 60.0) -> None:
-    """Wait until something is so."""
-    end = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > end:
-            raise TimeoutError("the page did not come to show it")
-        time.sleep(0.1)
 
 
 def page(browser: Browser) -> None:

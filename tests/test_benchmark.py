@@ -296,11 +296,10 @@ def test_tables_made_anew_from_the_same_seeds_are_the_same(small, played, tmp_pa
 
 
 def test_the_csv_holds_what_the_markdown_says(whole):
-    table = whole
-    lines = list(csv.DictReader(io.StringIO(report.table_csv(table))))
+    lines = list(csv.DictReader(io.StringIO(report.table_csv(whole))))
     assert len(lines) == 5 * 3
     first = next(line for line in lines if line["agent"] == "adatom-manipulation" and line["scenario"] == "id")
-    assert f"| {float(first['success']):.1%} |" in report.markdown(table) and first["kind"] == "learned"
+    assert f"| {float(first['success']):.1%} |" in report.markdown(whole) and first["kind"] == "learned"
 
 
 def test_what_is_missing_is_told(small, played, tmp_path):

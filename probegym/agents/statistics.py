@@ -6,7 +6,7 @@ Scores are arrays (runs, tasks). Formulas of Agarwal et al., "Deep reinforcement
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from scipy import stats
@@ -78,21 +78,31 @@ def interval(statistic: Callable[..., float | np.ndarray], *scores: Scores, toge
 
 def mean_interval(values: np.ndarray, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
     """Percentile bootstrap interval of a mean of values (n,); NaN for one value."""
-    values, rng = np.asarray(values, float), np.random.default_rng(seed)
+    values = np.asarray(values, float)
     if len(values) < 2:
         return np.nan, np.nan
-    block = max(1, BLOCK // len(values))
-    means = [values[rng.integers(0, len(values), (min(block, resamples - done), len(values)))].mean(1) for done in range(0, resamples, block)]
-    low, high = np.quantile(np.concatenate(means), [0.5 - confidence / 2, 0.5 + confidence / 2])
-    return float(low), float(high)
+    return _ends([values[index].mean(1) for index in _draws(len(values), resamples, seed)], confidence)
 
 
 def score_interval(values: np.ndarray, low: np.ndarray, high: np.ndarray, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
     """Percentile bootstrap interval of (mean - mean of low) / (mean of high - mean of low), (episodes,) each of the same episodes, which are drawn together."""
-    index = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))
-    mean, least, most = (np.asarray(array, float)[index].mean(1) for array in (values, low, high))
-    ends = np.quantile((mean - least) / np.maximum(most - least, 1e-12), [0.5 - confidence / 2, 0.5 + confidence / 2])
-    return float(ends[0]), float(ends[1])
+    arrays, drawn = [np.asarray(array, float) for array in (values, low, high)], []
+    for index in _draws(len(values), resamples, seed):
+        mean, least, most = (array[index].mean(1) for array in arrays)
+        drawn.append((mean - least) / np.maximum(most - least, 1e-12))
+    return _ends(drawn, confidence)
+
+
+def _draws(episodes: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Episodes drawn anew, (some resamples, episodes) at a time."""
+    rng, block = np.random.default_rng(seed), max(1, BLOCK // episodes)
+    for done in range(0, resamples, block):
+        yield rng.integers(0, episodes, (min(block, resamples - done), episodes))
+
+
+def _ends(drawn: list[np.ndarray], confidence: float) -> tuple[float, float]:
+    low, high = np.quantile(np.concatenate(drawn), [0.5 - confidence / 2, 0.5 + confidence / 2])
+    return float(low), float(high)
 
 
 def efficiency_area(spent: np.ndarray, reached: np.ndarray, most: float) -> float:
