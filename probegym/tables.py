@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
+from pydantic import ValidationError
 
 from probegym.errors import ProbeGymError
 
+PLAIN = "give a plain number in SI units"
 MOST_ENTRIES = 100_000  # aliases written out
 LONGEST_NUMBER = 400  # digits
 DEEPEST = 50  # entries inside of entries
@@ -82,6 +84,14 @@ def read(path: Path, what: str, most: int) -> tuple[Any, Lines]:
     raise ProbeGymError(f"{what} {path} is not valid YAML ({told})")
 
 
+def read_mapping(path: Path, what: str, most: int) -> tuple[dict[str, Any], Lines]:
+    """The same of a file whose entries have names; raises ProbeGymError where they have none."""
+    table, lines = read(path, what, most)
+    if not isinstance(table, dict):
+        raise ProbeGymError(f"{what} {path}, line {lines[()]}: its entries have no names, write 'name: value'")
+    return table, lines
+
+
 def _content(path: Path, what: str, most: int) -> bytes:
     try:
         with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb") as file:  # a FIFO would wait for a writer
@@ -93,6 +103,18 @@ def _content(path: Path, what: str, most: int) -> bytes:
     if len(content) > most:
         raise ProbeGymError(f"{what} {path} is larger than {most} bytes: split it")
     return content
+
+
+def complaint(error: ValidationError) -> tuple[str, str]:
+    """One of pydantic's complaints, an unknown entry before others: path of the entry, and what is wrong with it."""
+    every = error.errors(include_url=False)
+    first = next((one for one in every if one["type"] == "extra_forbidden"), every[0])
+    entry, told = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        told = "there is no such entry: leave it out, or check its spelling"
+    elif first["type"] in ("float_parsing", "float_type"):
+        told = f"{PLAIN}, got {str(first['input'])[:40]!r}"
+    return entry, told
 
 
 def nearest(lines: Lines, entry: tuple[str, ...]) -> int:

@@ -321,7 +321,7 @@ def test_commands_outside_the_limits_are_refused_and_nothing_happens(command, me
         ({"adatoms": {"count": 2, "sites": [(0, 0), (0.2e-9, 0)]}}, "sites overlap"), ({"adatoms": {"count": 12, "radius": 1e-9}}, "do not fit"),
         ({"adatoms": {"count": 2, "sites": [(0, 0)]}}, "1 places for 2"), ({"adatoms": {"sites": [(1e-6, 0)]}}, "within 50 nm"),
         ({"temperature": 0.0}, "temperature: must be"), ({"temperature": -4.0}, "temperature: must be"), ({"barrier": 0.02, "temperature": 11.0}, "by themselves"),
-        ({"tip": {"depth": 20.0}}, "tip.depth"), ({"tip": {"offset": -1e-10}}, "tip.offset"), ({"unknown": 1}, "Extra inputs"), ({"attempt_rate": 0}, "attempt_rate"),
+        ({"tip": {"depth": 20.0}}, "tip.depth"), ({"tip": {"offset": -1e-10}}, "tip.offset"), ({"unknown": 1}, "no such entry"), ({"attempt_rate": 0}, "attempt_rate"),
         ({"drift": 1.0}, "drift: must be"), ({"tip_change": {"current": 0.0}}, "tip_change.current"),
     ],
 )  # fmt: skip

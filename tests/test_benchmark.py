@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import yaml
 from rich.console import Console
@@ -24,6 +25,7 @@ from probegym.agents.evaluate import EVALUATION_SEED, Results, evaluate
 from probegym.agents.registry import make_agent
 from probegym.errors import ProbeGymError
 from probegym.terminal.benchmark import chosen, run
+from tests.helpers import python
 
 ADATOM = "probegym/AdatomManipulation-v0"
 SMALL = """
@@ -93,6 +95,7 @@ def test_the_core_suite_has_every_environment_and_three_axes_near_and_far():
         ("AdatomManipulation-v0", "Nothing-v0", "Nothing", 6), ("far-threshold", "far-nothing", "far-nothing", 9), ("far-threshold", "train", "split train", 9),
         ("fixed-drag", "no-drag", "no-drag", 6), ("fixed-drag", "beacon", "beacon", 6), ("learned: adatom-manipulation", "learned: tip-conditioning", "tip-conditioning", 6),
         ("    scenarios", "    train: id\n    scenarios", "split id", 9), ("runs: 2", "runs: 2\nruns: 3", "twice", 4),
+        ("[fixed-drag, corrected-drag]", "[oracle, fixed-drag]", "oracle has two parts", 6), ("learned: adatom-manipulation", "learned: random", "random has two parts", 6),
         ("[id, far-threshold]", "[id, id]", "scenarios names one twice", 9), ("[fixed-drag, corrected-drag]", "[fixed-drag, fixed-drag]", "scripts names one twice", 8),
         ("    learned:", "    score: beauty\n    learned:", "more to be better", 7), ("    learned:", "    score: time\n    learned:", "score 'time'", 7),
     ],
@@ -158,7 +161,8 @@ def test_a_folder_of_another_benchmark_is_refused(small, played):
 
 
 @pytest.mark.parametrize("damage", [lambda text: text[:-20], lambda text: "[]", lambda text: text.replace("probegym-run/1", "other"), lambda text: text.replace('"returns"', '"earnings"'),
-                                    lambda text: re.sub(r'"steps": \[\s*', '"steps": [1, ', text), lambda text: "[" * 10**5])  # fmt: skip
+                                    lambda text: re.sub(r'"steps": \[\s*', '"steps": [1, ', text), lambda text: "[" * 10**5, lambda text: text.replace('"damage"', '"harm"'),
+                                    lambda text: text.replace('"episodes": 3', '"episodes": 1e999')])  # fmt: skip
 def test_damaged_results_are_refused_in_one_line(small, played, tmp_path, damage):
     path = tmp_path / "id-1.json"
     path.write_text(damage((played / jobs.planned(small)[0].path).read_text()))
@@ -247,15 +251,50 @@ def test_a_missing_bound_leaves_no_score_and_others_are_compared_without_that_sc
     left = [run for run in every if (run.facts.agent, run.facts.scenario, run.facts.run) != ("oracle", "far-threshold", 2)]
     table = rows.table(suite, left, [run.facts for run in every])
     row = table.row(ADATOM, "adatom-manipulation", "far-threshold")
-    assert np.isnan(row.score) and row.missing == 1 and "adatom-manipulation (1 runs missing)" in report.markdown(table)
+    text = report.markdown(table)
+    assert np.isnan(row.score) and row.missing == 0 and "oracle (1 run missing)" in text and text.count("missing)") == 1
+    other = table.row(ADATOM, "corrected-drag", "far-threshold")
+    assert rows.ahead(row, other) != "runs missing", "the oracle has no part in it"
     assert {s.split for s in table.summaries} == {"id", "all"} and all(s.tasks == 1 for s in table.summaries)
-    assert next(entry for entry in report.leaderboard(table)["entries"] if entry["agent"] == "adatom-manipulation")["missing_runs"] == 1
+    assert {entry["agent"]: entry["missing_runs"] for entry in report.leaderboard(table)["entries"]}["oracle"] == 1
+
+
+def test_an_agent_without_any_run_is_in_every_table(by_hand):
+    suite, every = by_hand
+    left = [run for run in every if run.facts.agent != "corrected-drag"]
+    table = rows.table(suite, left, [run.facts for run in every])
+    assert table.row(ADATOM, "corrected-drag", "id").missing == suite.runs and "corrected-drag (2 runs missing)" in report.markdown(table)
+    assert ADATOM not in table.best, "it may be the one that is missing"
+    assert any(line.startswith(f"{ADATOM},id,id,") and ",corrected-drag," in line for line in report.table_csv(table).splitlines())
+    (entry,) = (entry for entry in report.leaderboard(table)["entries"] if entry["agent"] == "corrected-drag")
+    assert entry["missing_runs"] == 4 and "corrected-drag" in report.page(table)
+
+
+def test_a_comparison_without_its_runs_is_told(by_hand):
+    suite, every = by_hand
+    left = [run for run in every if (run.facts.agent, run.facts.scenario, run.facts.run) != ("adatom-manipulation", "id", 1)]
+    (entry,) = (entry for entry in report.leaderboard(rows.table(suite, left, [run.facts for run in every]))["entries"] if entry["kind"] == "learned")
+    assert entry["against_best_script"]["runs missing"] == ["id"]
 
 
 def test_results_of_other_code_are_not_mixed_in(small, played, monkeypatch):
     monkeypatch.setattr(results, "code", lambda: "0" * 64)
     with pytest.raises(ProbeGymError, match="the package has changed since"):
         jobs.jobs(small, played)
+
+
+@pytest.mark.parametrize("name", ["physics/kernels/adatoms.c", "physics/data/srtio3.npz", "scenarios/stem_tuning.yaml", "rewards/__init__.py"])
+def test_whatever_makes_an_episode_is_in_the_digest_of_the_code(name, tmp_path, monkeypatch):
+    for path in (name, "agents/policies/one/policy.onnx"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(b"one")
+    monkeypatch.setattr(results, "PACKAGE", tmp_path)
+    monkeypatch.setattr(results.bundle, "SHIPPED", tmp_path / "agents/policies")
+    first = results.code.__wrapped__()
+    (tmp_path / "agents/policies/one/policy.onnx").write_bytes(b"two")
+    assert results.code.__wrapped__() == first, "policies have digests of their own"
+    (tmp_path / name).write_bytes(b"two")
+    assert results.code.__wrapped__() != first
 
 
 def test_a_score_that_no_episode_has_is_told(by_hand):
@@ -308,7 +347,7 @@ def test_what_is_missing_is_told(small, played, tmp_path):
     gone = jobs.planned(small)[3]
     (folder / gone.path).unlink()
     table = tabled(small, folder)
-    assert table.missing == [gone] and "1 runs are missing" in report.markdown(table) and "1 runs are missing" in report.page(table)
+    assert table.missing == [gone] and "missing: 1 run, " in report.markdown(table) and "missing: 1 run, " in report.page(table)
 
 
 def test_the_page_asks_nothing_of_the_network(whole):
@@ -432,6 +471,41 @@ def test_a_part_of_a_submission(handed_in):
     assert list(part.environments) == [ADATOM] and part.environments[ADATOM].agents == ("mine", "grid-table", "random", "oracle")
     with pytest.raises(ProbeGymError, match="no policy for probegym/StemTuning-v0"):
         chosen("core", ["probegym/StemTuning-v0"], [], None, None, handed_in)
+
+
+def test_a_link_to_itself_is_refused(handed_in):
+    shutil.rmtree(handed_in / "adatom")
+    (handed_in / "adatom").symlink_to(handed_in / "adatom")
+    with pytest.raises(ProbeGymError, match=r"manifest\.yaml, line \d+"):
+        submission.read(handed_in)
+
+
+def test_a_submission_plays_within_a_limit_of_memory(small, handed_in, tmp_path):
+    mine = submission.entered(small, handed_in)
+    limited = {work.name: work.call.endswith(":carry_out_limited") for work in jobs.jobs(mine, tmp_path)}
+    assert [name for name, held in limited.items() if held] == ["AdatomManipulation-v0 mine"] and len(limited) == 5
+    told = "import resource; from probegym.agents.benchmark import jobs; jobs.carry_out = lambda told: print(resource.getrlimit(resource.RLIMIT_AS)[0] < 2**40); jobs.carry_out_limited({})"
+    assert python(told).strip() == "True"
+
+
+def test_a_policy_that_takes_all_memory_is_refused_before_it_plays(handed_in):
+    """Its golden actions are asked for in a process with limits, as when it is deployed."""
+    path = handed_in / "adatom/policy.onnx"
+    model = onnx.load(path)
+    name = model.graph.output[0].name
+    for node in model.graph.node:
+        node.output[:] = [f"{name}_small" if one == name else one for one in node.output]
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([200, 200], np.int64), "root"))
+    model.graph.node.extend([onnx.helper.make_node("Mul", ["root", "root"], ["side"]), onnx.helper.make_node("ConstantOfShape", ["side"], ["large"]), onnx.helper.make_node("ReduceSum", ["large"], ["nothing"], keepdims=0),
+                             onnx.helper.make_node("Add", [f"{name}_small", "nothing"], [name])])  # fmt: skip
+    spec = bundle.read(handed_in / "adatom").spec
+    shutil.rmtree(handed_in / "adatom")
+    bundle.write(handed_in / "adatom", model.SerializeToString(), spec)
+    table = yaml.safe_load((handed_in / "manifest.yaml").read_text())
+    table["policies"][ADATOM]["sha256"] = [submission.bundle_digest(handed_in / "adatom")]
+    (handed_in / "manifest.yaml").write_text(yaml.safe_dump(table))
+    with pytest.raises(ProbeGymError, match=r"manifest\.yaml, line \d+: .*does not start"):
+        submission.read(handed_in)
 
 
 def test_a_policy_outside_of_the_submission_is_refused(handed_in):

@@ -25,7 +25,6 @@ from probegym.agents.executors.local import Local
 from probegym.agents.executors.worker import ENVIRONMENT
 from probegym.agents.training import CALL, diary, entry, train
 from probegym.errors import ProbeGymError
-from probegym.scenarios import complaint
 from probegym.scenarios.distributions import Distribution, Sampled
 
 REDUCTION, GRACE = 3, 0.1  # ASHA: one in three goes on; no trial ends before this share of its steps
@@ -34,8 +33,8 @@ LARGEST_FILE = 100_000  # bytes
 
 def read_space(path: Path, algorithm: str) -> dict[str, Distribution]:
     """The space of a YAML file, hyperparameter -> number or distribution; raises ProbeGymError with file, line or name, and mend."""
-    table, lines = tables.read(path, "space file", LARGEST_FILE)
-    if not isinstance(table, dict) or not table:
+    table, lines = tables.read_mapping(path, "space file", LARGEST_FILE)
+    if not table:
         raise ProbeGymError(f"space file {path} must map hyperparameters to distributions, as learning_rate: {{log_uniform: [1.0e-4, 1.0e-2]}}")
     space = {}
     for name, value in table.items():
@@ -44,7 +43,7 @@ def read_space(path: Path, algorithm: str) -> dict[str, Distribution]:
         try:
             space[name] = TypeAdapter(Sampled).validate_python(value)
         except ValidationError as error:
-            raise ProbeGymError(f"{place}{name}: {complaint(error)[1]}") from error
+            raise ProbeGymError(f"{place}{name}: {tables.complaint(error)[1]}") from error
     return space
 
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, PrivateA
 
 from probegym import tables
 from probegym.errors import ProbeGymError
-from probegym.scenarios.distributions import PLAIN, is_distribution
+from probegym.scenarios.distributions import is_distribution
 
 FOLDER = Path(__file__).parent
 MAXIMUM_BYTES = 1_000_000
@@ -33,8 +33,8 @@ Places = dict[tuple[str, ...], str]
 class ScenarioError(ProbeGymError):
     """What is wrong with an entry of a scenario. entry: its path, as in ``world.temperature``."""
 
-    def __init__(self, entry: str, told: str, place: str = ""):
-        super().__init__(f"scenario, {entry}: {told}{place and f' ({place})'}")
+    def __init__(self, entry: str, told: str, place: str = "", name: str = ""):
+        super().__init__(f"scenario{name and f' {name!r}'}, {entry}: {told}{place and f' ({place})'}")
         self.entry, self.told = entry, told
 
 
@@ -52,7 +52,7 @@ class Budget(BaseModel):
     @classmethod
     def _plain(cls, value: Any) -> Any:
         if isinstance(value, (str, bool)):
-            raise ValueError(f"{PLAIN}, got {value!r}")
+            raise ValueError(f"{tables.PLAIN}, got {value!r}")
         return value
 
     def limits(self) -> dict[str, float]:
@@ -80,7 +80,7 @@ class Scenario(BaseModel):
         try:
             yield
         except ScenarioError as error:
-            raise ScenarioError(error.entry, error.told, _place(self._places, tuple(error.entry.split(".")))) from error
+            raise ScenarioError(error.entry, error.told, _place(self._places, tuple(error.entry.split("."))), self.name) from error
 
 
 def _place(places: Places, path: tuple[str, ...]) -> str:
@@ -88,19 +88,12 @@ def _place(places: Places, path: tuple[str, ...]) -> str:
     return next((places[path[:n]] for n in range(len(path), -1, -1) if path[:n] in places), "")
 
 
-def complaint(error: ValidationError) -> tuple[str, str]:
-    """The first of pydantic's complaints: path of the entry, and what is wrong with it."""
-    first = error.errors()[0]
-    told = f"{PLAIN}, got {str(first['input'])[:40]!r}" if first["type"] in ("float_parsing", "float_type") else first["msg"].removeprefix("Value error, ")
-    return ".".join(map(str, first["loc"])), told
-
-
 def parsed(model: type[Model], table: dict[str, Any], name: str) -> Model:
     """The table ``name`` of a scenario as its model; raises ProbeGymError with the first complaint."""
     try:
         return model(**table)
     except ValidationError as error:
-        entry, told = complaint(error)
+        entry, told = tables.complaint(error)
         raise ScenarioError(".".join(filter(None, (name, entry))), told) from error
 
 
@@ -112,12 +105,13 @@ def _merge(base: Any, change: Any) -> Any:
 
 @lru_cache(maxsize=64)
 def _file(path: Path, modified: float) -> tuple[Tables, tables.Lines]:
-    table, lines = tables.read(path, "scenario file", MAXIMUM_BYTES)
-    if not isinstance(table, dict) or not all(isinstance(k, str) and isinstance(v, dict) for k, v in table.items()):
-        raise ProbeGymError(f"scenario file {path} must map scenario names to tables")
-    for name in table:
-        if ":" in name or not name.isprintable():
-            raise ProbeGymError(f"scenario file {path}, line {tables.nearest(lines, (name,))}: a scenario cannot be named {name!r}: leave out colons and control characters")
+    table, lines = tables.read_mapping(path, "scenario file", MAXIMUM_BYTES)
+    for name, value in table.items():
+        here = f"scenario file {path}, line {tables.nearest(lines, (str(name),))}"
+        if not isinstance(name, str) or ":" in name or not name.isprintable():
+            raise ProbeGymError(f"{here}: a scenario cannot be named {name!r}: use a word, without colons and control characters")
+        if not isinstance(value, dict):
+            raise ProbeGymError(f"{here}: the scenario {name!r} is no table: give it entries, as 'extends: train'")
     return table, lines
 
 
@@ -139,10 +133,12 @@ class _Known:
 
     def resolved(self, name: str, seen: tuple[str, ...] = ()) -> tuple[dict[str, Any], Places]:
         """A scenario with all that it extends, and where its entries are written. Raises ProbeGymError."""
+        where = f" ({self.places[seen[-1], 'extends']})" if seen else ""
         if name in seen:
-            raise ProbeGymError(f"scenario {name!r} extends itself: {' -> '.join((*seen, name))}")
+            raise ProbeGymError(f"scenario {name!r} extends itself: {' -> '.join((*seen, name))}{where}")
         if name not in self.tables:
-            raise ProbeGymError(f"unknown scenario {name!r}: use one of {', '.join(names_in(self.tables))}, or a file 'mine.yaml:name'")
+            told = f"scenario {seen[-1]!r} extends the unknown {name!r}{where}" if seen else f"unknown scenario {name!r}"
+            raise ProbeGymError(f"{told}: use one of {', '.join(names_in(self.tables))}, or a file 'mine.yaml:name'")
         own, places = dict(self.tables[name]), {entry[1:]: place for entry, place in self.places.items() if entry[:1] == (name,)}
         parent = own.pop("extends", None)
         if "name" in own:
@@ -193,7 +189,7 @@ def load(family: str, name: str) -> Scenario:
     except RecursionError as error:
         raise ProbeGymError(f"scenario {name!r} contains itself: write it out") from error
     except ValidationError as error:
-        entry, told = complaint(error)
+        entry, told = tables.complaint(error)
         place = _place(places, tuple(entry.split(".")))
         raise ProbeGymError(f"scenario {name!r}, {entry}: {told}{place and f' ({place})'}") from error
     scenario._places = places

@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from probegym.physics import randomness
+from probegym.tables import PLAIN
 
 DEVIATIONS = 3.0  # of a normal distribution that must be possible, 99.7 % of its draws
 
@@ -79,7 +80,6 @@ def each_end(table: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
             yield from ((at, [*table[:index], changed, *table[index + 1 :]]) for at, changed in each_end(value, (*path, str(index))))
 
 
-PLAIN = "give a plain number in SI units"
 
 
 def _parse(value: Any) -> Any:

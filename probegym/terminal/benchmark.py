@@ -14,7 +14,6 @@ from probegym.agents.benchmark import jobs, report, results, rows, submission
 from probegym.agents.benchmark import suite as suites
 from probegym.agents.benchmark.results import Facts, Run
 from probegym.agents.benchmark.suite import Suite
-from probegym.agents.evaluate import write_json
 from probegym.errors import ProbeGymError
 
 NEEDED_BYTES = 200_000_000
@@ -33,8 +32,7 @@ def run(suite: Suite, out: Path, executor: executors.Executor, console: Console)
     files.writable(out, NEEDED_BYTES)
     todo, planned = jobs.jobs(suite, out), jobs.planned(suite)
     before = {run.facts for run in results.found(out, planned)}
-    console.print(f"{len(todo)} jobs to do, {len(planned)} runs of {suite.episodes} episodes in all; raw results in {out / 'raw'}", highlight=False, soft_wrap=True)
-    write_json(out / "suite.json", suite.model_dump(mode="json", exclude={"folders"}))
+    console.print(f"{report.counted(len(todo), 'job')} to do, {report.counted(len(planned), 'run')} of {report.counted(suite.episodes, 'episode')} in all; raw results in {out / 'raw'}", highlight=False, soft_wrap=True)
     begun, failed, busy = time.monotonic(), [], 0.0
 
     def told(outcome: executors.Outcome) -> None:
@@ -77,6 +75,6 @@ def _shown(suite: Suite, out: Path, planned: list[Facts], found: list[Run], cons
             printed.add_row(*map(Text, line))
         console.print(printed)
     if table.missing:
-        console.print(f"{len(table.missing)} runs are missing, the same command goes on with them", highlight=False)
+        console.print(f"missing: {report.counted(len(table.missing), 'run')}, the same command goes on", highlight=False)
     console.print(f"report in {out / 'report.html'}", highlight=False, soft_wrap=True)
     return int(bool(table.missing))

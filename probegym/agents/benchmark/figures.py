@@ -90,7 +90,7 @@ def costs(table: Table, split: str = "id") -> str:
 
     figure, axes = _panels(table, 4, 2.6, 2.5)
     for axis, environment in zip(axes.flat, table.suite.environments, strict=False):
-        rows = [row for row in table.rows if row.facts.environment == environment and row.facts.split == split]
+        rows = [row for row in table.rows if row.facts.environment == environment and row.facts.split == split and row.episodes]
         for row in rows:
             kind = BEST if row.best else row.facts.kind
             axis.plot(row.spent["time"], row.success, linestyle="", **_mark(kind))

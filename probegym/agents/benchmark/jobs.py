@@ -15,11 +15,14 @@ from probegym.agents.benchmark.suite import Entry, Suite, entries
 from probegym.agents.bundle import BundlePolicy
 from probegym.agents.evaluate import evaluate
 from probegym.agents.executors import Work
+from probegym.hardware_bridge.deployment.policy_process import address_space, limit_memory
 
 FIRST_SEED = 20_000_000
 """Of the benchmark's episodes; nothing is trained, tuned or chosen on seeds from 10,000,000 on."""
 TRAINING_SEED = 9_000_000
 """Of the episodes on the training scenario, by which the best script is chosen."""
+MAXIMUM_MEMORY = 6 * 2**30
+"""Bytes of address space that a job with a submission's policy may take beyond what its process has at the start."""
 
 
 def plan(suite: Suite, entry: Entry) -> list[Facts]:
@@ -45,7 +48,7 @@ def jobs(suite: Suite, folder: Path) -> list[Work]:
     """What is still to be done in a folder. Raises ProbeGymError when it holds runs of another benchmark."""
     told = suite.model_dump(mode="json")
     return [
-        Work(f"{entry.env_id.removeprefix('probegym/')} {entry.agent}", "probegym.agents.benchmark.jobs:carry_out",
+        Work(f"{entry.env_id.removeprefix('probegym/')} {entry.agent}", f"{__name__}:{(carry_out_limited if entry.agent in suite.folders.get(entry.env_id, ()) else carry_out).__name__}",
              {"suite": told, "entry": asdict(entry), "folder": str(folder.absolute())})
         for entry in entries(suite)
         if not all(results.done(folder, facts) for facts in plan(suite, entry))
@@ -60,3 +63,9 @@ def carry_out(told: dict[str, Any]) -> None:
             begun = time.perf_counter()
             found = evaluate(suite.agent(entry.env_id, entry.agent, facts.run), facts.environment, facts.scenario, facts.episodes, facts.first_seed)
             results.write(folder, Run(facts, found, time.perf_counter() - begun))
+
+
+def carry_out_limited(told: dict[str, Any]) -> None:
+    """The same with the policy of a stranger, which may not take all of the machine's memory."""
+    limit_memory(address_space() + MAXIMUM_MEMORY)
+    carry_out(told)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Callable, Iterator
 from html import escape
 from pathlib import Path
@@ -45,6 +44,16 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.{digits}g}"
 
 
+def percent(value: float) -> str:
+    """A share in per cent; a dash for what is not known."""
+    return f"{value:.1%}" if np.isfinite(value) else "-"
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things, one or more."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def share(value: float) -> str:
     """A score with two digits."""
     return f"{value + 0.0:.2f}".replace("-0.00", "0.00") if np.isfinite(value) else "-"
@@ -58,8 +67,8 @@ def spread(low: float, high: float, told: Callable[[float], str]) -> str:
 def _cells(row: Row) -> list[str]:
     low, high = row.success_interval
     return [
-        row.facts.scenario, row.facts.agent + (" *" if row.best else "") + (f" ({row.missing} runs missing)" if row.missing else ""), f"{row.success:.1%}",
-        f"{low:.0%} to {high:.0%}", share(row.score), spread(*row.score_interval, share), number(row.value), spread(*row.value_interval, number), *(number(row.to_goal[name]) for name in COSTS), *(share(row.area[name]) for name in COSTS), number(row.damage, 2),
+        row.facts.scenario, row.facts.agent + (" *" if row.best else "") + (f" ({counted(row.missing, 'run')} missing)" if row.missing else ""), percent(row.success),
+        spread(low, high, lambda value: f"{value:.0%}"), share(row.score), spread(*row.score_interval, share), number(row.value), spread(*row.value_interval, number), *(number(row.to_goal[name]) for name in COSTS), *(share(row.area[name]) for name in COSTS), number(row.damage, 2),
     ]  # fmt: skip
 
 
@@ -102,7 +111,7 @@ def _verdicts(table: Table, environment: str) -> dict[str, list[str]]:
     contest = table.suite.environments[environment]
     if not contest.learned or environment not in table.best:
         return {}
-    where: dict[str, list[str]] = {"ahead": [], "not told apart": [], "behind": []}
+    where: dict[str, list[str]] = {"ahead": [], "not told apart": [], "behind": [], "runs missing": []}
     for name in contest.scenarios:
         mine, script = table.row(environment, contest.learned, name), table.row(environment, table.best[environment], name)
         if mine and script:
@@ -114,7 +123,7 @@ def _winners(table: Table) -> tuple[list[str], list[list[str]]]:
     """Where learning is ahead of the best script, and where behind."""
     found = {environment: where for environment in table.suite.environments if (where := _verdicts(table, environment))}
     lines = [[short(environment), *(", ".join(names) or "-" for names in where.values())] for environment, where in found.items()]
-    return ["environment", "ahead in", "not told apart in", "behind in"], lines
+    return ["environment", "ahead in", "not told apart in", "behind in", "runs missing in"], lines
 
 
 def sections(table: Table, environments: bool = True) -> Iterator[tuple[str, list[str], list[list[str]], list[str]]]:
@@ -143,7 +152,7 @@ def _cell(text: str) -> str:
 
 def _missing(table: Table) -> str:
     names = [str(facts.path.with_suffix("")) for facts in table.missing]
-    return f"{len(names)} runs are missing: " + ", ".join(names[:20]) + (f", and {len(names) - 20} more" if len(names) > 20 else "")
+    return f"missing: {counted(len(names), 'run')}, " + ", ".join(names[:20]) + (f", and {len(names) - 20} more" if len(names) > 20 else "")
 
 
 def page(table: Table) -> str:
@@ -168,7 +177,7 @@ def _paces(table: Table) -> Iterator[tuple[str, str, float]]:
     """Environment, agent, median over its scenarios."""
     for environment, contest in table.suite.environments.items():
         for agent in contest.agents:
-            if found := [row.steps_per_second for row in table.rows if (row.facts.environment, row.facts.agent) == (environment, agent)]:
+            if found := [row.steps_per_second for row in table.rows if (row.facts.environment, row.facts.agent) == (environment, agent) and row.episodes]:
                 yield short(environment), agent, float(np.median(found))
 
 
@@ -217,4 +226,4 @@ def write(table: Table, folder: Path) -> None:
     """All files of the report, each complete or not at all."""
     for name, text in (("report.md", markdown(table)), ("table.csv", table_csv(table)), ("speeds.csv", speeds(table)), ("report.html", page(table))):
         files.write_bytes(folder / name, text.encode())
-    write_json(folder / "leaderboard.json", json.loads(json.dumps(files.plain(leaderboard(table)))))
+    write_json(folder / "leaderboard.json", files.plain(leaderboard(table)))

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 import probegym
-from probegym.agents import files
+from probegym.agents import bundle, files
 from probegym.agents.evaluate import Results, write_json
 from probegym.errors import ProbeGymError
+from probegym.hardware_bridge.commands import Readings
 
 SCHEMA = "probegym-run/1"
 MAXIMUM_BYTES = 200_000_000
@@ -67,9 +68,10 @@ def digest(content: Any) -> str:
 
 @functools.cache
 def code() -> str:
-    """Of the whole package, Python and tables alike: twins, rewards and scripts have no other digest."""
+    """Of the whole package, Python, kernels, tables and specimens: twins, rewards and scripts have no other digest. Policies have one of their own."""
     total = hashlib.sha256()
-    for path in sorted(path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".yaml")):
+    every = (path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    for path in sorted(path for path in every if bundle.SHIPPED not in path.parents):
         total.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return total.hexdigest()
 
@@ -98,8 +100,10 @@ def read(path: Path) -> Run:
         facts, columns, n = Facts(**told["facts"]), told["episodes"], int(told["facts"]["episodes"])
         flat = {name: _column(columns[name], n) for name in ("success", "returns", "steps")}
         nested = {name: {key: _column(values, n) for key, values in columns[name].items()} for name in ("costs", "metrics", "to_goal")}
+        if missing := [f"{name}.{cost}" for name in ("costs", "to_goal") for cost in Readings.COSTS if cost not in nested[name]]:
+            raise KeyError(missing[0])
         return Run(facts, Results(flat["success"].astype(bool), flat["returns"], flat["steps"], **nested), float(told["seconds"]))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ProbeGymError(f"{path} is no raw result of a run ({type(error).__name__}: {error}): delete it, and its run is made anew") from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -21,6 +20,9 @@ KINDS = ("learned", BEST, "random")
 """That are compared over all environments; the best script of each is the one with the highest score on its training scenario."""
 SPLITS = ("id", "near", "far")
 
+Grouped = dict[tuple[str, str, str], list[Run]]
+"""Environment, agent, scenario -> its runs, in order."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -28,7 +30,7 @@ class Row:
 
     values, low, high: means of each run, of the agent, random and the oracle. by_episode: the metric. to_goal: median of each cost at the
     goal, of the episodes that reached it. spent: mean of each cost up to the goal, or the end without it. area: see ``statistics.efficiency_area``,
-    up to the most that any episode in this environment spent. missing: runs of the agent, random or the oracle that are not there.
+    up to the most that any episode in this environment spent. missing: runs of the agent that are not there; with none of them there all figures are NaN.
     """
 
     facts: Facts
@@ -91,41 +93,55 @@ def score_of(run: Run, metric: str) -> float:
 
 
 def table(suite: Suite, runs: Iterable[Run], planned: Iterable[Facts]) -> Table:
-    """Rows and figures of all runs that there are."""
-    grouped: dict[tuple[str, str, str], list[Run]] = defaultdict(list)
-    for run in runs:
+    """A row for each agent and scenario that is planned, and figures over all of which every run is there."""
+    every: dict[Facts, Run | None] = dict.fromkeys(planned)
+    every |= {run.facts: run for run in runs}
+    grouped: Grouped = {(facts.environment, facts.agent, facts.scenario): [] for facts in every}
+    for run in sorted(filter(None, every.values()), key=lambda run: run.facts.run):
         grouped[run.facts.environment, run.facts.agent, run.facts.scenario].append(run)
-    for group in grouped.values():
-        group.sort(key=lambda run: run.facts.run)
-    there = {run.facts for group in grouped.values() for run in group}
-    out = Table(suite, missing=[facts for facts in planned if facts not in there])
-    for environment, contest in suite.environments.items():
-        out.best |= _best(environment, contest.scripts, contest.train, contest.score, grouped)
-        mine = {key: group for key, group in grouped.items() if key[0] == environment}
-        most = {name: max((float(run.results.costs[name].max()) for group in mine.values() for run in group), default=0.0) for name in COSTS}
-        out.rows += [_row(group, grouped, suite, most, out.best.get(environment) == agent) for (_, agent, _), group in mine.items()]
+    first = {(facts.environment, facts.agent, facts.scenario): facts for facts in reversed(every)}
+    out = Table(suite, missing=[facts for facts, run in every.items() if run is None])
+    for environment in suite.environments:
+        out.best |= _best(environment, suite, grouped)
+        mine = [key for key in grouped if key[0] == environment]
+        most = {name: max((float(run.results.costs[name].max()) for key in mine for run in grouped[key]), default=0.0) for name in COSTS}
+        out.rows += [_row(first[key], grouped, suite, most, out.best.get(environment) == key[1]) for key in mine]
     out.summaries = [summary for kind in KINDS for split in (*SPLITS, "all") if (summary := _summary(out, kind, split))]
     return out
 
 
-def _best(environment: str, scripts: tuple[str, ...], train: str, metric: str, grouped: dict) -> dict[str, str]:
-    worth = {name: np.mean([score_of(run, metric) for run in grouped[environment, name, train]]) for name in scripts if grouped.get((environment, name, train))}
-    return {environment: max(worth, key=lambda name: worth[name])} if worth else {}
+def _best(environment: str, suite: Suite, grouped: Grouped) -> dict[str, str]:
+    """None while one of them lacks runs on the training scenario: it may be the best."""
+    contest = suite.environments[environment]
+    trained = {name: grouped.get((environment, name, contest.train), []) for name in contest.scripts}
+    if not trained or any(len(group) < suite.runs for group in trained.values()):
+        return {}
+    return {environment: max(trained, key=lambda name: np.mean([score_of(run, contest.score) for run in trained[name]]))}
 
 
-def _row(group: list[Run], grouped: dict, suite: Suite, most: dict[str, float], best: bool) -> Row:
-    facts, results = group[0].facts, [run.results for run in group]
-    metric = suite.environments[facts.environment].score
+def _absent(facts: Facts, suite: Suite, best: bool) -> Row:
+    """Of an agent that has no run there: nothing is known, and it is not left out."""
+    nan, none = float("nan"), np.empty(0)
+    unknown = dict.fromkeys(COSTS, nan)
+    return Row(facts=facts, best=best, missing=suite.runs, episodes=0, success=nan, success_interval=(nan, nan), value=nan, value_interval=(nan, nan), score=nan,
+               score_interval=(nan, nan), values=none, low=none, high=none, by_episode=none, to_goal=unknown, spent=unknown, area=unknown, damage=nan, steps_per_second=nan)  # fmt: skip
+
+
+def _row(facts: Facts, grouped: Grouped, suite: Suite, most: dict[str, float], best: bool) -> Row:
+    group = grouped[facts.environment, facts.agent, facts.scenario]
+    if not group:
+        return _absent(facts, suite, best)
+    results, metric = [run.results for run in group], suite.environments[facts.environment].score
     bounds = [grouped.get((facts.environment, name, facts.scenario), []) for name in ("random", "oracle")]
-    missing = sum(suite.runs - len(found) for found in (group, *bounds))
+    complete = all(len(found) == suite.runs for found in (group, *bounds))
     by_episode, least, highest = (np.concatenate([_values(run.results, metric) for run in found] or [np.empty(0)]) for found in (group, *bounds))
     values, low, high = (np.array([score_of(run, metric) for run in found]) for found in (group, *bounds))
-    scored = not missing and high.mean() > low.mean()
+    scored = complete and high.mean() > low.mean()
     success = np.concatenate([r.success for r in results])
     reached = {name: np.concatenate([r.to_goal[name] for r in results]) for name in COSTS}
     spent = {name: np.where(success, reached[name], np.concatenate([r.costs[name] for r in results])) for name in COSTS}
     return Row(
-        facts=facts, best=best, missing=missing, episodes=len(success), success=float(success.mean()), success_interval=wilson(int(success.sum()), len(success)),
+        facts=facts, best=best, missing=suite.runs - len(group), episodes=len(success), success=float(success.mean()), success_interval=wilson(int(success.sum()), len(success)),
         value=float(values.mean()), value_interval=statistics.mean_interval(by_episode),
         score=float((values.mean() - low.mean()) / (high.mean() - low.mean())) if scored else np.nan,
         score_interval=statistics.score_interval(by_episode, least, highest) if scored and len(by_episode) > 1 else (np.nan, np.nan),
@@ -200,8 +216,8 @@ def _summary(out: Table, kind: str, split: str) -> Summary | None:
 
 
 def ahead(mine: Row, other: Row) -> str:
-    """"ahead", "behind" or "not told apart": by the 95 % interval of the mean difference, episode by episode of the same seeds."""
+    """"ahead", "behind" or "not told apart": by the 95 % interval of the mean difference, episode by episode of the same seeds; or "runs missing"."""
     if mine.missing or other.missing:
-        return "not told apart"
+        return "runs missing"
     low, high = statistics.mean_interval(mine.by_episode - other.by_episode)
     return "ahead" if low > 0 else "behind" if high < 0 else "not told apart"

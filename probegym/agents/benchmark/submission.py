@@ -9,6 +9,7 @@ hardware_bridge/deployment/bundle.py; each job runs in a process of its own.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,10 +20,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from probegym import scenarios, tables
 from probegym.agents import registry
 from probegym.agents.benchmark.suite import SEED, Suite
-from probegym.agents.bundle import BundlePolicy
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.deployment import bundle
-from probegym.scenarios import complaint
+from probegym.hardware_bridge.deployment.policy import PolicyProcess
 
 MANIFEST = "manifest.yaml"
 SCHEMA = "probegym-submission/1"
@@ -75,12 +75,12 @@ def read(folder: Path) -> Manifest:
     """The manifest of a submission, all of whose promises were checked. Raises ProbeGymError, with the line where there is one."""
     path = folder / MANIFEST
     _inside(folder, path)
-    table, lines = tables.read(path, "manifest", MAXIMUM_BYTES)
+    table, lines = tables.read_mapping(path, "manifest", MAXIMUM_BYTES)
     try:
         manifest = Manifest.model_validate(table)
     except ValidationError as error:
-        where, told = complaint(error)
-        with _line_of(lines, *map(str, error.errors()[0]["loc"])):
+        where, told = tables.complaint(error)
+        with _line_of(lines, *where.split(".")):
             raise ProbeGymError(f"{where}: {told}") from error
     for env_id, entered in manifest.policies.items():
         _check(folder, env_id, entered, lines)
@@ -97,7 +97,7 @@ def _line_of(lines: tables.Lines, *entry: str) -> Iterator[None]:
 
 
 def _inside(folder: Path, path: Path) -> None:
-    if not path.resolve().is_relative_to(folder.resolve()):
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
         raise ProbeGymError(f"{path.name} lies outside of the submission: put it into its folder, not a link to it")
 
 
@@ -127,7 +127,8 @@ def _check(folder: Path, env_id: str, entered: Entered, lines: tables.Lines) -> 
             if (found := bundle_digest(inside)) != entered.sha256[index]:
                 raise ProbeGymError(f"{inside.name} has SHA-256 {found}, its manifest says {entered.sha256[index]}: it was changed after the manifest was written")
         with _line_of(lines, *at, "folder"):
-            BundlePolicy(inside)  # its golden pairs
+            with PolicyProcess(inside):  # which gives its golden actions there, within limits of memory and time
+                pass
 
 
 def folders(folder: Path, entered: Entered) -> list[Path]:

@@ -15,7 +15,6 @@ from probegym.agents import registry
 from probegym.agents.base import Agent, Script
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Readings
-from probegym.scenarios import complaint
 
 FOLDER = Path(__file__).parent
 MAXIMUM_BYTES = 1_000_000
@@ -93,7 +92,7 @@ def load(name: str) -> Suite:
     path = shipped().get(name, Path(name))
     if name not in shipped() and path.suffix not in (".yaml", ".yml"):
         raise ProbeGymError(f"unknown suite {name!r}: use {', '.join(shipped())}, or a YAML file")
-    table, lines = tables.read(path, "suite", MAXIMUM_BYTES)
+    table, lines = tables.read_mapping(path, "suite", MAXIMUM_BYTES)
 
     def line(*entry: str) -> str:
         return f"{path.name}, line {tables.nearest(lines, entry)}"
@@ -101,14 +100,13 @@ def load(name: str) -> Suite:
     try:
         suite = Suite.model_validate(table)
     except ValidationError as error:
-        at = tuple(map(str, error.errors()[0]["loc"]))
-        where, told = complaint(error)
-        raise ProbeGymError(f"suite {path.name}, {where}: {told} ({line(*at)})") from error
+        where, told = tables.complaint(error)
+        raise ProbeGymError(f"suite {path.name}, {where}: {told} ({line(*where.split('.'))})") from error
     for env_id, contest in suite.environments.items():
         if env_id not in gym.registry:
             raise ProbeGymError(f"suite {path.name}: there is no environment {env_id} ({line('environments', env_id)})")
-        for field, named in (("scenarios", contest.scenarios), ("scripts", contest.scripts)):
-            if len(set(named)) < len(named):
+        for field, every in (("scenarios", contest.scenarios), ("scripts", contest.scripts)):
+            if len(set(every)) < len(every):
                 raise ProbeGymError(f"suite {path.name}: {field} names one twice ({line('environments', env_id, field)})")
         for field in ("train", "scenarios"):
             for scenario in (contest.train,) if field == "train" else contest.scenarios:
@@ -118,6 +116,9 @@ def load(name: str) -> Suite:
                     raise ProbeGymError(f"suite {path.name}: {error} ({line('environments', env_id, field)})") from error
                 if (split == "train") != (field == "train"):
                     raise ProbeGymError(f"suite {path.name}: {scenario} is of the split {split}, not for {field} ({line('environments', env_id, field)})")
+        named = (*filter(None, (contest.learned,)), *contest.scripts)
+        if doubled := sorted({name for name in (*named, *BOUNDS) if (*named, *BOUNDS).count(name) > 1}):
+            raise ProbeGymError(f"suite {path.name}: {doubled[0]} has two parts, learned is one, scripts are others, random and the oracle play anyhow ({line('environments', env_id)})")
         for agent in contest.agents:
             try:
                 suite.agent(env_id, agent, 1)

@@ -26,6 +26,7 @@ except ImportError:  # Windows
 
 MAXIMUM_MEMORY = 2 * 2**30  # bytes of address space; the shipped policies need up to 0.55e9
 START_SECONDS, ANSWER_SECONDS = 60, 5  # of processor time
+SIZES = Path("/proc/self/statm")  # of this process, in pages, address space first
 OPEN_FILES = 16
 NICENESS = 5  # the guard goes first
 
@@ -34,10 +35,20 @@ def limit() -> None:
     """Limits from the start, where the system has them."""
     if resource is not None:
         _cap(resource.RLIMIT_CORE, 0)
-        if sys.platform != "darwin":  # which refuses any limit of address space
-            _cap(resource.RLIMIT_AS, MAXIMUM_MEMORY)
+        limit_memory(MAXIMUM_MEMORY)
         allow(START_SECONDS)
         os.nice(NICENESS)
+
+
+def limit_memory(most: int) -> None:
+    """Bytes of address space that this process may take, where the system has such a limit."""
+    if resource is not None and sys.platform != "darwin":  # which refuses any
+        _cap(resource.RLIMIT_AS, most)
+
+
+def address_space() -> int:
+    """Bytes that this process has taken, 0 where the system does not tell."""
+    return int(SIZES.read_text().split()[0]) * resource.getpagesize() if SIZES.exists() else 0
 
 
 def tighten() -> None:
