@@ -17,6 +17,7 @@ from probegym.agents.baselines_afm import FixedSettings, RampUntilRinging, Relay
 from probegym.agents.bundle import BundlePolicy
 from probegym.agents.evaluate import EVALUATION_SEED, Results, evaluate
 from probegym.agents.registry import make_agent
+from probegym.agents.statistics import mean_interval
 
 ENV_ID, FAMILY, POLICY = "probegym/AfmTuning-v0", "afm_tuning", "afm-tuning"
 SCRIPTS = {"fixed-pi": FixedSettings, "fixed-settings": fixed_settings, "relay-autotune": RelayAutotune, "ramp-until-ringing": RampUntilRinging}
@@ -29,9 +30,8 @@ def error(results: Results) -> np.ndarray:
 
 def ratio(script: Results, policy: Results) -> tuple[float, float, float]:
     """Geometric mean of script over policy with its interval."""
-    gap, rng = np.log(error(script) / error(policy)), np.random.default_rng(0)
-    means = gap[rng.integers(0, len(gap), (2000, len(gap)))].mean(1)
-    return tuple(float(np.exp(v)) for v in (gap.mean(), *np.quantile(means, [0.025, 0.975])))
+    gap = np.log(error(script) / error(policy))
+    return tuple(float(np.exp(v)) for v in (gap.mean(), *mean_interval(gap)))
 
 
 def play(scenario: str, episodes: int) -> dict[str, dict]:

@@ -16,8 +16,9 @@ from report import json_line, table
 from probegym.agents import datasets
 from probegym.agents.bundle import BundlePolicy
 from probegym.agents.cloning import UPDATES, Cloner
-from probegym.agents.evaluate import EVALUATION_SEED, Results, evaluate, wilson
+from probegym.agents.evaluate import EVALUATION_SEED, Results, evaluate
 from probegym.agents.registry import make_agent
+from probegym.agents.statistics import mean_interval, wilson
 
 SCENARIO = "id"
 
@@ -43,9 +44,8 @@ def cloned(dataset, folder: Path, updates: int, seed: int) -> tuple[Path, float,
 def figures(results: Results, dataset) -> dict:
     """Score and success of an evaluation, with intervals."""
     n, scores = len(results.returns), datasets.normalised(dataset, results.returns)
-    means = scores[np.random.default_rng(0).integers(0, n, (2000, n))].mean(1)
     k = int(results.success.sum())
-    return {"return": float(results.returns.mean()), "score": float(scores.mean()), "interval": np.quantile(means, [0.025, 0.975]).tolist(),
+    return {"return": float(results.returns.mean()), "score": float(scores.mean()), "interval": list(mean_interval(scores)),
             "success": k / n, "success_interval": wilson(k, n)}  # fmt: skip
 
 

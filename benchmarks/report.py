@@ -10,9 +10,12 @@ from datetime import UTC, datetime
 import numpy as np
 
 from probegym import __version__
+from probegym.agents.statistics import ratio_interval
 from probegym.hardware_bridge.twins.stem import StemConfig
 from probegym.physics.optics import ABERRATIONS
 from probegym.scenarios import load
+
+RESAMPLES = 4000
 
 
 def box(scenario: str = "train", names: tuple[str, ...] = ABERRATIONS) -> np.ndarray:
@@ -67,9 +70,6 @@ def _processor() -> str:
         return platform.machine()
 
 
-def ratio(ours: np.ndarray, theirs: np.ndarray, resamples: int = 4000) -> tuple[float, float, float]:
+def ratio(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float, float]:
     """Ratio of means and its paired 95 % bootstrap interval."""
-    rng = np.random.default_rng(0)
-    drawn = rng.integers(0, len(ours), (resamples, len(ours)))
-    low, high = np.quantile(ours[drawn].mean(1) / theirs[drawn].mean(1), [0.025, 0.975])
-    return float(ours.mean() / theirs.mean()), float(low), float(high)
+    return float(ours.mean() / theirs.mean()), *ratio_interval(ours, theirs, RESAMPLES)

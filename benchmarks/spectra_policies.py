@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 from report import json_line, table
 from scipy import stats
-from spectrum_exploration import SCRIPTS, TRAINING_SEED, mean_interval, play, variant
+from spectrum_exploration import SCRIPTS, TRAINING_SEED, play, variant
 
 from probegym.agents.base import Agent, OracleAgent
 from probegym.agents.baselines_spectra import DeepKernelEI, DeepKernelUCB, FixedWeights, WeightsSchedule
 from probegym.agents.bundle import BundlePolicy
 from probegym.agents.evaluate import EVALUATION_SEED
+from probegym.agents.statistics import mean_interval
 
 POLICY = "spectrum-exploration"
 RUGGED = ("rugged-doped", "rugged-defects", "rugged-switch")

@@ -20,7 +20,7 @@ import probegym  # noqa: F401  registers the environments
 from probegym.agents import baselines_spectra as scripts
 from probegym.agents.base import Agent
 from probegym.agents.evaluate import EVALUATION_SEED
-from probegym.agents.statistics import bootstrap_median
+from probegym.agents.statistics import mean_interval, median_interval
 
 ENV_ID = "probegym/SpectrumExploration-v0"
 TRAINING_SEED, LANES = 8_000_000, 20
@@ -78,13 +78,6 @@ def play(agent: Agent, scenario: str, episodes: int, seed: int, budget: int | No
     return joined | {"regret": joined["curve"][:, -1], "seconds": np.array((time.perf_counter() - start) / episodes)}
 
 
-def mean_interval(values: np.ndarray, resamples: int = 2000) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean."""
-    drawn = np.random.default_rng(0).integers(0, len(values), (resamples, len(values)))
-    low, high = np.quantile(values[drawn].mean(1), [0.025, 0.975])
-    return float(low), float(high)
-
-
 def wins(ours: dict, theirs: dict) -> float:
     """Share of the specimens on which the rank is better; a tie in rank counts half."""
     return float(np.mean((ours["rank"] < theirs["rank"]) + 0.5 * (ours["rank"] == theirs["rank"])))
@@ -135,7 +128,7 @@ def report(results: dict[str, dict], episodes: int) -> None:
     rows = []
     for world, agents in results.items():
         for name, r in agents.items():
-            low, high = bootstrap_median(r["rank"])
+            low, high = median_interval(r["rank"])
             worst, best = mean_interval(r["regret"])
             beats = f"{wins(r, agents['random']):.0%}" if name != "random" and "random" in agents else ""
             rows.append((world, name, float(np.median(r["rank"])), f"{low:.1f}-{high:.1f}", f"{np.median(r['regret']):.3f}",

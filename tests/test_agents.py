@@ -19,7 +19,7 @@ from probegym.agents.distil import Distillation, Student, Trainer
 from probegym.agents.evaluate import EVALUATION_SEED, Results, evaluate
 from probegym.agents.export import SELECTION_SEED, export
 from probegym.agents.registry import make_agent
-from probegym.agents.statistics import bootstrap_median, wilson
+from probegym.agents.statistics import median_interval, wilson
 from probegym.errors import ProbeGymError
 
 ENV_ID = "probegym/StemTuning-v0"
@@ -49,11 +49,11 @@ def test_wilson_interval_covers_as_often_as_it_says():
     assert 0.92 < np.mean(hits) < 0.98
 
 
-def test_bootstrap_of_the_median():
-    low, high = bootstrap_median(np.arange(1.0, 102.0))
+def test_the_interval_of_a_median():
+    low, high = median_interval(np.arange(1.0, 102.0))
     assert (low, high) == (pytest.approx(41, abs=2), pytest.approx(61, abs=2))  # order statistics 51 -+ 1.96 sqrt(101) / 2
-    assert bootstrap_median(np.full(9, 3.0)) == (3.0, 3.0)
-    assert bootstrap_median(np.arange(20.0), seed=4) == bootstrap_median(np.arange(20.0), seed=4)
+    assert median_interval(np.full(9, 3.0)) == (3.0, 3.0)
+    assert median_interval(np.arange(20.0), seed=4) == median_interval(np.arange(20.0), seed=4)
 
 
 def results(success) -> Results:

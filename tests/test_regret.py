@@ -14,7 +14,7 @@ from probegym.agents.baselines_beam import BayesianGreedy
 from probegym.agents.baselines_stm import FixedRecipe, GreedyTable
 from probegym.agents.branches import Branch, Branches, Memories, Outcome, walk
 from probegym.agents.registry import make_agent
-from probegym.agents.regret import Regrets, candidates, interval, noises, regrets
+from probegym.agents.regret import Regrets, candidates, noises, regrets
 from probegym.cli import app
 from probegym.errors import ProbeGymError
 from tests.helpers import differences
@@ -218,12 +218,6 @@ def test_candidates_lie_in_the_space_and_about_the_oracle():
     several = gym.spaces.MultiDiscrete([3, 5])
     visit = type(visits[0])(0, 0, visits[0].start, np.array([1, 1]), np.array([2, 4]), [], 0.0, None, None)
     assert all(action in several for action in candidates(several, visit, 8)[0])
-
-
-def test_intervals_are_over_episodes():
-    low, high = interval(np.array([1.0, 3.0, 2.0, 4.0]), np.array([1.0, 1.0, 2.0, 2.0]))
-    assert 1.0 <= low < 10 / 6 < high <= 3.0
-    assert interval(np.ones(3), np.ones(3)) == [1.0, 1.0]
 
 
 # ---- refused ----

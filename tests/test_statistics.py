@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from probegym.agents import statistics
 from probegym.agents.statistics import (
     efficiency_area,
     interquartile_mean,
     interval,
     mean_interval,
+    median_interval,
     optimality_gap,
     performance_profile,
     probability_of_improvement,
+    ratio_interval,
     score_interval,
 )
 
@@ -86,6 +89,19 @@ def test_the_interval_is_that_of_scipy():
     values = RNG.exponential(1.0, 60)
     known = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=1).confidence_interval
     assert mean_interval(values, resamples=20_000) == pytest.approx((known.low, known.high), abs=0.01)
+
+
+def test_the_interval_of_a_ratio_is_over_episodes_in_pairs():
+    low, high = ratio_interval(np.array([1.0, 3.0, 2.0, 4.0]), np.array([1.0, 1.0, 2.0, 2.0]))
+    assert 1.0 <= low < 10 / 6 < high <= 3.0
+    assert ratio_interval(np.arange(1.0, 4.0), np.arange(1.0, 4.0)) == (1.0, 1.0)
+
+
+def test_many_episodes_are_drawn_in_blocks(monkeypatch):
+    values = np.random.default_rng(1).normal(size=300)
+    at_once = mean_interval(values), median_interval(values), ratio_interval(values + 9, values + 8)
+    monkeypatch.setattr(statistics, "BLOCK", 1000)
+    assert at_once == (mean_interval(values), median_interval(values), ratio_interval(values + 9, values + 8))
 
 
 def test_the_interval_covers_as_often_as_it_says():

@@ -12,7 +12,7 @@ import numpy as np
 
 from probegym.agents import files
 from probegym.agents.base import Agent, Script
-from probegym.agents.statistics import bootstrap_median, wilson
+from probegym.agents.statistics import median_interval, wilson
 from probegym.envs import single_env, vector_env
 from probegym.envs.task import Observation
 from probegym.errors import ProbeGymError
@@ -60,7 +60,7 @@ class Results:
         for name, values in self.costs.items():
             reached = self.to_goal[name][self.success]
             out[f"{name}_to_goal"] = float(np.median(reached)) if k else float("nan")
-            out[f"{name}_to_goal_interval"] = list(bootstrap_median(reached, confidence, seed)) if k else [float("nan")] * 2
+            out[f"{name}_to_goal_interval"] = list(median_interval(reached, confidence, seed)) if k else [float("nan")] * 2
             out[f"{name}_mean"] = float(values.mean())
         for name, values in self.metrics.items():
             out[f"{name}_median"] = float(np.median(values))

@@ -25,6 +25,7 @@ import numpy as np
 from probegym.agents.base import Agent, OracleAgent, Script
 from probegym.agents.branches import LANES, VALUES, Branch, Branches, Memories, Visit, walk
 from probegym.agents.evaluate import EVALUATION_SEED, Progress
+from probegym.agents.statistics import mean_interval, ratio_interval
 from probegym.envs.episodes import bounds
 from probegym.envs.task import shape_of
 from probegym.errors import ProbeGymError
@@ -139,8 +140,8 @@ class Regrets:
         rows |= {"slack": regret - self.advantage} if self.continuation == "oracle" else {}
         for name, each in rows.items():
             sums = self.of_episodes(each)
-            out |= {f"{name}_step": float(each.mean()), f"{name}_step_interval": interval(sums, steps)}
-            out |= {f"{name}_episode": float(sums.mean()), f"{name}_episode_interval": interval(sums, np.ones(len(sums)))}
+            out |= {f"{name}_step": float(each.mean()), f"{name}_step_interval": list(ratio_interval(sums, steps))}
+            out |= {f"{name}_episode": float(sums.mean()), f"{name}_episode_interval": list(mean_interval(sums))}
         if self.continuation == "oracle":
             out |= {"shortfall": float(self.shortfall.mean()), "residue": float(np.abs(self.of_episodes(self.advantage) - self.shortfall).max())}
         return out
@@ -163,13 +164,6 @@ class Regrets:
 
 def _at(values: np.ndarray, number: np.ndarray) -> np.ndarray:
     return np.take_along_axis(values, number[:, None], 1)[:, 0]
-
-
-def interval(above: np.ndarray, below: np.ndarray, resamples: int = 2000) -> list[float]:
-    """95 % bootstrap interval of sum(above) / sum(below) over episodes, (episodes,) each."""
-    drawn = np.random.default_rng(0).integers(0, len(above), (resamples, len(above)))
-    low, high = np.quantile(above[drawn].sum(1) / np.maximum(below[drawn].sum(1), 1e-300), [0.025, 0.975])
-    return [float(low), float(high)]
 
 
 def regrets(agent: Agent | Script, env_id: str, scenario: str, episodes: int, seed: int = EVALUATION_SEED, *, continuation: str = "oracle",

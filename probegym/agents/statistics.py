@@ -76,24 +76,34 @@ def interval(statistic: Callable[..., float | np.ndarray], *scores: Scores, toge
     return ends
 
 
-def mean_interval(values: np.ndarray, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
+def mean_interval(values: np.ndarray, confidence: float = 0.95, resamples: int = RESAMPLES) -> tuple[float, float]:
     """Percentile bootstrap interval of a mean of values (n,); NaN for one value."""
     values = np.asarray(values, float)
     if len(values) < 2:
         return np.nan, np.nan
-    return _ends([values[index].mean(1) for index in _draws(len(values), resamples, seed)], confidence)
+    return _ends([values[index].mean(1) for index in _draws(len(values), resamples)], confidence)
 
 
-def score_interval(values: np.ndarray, low: np.ndarray, high: np.ndarray, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
+def median_interval(values: np.ndarray, confidence: float = 0.95, seed: int = 0) -> tuple[float, float]:
+    """Percentile bootstrap interval of the median of values (n,)."""
+    return _ends([np.median(values[index], axis=1) for index in _draws(len(values), RESAMPLES, seed)], confidence)
+
+
+def ratio_interval(above: np.ndarray, below: np.ndarray, resamples: int = RESAMPLES) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of a ratio of means, (n,) each, which are drawn together."""
+    return _ends([above[index].mean(1) / np.maximum(below[index].mean(1), 1e-300) for index in _draws(len(above), resamples)], 0.95)
+
+
+def score_interval(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[float, float]:
     """Percentile bootstrap interval of (mean - mean of low) / (mean of high - mean of low), (episodes,) each of the same episodes, which are drawn together."""
     arrays, drawn = [np.asarray(array, float) for array in (values, low, high)], []
-    for index in _draws(len(values), resamples, seed):
+    for index in _draws(len(values), RESAMPLES):
         mean, least, most = (array[index].mean(1) for array in arrays)
         drawn.append((mean - least) / np.maximum(most - least, 1e-12))
-    return _ends(drawn, confidence)
+    return _ends(drawn, 0.95)
 
 
-def _draws(episodes: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+def _draws(episodes: int, resamples: int, seed: int = 0) -> Iterator[np.ndarray]:
     """Episodes drawn anew, (some resamples, episodes) at a time."""
     rng, block = np.random.default_rng(seed), max(1, BLOCK // episodes)
     for done in range(0, resamples, block):
@@ -123,11 +133,3 @@ def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float
     middle, half = p + z**2 / (2 * trials), z * np.sqrt(p * (1 - p) / trials + z**2 / (4 * trials**2))
     low, high = (middle - half) / scale, (middle + half) / scale
     return float(low) if successes else 0.0, float(high) if successes < trials else 1.0
-
-
-def bootstrap_median(values: np.ndarray, confidence: float = 0.95, seed: int = 0, resamples: int = 2000) -> tuple[float, float]:
-    """Percentile bootstrap interval of the median of values (n,)."""
-    rng = np.random.default_rng(seed)
-    medians = np.median(values[rng.integers(0, len(values), (resamples, len(values)))], axis=1)
-    low, high = np.quantile(medians, [0.5 - confidence / 2, 0.5 + confidence / 2])
-    return float(low), float(high)
