@@ -371,15 +371,6 @@ def test_a_task_beyond_the_world_is_refused_at_reset(changes, mend, tmp_path):
         AdatomManipulation(scenario).reset(seed=0)
 
 
-def test_scenarios_of_every_split_are_there():
-    axes = {split: set() for split in ("train", "id", "near", "far")}
-    for name in names("adatom_manipulation"):
-        scenario = load("adatom_manipulation", name)
-        axes[scenario.split].add(scenario.axis)
-        AdatomManipulation(name)
-    assert len(axes["near"]) >= 5 and axes["near"] == axes["far"]
-
-
 @pytest.mark.parametrize("scenario", ["trace-id", "image-id", "assembly-3"])
 def test_pictures_of_all_kinds(scenario):
     env = AdatomManipulation(scenario, render_mode="rgb_array")

@@ -76,21 +76,6 @@ def test_bad_distributions_are_refused(value):
 # ---- files ----
 
 
-@pytest.mark.parametrize("name", scenarios.names("stem_tuning"))
-def test_every_shipped_scenario_can_be_played(name):
-    env = gym.make(STEM, scenario=name)
-    env.reset(seed=0)
-    _, reward, _, _, info = env.step(np.zeros(env.action_space.shape, env.action_space.dtype))
-    assert np.isfinite(reward) and all(np.isfinite(v) for v in info.values())
-
-
-def test_splits_and_axes_are_stated():
-    every = [scenarios.load("stem_tuning", name) for name in scenarios.names("stem_tuning")]
-    assert {"train", "id", "near", "far"} == {s.split for s in every}
-    assert all(s.axis for s in every if s.split == "near") and all(s.description for s in every)
-    assert not any(name.startswith("_") for name in scenarios.names("stem_tuning"))
-
-
 def test_unseen_means_unseen():
     """No particle of the training split is shown in the id split; of films see test_stem_tuning.py."""
     one, other = (set(scenarios.load("stem_tuning", n).world["specimens"]) for n in ("haadf-train", "haadf-id"))
