@@ -34,7 +34,7 @@ NEEDS_OF_TIPS = {"MoveStage": ("tip", "withdrawn", "Withdraw first")}
 """The same where the probe is a tip: no coarse motion with the tip at the surface."""
 
 AFTER = {"ScanLine": "SetFeedback", "TestFeedback": "ScanLine"}
-"""Verb -> verb that must have come before it: no line at a set point that nobody chose, no relay before the tip is at the surface."""
+"""Verb -> verb that must have come before it: no line at a setpoint that nobody chose, no relay before the tip is at the surface."""
 
 LEAVES = {"Withdraw": ("tip", "withdrawn"), "Approach": ("tip", "at the surface")}
 """Verb -> how it leaves what; BlankBeam by its argument."""
