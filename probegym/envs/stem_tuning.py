@@ -213,7 +213,8 @@ class StemTuning(ScopeEnv):
     >>> env = gymnasium.make("probegym/StemTuning-v0", scenario="train", render_mode="rgb_array")
 
     ## Physics and assumptions
-    Images are exact multislice images of the specimen (bilinear in the probe, physics/image_formation.py), Ronchigrams
+    The column: 60 keV, a probe of 30 mrad and 50 pA, Ronchigrams of 40 mrad, unless the scenario says otherwise. Images are exact
+    multislice images of the specimen (bilinear in the probe, physics/image_formation.py), Ronchigrams
     multislice through a thin film (physics/ronchigram.py), coherent. Aberrations to fifth order, focal spread and source
     size in images; Poisson noise. The Strehl ratio is that of a 30 mrad probe with the tilt taken out. The film is beside
     the specimen. Figures, with what is not reached: docs/stem_tuning.md.

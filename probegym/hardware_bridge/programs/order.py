@@ -1,6 +1,7 @@
 """What must have happened before a block may run: readings, names, and the state of beam and tip, on every path to it.
 
-An instrument that was armed stands with the beam on the sample and the tip at the surface; commands change that as LEAVES says.
+An instrument that was armed stands blanked, its tip withdrawn; a program may take it that the beam can expose and the tip can land, until
+commands change that as LEAVES says.
 """
 
 from __future__ import annotations
