@@ -1,7 +1,7 @@
 """How many images, frames and environment steps a second; memory and start-up time.
 
 Every rate is the median over repeats of at least ``--seconds``. abTEM scans the same 64 x 64 image in the same run,
-between two timings of ours, with the fastest of the settings that shared/speed.md found; building its potential, and
+between two timings of ours, with the fastest of four settings; building its potential, and
 our loading of the tensor, count for neither. Start-up and memory are taken in fresh processes.
 
     python benchmarks/throughput.py [--seconds 1] [--device cuda] [--only images abtem]
@@ -261,7 +261,7 @@ def sections(graphene: Graphene, seconds: float, devices: list[str]) -> dict:
         return "Start in a fresh process, s", ("scenario", "kernels", "import", "make + first reset"), start_times()
 
     def with_torch():
-        torch.set_num_threads(1)  # a second thread on a busy machine costs more than it brings (shared/speed.md, 3d)
+        torch.set_num_threads(1)  # a second thread on a busy machine costs more than it brings
         rows = [row for device in devices for row in torch_rates(graphene, device, seconds)]
         on = torch.cuda.get_device_name(devices[-1]) if torch.device(devices[-1]).type == "cuda" else "one thread"
         return f"Torch forms ({on})", ("what", "device", "batch", "per second"), rows

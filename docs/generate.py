@@ -210,9 +210,9 @@ def commands() -> str:
     parts = [f"# Command line\n\n<!-- Written by docs/generate.py from the help of `probegym`. -->\n\n{root.help} Mistakes get one line on standard error and exit code 2; Ctrl-C gives 130."]
     for path, command in leaves(root):
         told = " ".join((command.help or "").split("\n\n"))
-        given = " ".join(param.metavar or param.name.upper() for param in command.params if param.param_type_name == "argument")
+        given = " ".join(typed(param) for param in command.params if param.param_type_name == "argument")
         options = [param for param in command.params if param.param_type_name == "option" and param.name != "help"]
-        rows = [f"| {', '.join(f'`{name}`' for name in (*one.opts, *one.secondary_opts))} | {' '.join((one.help or '').split())} | {usual(one.default)} |" for one in options]
+        rows = [f"| {', '.join(f'`{name}`' for name in (*one.opts, *one.secondary_opts))} | {' '.join((one.help or '').split())} | {'required' if one.required else usual(one.default)} |" for one in options]
         table = ["", "| option | meaning | default |", "|---|---|---|", *rows] if rows else []
         parts.append("\n".join([f"## probegym {' '.join(path)}", "", f"`probegym {' '.join((*path, given)).strip()}`: {' '.join(told.split())}", *table]))
     return "\n\n".join(parts).replace("<br>", "") + "\n"
@@ -224,9 +224,15 @@ def leaves(command, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], A
     return [(path, command)] if not below else [leaf for name, one in below.items() for leaf in leaves(one, (*path, name))]
 
 
+def typed(argument) -> str:
+    """An argument by its name, in brackets where it may be left out."""
+    name = argument.metavar or argument.name.upper()
+    return name if argument.required or name.startswith("[") else f"[{name}]"
+
+
 def usual(default: object) -> str:
     """A default as it would be typed; nothing for a flag that is off and for what is not given."""
-    if default is None or default is False or callable(default):
+    if default is None or default is False or default == "" or callable(default):
         return ""
     return f"`{getattr(default, 'value', default)}`"
 

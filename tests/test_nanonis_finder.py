@@ -162,7 +162,7 @@ def test_settings_read_units_and_numbers(tmp_path):
     [
         ({"rest": {"bias": "0.5 A", "current": "50 pA"}}, "rest.bias.*no number of V"),
         ({"rest": {"bias": 0.0, "current": "50 pA"}}, "its bias is 0"),
-        ({"safe_tip": {"threshold": "1 nA"}}, "at least 2 times the highest set point"),
+        ({"safe_tip": {"threshold": "1 nA"}}, "at least 2 times the highest setpoint"),
         ({"safe_tip": {}}, "safe_tip.threshold: Field required"),
         ({"scan": LEAST["scan"] | {"field_of_view": [1, 50]}}, "scan.field_of_view.0.*SI units"),
         ({"scan": LEAST["scan"] | {"speed": ["9 nm/s", "1 nm/s"]}}, "scan.*speed"),

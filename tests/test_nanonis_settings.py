@@ -42,7 +42,7 @@ def test_numbers_come_with_units_and_without(tmp_path):
         ("hold: .nan", "NaN s is more than"), ("hold: -.inf", "-Infinity s is more than"), ("hold: -1", "greater than or equal to 0"), (BOMB, "more than 100000 entries"),
         ("clearance: 0", "line 4, clearance: Input should be greater than 0"), ("pixels: 3", "line 4, pixels: Extra inputs"), ("land: !!python/name:os.system x", "not valid YAML"),
         ("a: &a [*a]", "not valid YAML|Extra inputs"), ("[" * 5000, "not valid YAML"), ("\x00", "not valid YAML"), ("? [a, b]\n: 3", "not valid YAML"),
-        ("drag: {bias: 1 V, conductance: 6 uS, speed: [1 nm/s, 1 um/s]}", "safe_tip.threshold must be at least 2 times the highest set point, 6e-06 A"),
+        ("drag: {bias: 1 V, conductance: 6 uS, speed: [1 nm/s, 1 um/s]}", "safe_tip.threshold must be at least 2 times the highest setpoint, 6e-06 A"),
         ("travel: 1e-13", "line 4, travel: Input should be greater than or equal to 1e-12"), ("travel: 1e-11", "line 4, travel: Input should be greater than or equal to 1e-10"),
         ("withdraw: 1e-15", "line 4, withdraw: Input"), ("withdraw: 0.9 nm/s", "line 4, withdraw: Input should be greater than or equal to 1e-09"),
         ("drag: {bias: 0.01, conductance: 6 uS, speed: [1e-13, 1e-9]}", "line 4, drag.speed.0: Input should be greater"), ("place: 1.1 nm", "line 4, place: Input should be less"),

@@ -53,7 +53,7 @@ class RelayAutotune(FixedSettings):
     """Astrom & Hagglund's relay test once the tip is at the surface, then PI by the Ziegler-Nichols rules.
 
     Automatica 20, 645 (1984), 10.1016/0005-1098(84)90014-1: a relay of height d oscillates with period T and amplitude a; K_u = 4 d /
-    pi a, P = 0.45 K_u, T_i = T / 1.2. relay: m. factor: on those gains, tuned with set point and drive on training seeds.
+    pi a, P = 0.45 K_u, T_i = T / 1.2. relay: m. factor: on those gains, tuned with setpoint and drive on training seeds.
     """
 
     def __init__(self, relay: float = 1e-9, factor: float = 2.5, setpoint: float = 0.7, drive: float = 15e-9, duration: float = 0.2,

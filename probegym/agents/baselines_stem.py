@@ -1,6 +1,6 @@
 """Practitioners' procedures for STEM tuning: they maximise the sharpness of in-focus images.
 
-All of them see what a policy sees, the observation, and nothing else. Positions are set points in scales, around
+All of them see what a policy sees, the observation, and nothing else. Positions are setpoints in scales, around
 zero; sharpness is the normalised variance, which does not depend on the grey-level scale of the frame.
 """
 
@@ -21,7 +21,7 @@ SPAN = 1.2  # searched range of every control, in scales: the start box and what
 
 
 class Tuner:
-    """Absolute set points and sharpness on top of an environment's relative steps."""
+    """Absolute setpoints and sharpness on top of an environment's relative steps."""
 
     def __init__(self, step: Callable[[np.ndarray], Observation], env: ScopeEnv, observation: Observation):
         task = env.episodes.task_of(StemTuningTask)
@@ -46,7 +46,7 @@ class Tuner:
         return observation
 
     def measure(self, target) -> float:
-        """Sharpness at a set point (one image)."""
+        """Sharpness at a setpoint (one image)."""
         return self._sharpness(self._go(target, declare=False))
 
     def declare(self, target) -> None:

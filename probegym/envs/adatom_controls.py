@@ -21,7 +21,7 @@ def controls(task: AdatomManipulationTask) -> Controls:
     start = Place("start", "nm", (-near, -near), (near, near), (0.0, 0.0), "where the tip comes down, from the atom as last found", True, marks=goals)
     end = Place("end", "nm", (-far, -far), (far, far), (0.0, 0.0), "where the tip goes and lets the atom go, from the atom as last found", True, marks=goals)
     bias = Dial("bias", "mV", 1e3 * d.bias[0], 1e3 * d.bias[1], 1e3 * d.bias[0], "between tip and surface during the drag")
-    conductance = Dial("conductance", "uS", 1e6 * d.conductance[0], 1e6 * d.conductance[1], 1e6 * d.conductance[1], "of the set point: the higher, the nearer the tip; current is bias x conductance")
+    conductance = Dial("conductance", "uS", 1e6 * d.conductance[0], 1e6 * d.conductance[1], 1e6 * d.conductance[1], "of the setpoint: the higher, the nearer the tip; current is bias x conductance")
     atom: tuple[Control, ...] = (Choice("atom", tuple(f"atom {k}" for k in range(s.atoms)), 0, "which one is dragged", partial(_places, s.unit / (2 * s.limits), s.atoms)),) if s.atoms > 1 else ()
 
     def action(values: Values) -> np.ndarray:

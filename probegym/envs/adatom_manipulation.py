@@ -185,7 +185,7 @@ class AdatomManipulation(ScopeEnv):
     | 0, 1 | start of the drag, x and y | -0.4 to 0.4 nm |
     | 2, 3 | its end, x and y | -2 to 2 nm |
     | 4 | bias | 5 to 15 mV |
-    | 5 | conductance of the set point; the current is bias x conductance | 3 to 6 uS |
+    | 5 | conductance of the setpoint; the current is bias x conductance | 3 to 6 uS |
 
     With several atoms one more number comes first, which picks the atom. The tip stays within the limits (a square of 7 nm, several
     atoms 10 nm): what lies beyond is moved to the edge. Numbers outside -1 to 1 are refused; nothing is done.
@@ -197,7 +197,7 @@ class AdatomManipulation(ScopeEnv):
     |---|---|---|
     | `achieved_goal` | (2,) | where the atom was found |
     | `desired_goal` | (2,) | where it should be; both together are the state of Chen et al. |
-    | `observation` | (2 + 9 n,) | where the atom was found, and of the last n drags, the latest first: action (6); whether an image followed; in `trace` scenarios 64 points of the current, log10 of the share of the set point; where the atom came to rest from the end of the tip's way, in lattice constants (2) |
+    | `observation` | (2 + 9 n,) | where the atom was found, and of the last n drags, the latest first: action (6); whether an image followed; in `trace` scenarios 64 points of the current, log10 of the share of the setpoint; where the atom came to rest from the end of the tip's way, in lattice constants (2) |
 
     n is 4, in `chen` 0. In the `image` scenarios there are `image` (2, 64, 64) uint8, the topograph and a disc where the goal is, and
     `observation` without places. Assembly scenarios show all atoms, an anchor atom last, and as many goals, which follow the anchor.

@@ -155,7 +155,7 @@ class AfmTuning(ScopeEnv):
 
     ## Description
     An unknown cantilever taps over an unknown surface. Each step sets the feedback and scans one line there and back. Gains too
-    low: edges smear and the tip parachutes behind them. Too high: the loop rings. A low set point or a large drive tracks better
+    low: edges smear and the tip parachutes behind them. Too high: the loop rings. A low setpoint or a large drive tracks better
     and hits harder; faster lines err more. Forces blunt the tip, change it, or crash it.
 
     ## Action Space
@@ -165,7 +165,7 @@ class AfmTuning(ScopeEnv):
     |---|---|---|---|---|---|
     | 0 | proportional gain | 0.001 | 1 | 0.01 | log |
     | 1 | integral gain, 1/s | 20 | 20,000 | 200 | log |
-    | 2 | set point over drive | 0.4 | 0.95 | 0.8 | linear |
+    | 2 | setpoint over drive | 0.4 | 0.95 | 0.8 | linear |
     | 3 | drive (free amplitude), nm | 10 | 60 | 25 | log |
     | 4 | line rate, Hz | 2 | 32 | 8 | log |
     | 5 | feed-forward of the line before | 0 | 1 | 0 | linear |

@@ -230,6 +230,7 @@ class BeamManipulation(ScopeEnv):
     probe (physics/beam_rates.py, knock_on.py). Conversion to four bonds, ejection, healing and contamination beside it
     (physics/graphene.py). Drift, misplacement and the finder's errors are design parameters.
 
+    ## Vectorized environment
     `make_vec(..., num_envs=1024)` is native; lane i equals `make(...).reset(seed=seed + i)`.
 
     ## Sources

@@ -32,7 +32,7 @@ def tuning(task: StemTuningTask, observation: dict, truth: dict, memory: dict, i
             screen.scale_bar(there, series.field_of_view * columns)
     _wavefront(screen, TRIO[len(stacks)], truth)
     values = truth["aberrations"][: len(task.names)] if truth else memory["set_point"]
-    screen.text("aberrations left" if truth else "set points", UNDER.x, UNDER.y - 4, SMALL, FAINT)
+    screen.text("aberrations left" if truth else "setpoints", UNDER.x, UNDER.y - 4, SMALL, FAINT)
     for index, (name, value, scale) in enumerate(zip(task.names, values, task.scales, strict=True)):
         column, row = divmod(index, ROWS)
         _signed(screen, UNDER.x + column * 313, UNDER.y + 12 + row * 18, name, float(value / scale), f"{1e9 * value:+.1f} nm")

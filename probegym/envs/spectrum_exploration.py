@@ -220,7 +220,7 @@ class SpectrumExploration(ScopeEnv):
     (physics/ferroelectrics.py), centre of mass of diffraction patterns from the exact STEM images (physics/centre_of_mass.py), or
     a measured map, turned and mirrored, without further noise. `deviation` is that of the value without noise, and on the whole
     too small: errors are 1.3 to 2.1 times as large on plasmons and loops, 2 to 2.8 times on the recorded map. Where a scalarizer
-    is undefined (NaN), the surrogate learns nothing, and the place is worth the least. A step with a surrogate needs torch.
+    is undefined (NaN), the surrogate learns nothing, and the place is worth the least.
 
     ## Vectorized environment
     `make_vec(..., num_envs=64)` is native; lane i equals `make(...).reset(seed=seed + i)`.

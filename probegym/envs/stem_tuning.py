@@ -173,7 +173,7 @@ class StemTuning(ScopeEnv):
     | 0-6 | change of C10, C12a, C12b, C21a, C21b, C23a, C23b | -1 | 1 | `largest_step` scales (1.5 x 10, 10, 10, 900, 900, 300, 300 nm) |
     | 7 | declare: above 0.5 the change is made and the episode ends | -1 | 1 | |
 
-    Set points end at 4 scales, as the supplies do. With `excursion_range` in the scenario the last but one adds a defocus
+    Setpoints end at 4 scales, as the supplies do. With `excursion_range` in the scenario the last but one adds a defocus
     excursion to every frame. NaN or values outside the box are refused; nothing is done.
 
     ## Observation Space
@@ -182,7 +182,7 @@ class StemTuning(ScopeEnv):
     |---|---|---|---|
     | `haadf`, by scenario | (frames, h, w) | uint8 | images, one an excursion; the brightest pixel is 255, zero is zero |
     | `ronchigram`, by scenario | (frames, h, w) | uint8 | Ronchigrams, likewise; rows along ky, columns along kx |
-    | `controls` | (7,) | float32 | set points in scales |
+    | `controls` | (7,) | float32 | setpoints in scales |
     | `signal` | (frames,) | float32 | log10(1 + counts of the brightest pixel) |
     | `budget` | (1,) | float32 | share of the tightest budget that is left |
 
@@ -213,7 +213,8 @@ class StemTuning(ScopeEnv):
     >>> env = gymnasium.make("probegym/StemTuning-v0", scenario="train", render_mode="rgb_array")
 
     ## Physics and assumptions
-    Images are exact multislice images of the specimen (bilinear in the probe, physics/image_formation.py), Ronchigrams
+    The column: 60 keV, a probe of 30 mrad and 50 pA, Ronchigrams of 40 mrad, unless the scenario says otherwise. Images are exact
+    multislice images of the specimen (bilinear in the probe, physics/image_formation.py), Ronchigrams
     multislice through a thin film (physics/ronchigram.py), coherent. Aberrations to fifth order, focal spread and source
     size in images; Poisson noise. The Strehl ratio is that of a 30 mrad probe with the tilt taken out. The film is beside
     the specimen. Figures, with what is not reached: docs/stem_tuning.md.

@@ -7,7 +7,7 @@ D [(1 - exp(-b (R - R_e)))^2 - 1] and repels it nearer than R_e. Both conduct si
 
     G = G_0 [sum_a exp(-2 kappa (R_a - R_c)) + exp(-2 kappa (z + h - R_c))],
 
-R_c being the distance at one conductance quantum and h what an adatom stands out by, so the set point decides the height z and
+R_c being the distance at one conductance quantum and h what an adatom stands out by, so the setpoint decides the height z and
 with it the depth of the well at the adatom: near means strong. At constant height the current falls while an adatom lags
 behind a pulling tip and jumps when it follows (Bartels, Meyer & Rieder 1997, 10.1103/PhysRevLett.79.697).
 
@@ -167,7 +167,7 @@ def drag(
     """Approach at ``start``, drag at constant height to ``end``, retract; returns (sites, status, trace, told), the inputs unchanged.
 
     told: ``rows(...)``. sites: (lanes, n, 3) int32 hollows; status: (lanes, n) FREE, STUCK or GONE. origin, start, end: (lanes, 2)
-    m. bias: (lanes,) V; current: (lanes,) A, the set point. speed: m/s. noise: (lanes, 2) relative, and A rms. pickup: (lanes,)
+    m. bias: (lanes,) V; current: (lanes,) A, the setpoint. speed: m/s. noise: (lanes, 2) relative, and A rms. pickup: (lanes,)
     conductance (S) at which 63 % of the adatoms go to the tip. onset: (lanes,) V above which electrons excite hops, ``efficiency`` a
     piece at twice that (Braun et al. 2003, AIP Conf. Proc. 696, 109: above 70 mV for Au on Ag(111)). trace: (lanes, samples)
     float32 A at equal distances, (lanes, 0) for samples = 0. told: TOLD, (lanes,) each, height in m, largest

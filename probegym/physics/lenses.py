@@ -28,7 +28,7 @@ class LensBank:
     settling_time: float = 0.0
 
     def rest(self, lanes: int) -> Lanes:
-        """State with all controls at zero: name -> (lanes, ...), aberrations and set points in m."""
+        """State with all controls at zero: name -> (lanes, ...), aberrations and setpoints in m."""
         n = len(self.scales)
         return {
             "aberrations": np.zeros((lanes, n)),  # where the lenses are heading
@@ -41,7 +41,7 @@ class LensBank:
         }
 
     def set(self, state: Lanes, values: np.ndarray, where: np.ndarray, noise: np.ndarray) -> None:
-        """Move the controls to absolute set points (lanes, controls) in m, on the lanes ``where`` (lanes,) bool; noise: standard normal, same shape."""
+        """Move the controls to absolute setpoints (lanes, controls) in m, on the lanes ``where`` (lanes,) bool; noise: standard normal, same shape."""
         c, scale = self.controls, self.scales[: self.controls]
         width = state["hysteresis"][:, None] * scale
         play = np.minimum(np.maximum(state["play"], values - width), values + width)  # backlash: follows only beyond half its width

@@ -5,7 +5,7 @@ phi_i. With kappa_i = sqrt(2 m phi_i) / hbar and S_i the surface under it, the h
 
     sum_i exp(-2 kappa_i (z + h_i - S_i(x + x_i, y + y_i))) = I / I_0,
 
-where I_0 is the set point at which the tip of one clean atom would stand at z = S. So one atom reproduces the surface, two
+where I_0 is the setpoint at which the tip of one clean atom would stand at z = S. So one atom reproduces the surface, two
 equal ones show it twice, ten times the current brings the tip ln 10 / (2 kappa) closer. A point feature appears as a
 Gaussian of variance (r + d) / (2 kappa), r the radius of the apex atom and d the gap (Tersoff & Hamann 1985,
 10.1103/PhysRevB.31.805), so a low barrier blurs. The same barrier turns noise of the current into noise of the height,

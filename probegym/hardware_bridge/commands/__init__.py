@@ -1,6 +1,6 @@
 """The commands a task gives to a world and the readings it gets back. SI units, Krivanek Cartesian aberrations.
 
-A command carries arrays with a leading axis of lanes; an instrument is the case of one lane. Set points are absolute,
+A command carries arrays with a leading axis of lanes; an instrument is the case of one lane. Setpoints are absolute,
 so a command that was sent twice does no harm.
 """
 

@@ -41,7 +41,7 @@ class AutoTune(Command):
 
 @dataclass(frozen=True, eq=False)
 class Approach(Command):
-    """Bring the tip to the surface until the feedback holds its set point. Irreversible: a tip can crash."""
+    """Bring the tip to the surface until the feedback holds its setpoint. Irreversible: a tip can crash."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,7 @@ class SetBias(Command):
 
 @dataclass(frozen=True, eq=False)
 class SetTunnelling(Command):
-    """Set the height feedback of an STM. current: (lanes,) A, the set point; proportional: (lanes,) m; time_constant: (lanes,) s."""
+    """Set the height feedback of an STM. current: (lanes,) A, the setpoint; proportional: (lanes,) m; time_constant: (lanes,) s."""
 
     current: Annotated[np.ndarray, Unit("A")]
     proportional: Annotated[np.ndarray, Unit("m")]

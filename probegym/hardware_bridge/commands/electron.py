@@ -12,7 +12,7 @@ from probegym.hardware_bridge.commands.base import Command, Shapes, Unit
 
 @dataclass(frozen=True, eq=False)
 class SetAberrations(Command):
-    """Set the aberration controls. names: coefficients; values: (lanes, n) set points in m."""
+    """Set the aberration controls. names: coefficients; values: (lanes, n) setpoints in m."""
 
     names: tuple[str, ...]
     values: Annotated[np.ndarray, Unit("m", "names")]

@@ -66,7 +66,7 @@ class TestFeedback(Command):
 class AcquireTopograph(Command):
     """Scan a constant-current STM image. shape: (rows, columns); field_of_view: width in m; speed: m/s along a line.
 
-    centre: (lanes, 2) m, x and y on the surface. bias: V at the sample; current: set point in A. Readings: ``height``
+    centre: (lanes, 2) m, x and y on the surface. bias: V at the sample; current: setpoint in A. Readings: ``height``
     (lanes, rows, columns) in m, slow axis first; ``verdict`` (lanes,), P(good) of the classifier that judges the tip,
     0.5 where there is none.
     """
@@ -101,7 +101,7 @@ class PulseBias(Command):
 
 @dataclass(frozen=True, eq=False)
 class DipTip(Command):
-    """Push the tip into the surface and draw it out. position: (lanes, 2) m; depth: (lanes,) m below the set point.
+    """Push the tip into the surface and draw it out. position: (lanes, 2) m; depth: (lanes,) m below the setpoint.
 
     bias: V during the dip; duration: s. Irreversible.
     """
@@ -119,7 +119,7 @@ class DipTip(Command):
 class LocateAdatoms(Command):
     """Scan a constant-current STM image and have the adatom finder read it. shape: (rows, columns); field_of_view: width in m.
 
-    speed: m/s along a line; centre: (lanes, 2) m; bias: V at the sample; current: set point in A; at most ``count`` adatoms;
+    speed: m/s along a line; centre: (lanes, 2) m; bias: V at the sample; current: setpoint in A; at most ``count`` adatoms;
     image: whether the image itself is wanted. Readings: ``position`` (lanes, count, 2) m, an adatom keeps its index; ``found``
     (lanes, count) bool; and ``height`` (lanes, rows, columns) in m if asked for.
     """
@@ -146,9 +146,9 @@ class LocateAdatoms(Command):
 
 @dataclass(frozen=True, eq=False)
 class DragTip(Command):
-    """Approach to the set point at ``start``, drag the tip at constant height in a straight line to ``end``, retract. Irreversible.
+    """Approach to the setpoint at ``start``, drag the tip at constant height in a straight line to ``end``, retract. Irreversible.
 
-    start, end: (lanes, 2) m; bias: (lanes,) V; current: (lanes,) A, the set point; speed: m/s. Readings: ``trace``
+    start, end: (lanes, 2) m; bias: (lanes,) V; current: (lanes,) A, the setpoint; speed: m/s. Readings: ``trace``
     (lanes, samples) A, the current along the way.
     """
 

@@ -1,6 +1,7 @@
 """What must have happened before a block may run: readings, names, and the state of beam and tip, on every path to it.
 
-An instrument that was armed stands with the beam on the sample and the tip at the surface; commands change that as LEAVES says.
+An instrument that was armed stands blanked, its tip withdrawn; a program may take it that the beam can expose and the tip can land, until
+commands change that as LEAVES says.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ NEEDS_OF_TIPS = {"MoveStage": ("tip", "withdrawn", "Withdraw first")}
 """The same where the probe is a tip: no coarse motion with the tip at the surface."""
 
 AFTER = {"ScanLine": "SetFeedback", "TestFeedback": "ScanLine"}
-"""Verb -> verb that must have come before it: no line at a set point that nobody chose, no relay before the tip is at the surface."""
+"""Verb -> verb that must have come before it: no line at a setpoint that nobody chose, no relay before the tip is at the surface."""
 
 LEAVES = {"Withdraw": ("tip", "withdrawn"), "Approach": ("tip", "at the surface")}
 """Verb -> how it leaves what; BlankBeam by its argument."""

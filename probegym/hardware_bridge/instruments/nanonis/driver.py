@@ -3,7 +3,7 @@
 Told are ``host``, ``ports`` (three: the guard writes on the first and goes safe on the second, its guardian has the third; a port serves one
 client) and ``settings``, or the path of a file with them, see settings.py. The controller has no authentication: reach another machine through an SSH
 tunnel. Nor has it one writer: the operator at its screen, and whoever has the fourth port, can set anything at any time. What they change of the
-protection, the bias, the set point or the gains is noticed before the next command, which is refused until the instrument is armed anew.
+protection, the bias, the setpoint or the gains is noticed before the next command, which is refused until the instrument is armed anew.
 
 After ``ready`` the tip is still withdrawn. The first command that needs the surface brings it down by the feedback alone, within the range of Z,
 and leaves it there; the motor is used by ``Approach`` only, which an operator must agree to. No part of this has run on real hardware.

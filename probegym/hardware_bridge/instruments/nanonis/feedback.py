@@ -1,7 +1,7 @@
 """The vertical half of a simulated controller: bias, Z-controller and SafeTip, and the current that follows from them.
 
 The surface is at Z = 0 when the motor stands where it began, and Z grows away from it. Under a feedback that is on, the tip stands
-where the set point flows, as in physics/stm.py; with the feedback off it stays, and bias and height decide the current.
+where the setpoint flows, as in physics/stm.py; with the feedback off it stays, and bias and height decide the current.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Feedback:
         """End what moves along the surface."""
 
     def _altered(self, now: float) -> None:
-        """What follows from another bias, set point or height."""
+        """What follows from another bias, setpoint or height."""
         self._settle(now)
 
     def _free(self, what: str, now: float) -> None:
@@ -120,7 +120,7 @@ class Feedback:
         return max(low, -float(self.coarse[2])), max(high, -float(self.coarse[2]))
 
     def _held(self, bias: float) -> float:
-        """Z at which the set point flows at a bias, or the end of the range."""
+        """Z at which the setpoint flows at a bias, or the end of the range."""
         return float(np.clip(gap(self.setpoint / abs(bias)) - self.coarse[2], *self._bounds()))
 
     def _z(self, now: float) -> float:
@@ -158,7 +158,7 @@ class Feedback:
         if bias == 0:
             raise ProbeGymError("with the Z-Controller on, a bias of 0 V would crash the tip")
         if not 0 < setpoint < CONTACT * abs(bias):
-            raise ProbeGymError(f"a set point of {setpoint:g} A at {bias:g} V would crash the tip")
+            raise ProbeGymError(f"a setpoint of {setpoint:g} A at {bias:g} V would crash the tip")
 
     def _to(self, z: float, speed: float, now: float) -> None:
         """Move along Z, the feedback being off."""

@@ -64,7 +64,7 @@ class Protection:
         self.leave(turn)
 
     def check(self, turn: Turn, command: Command) -> None:
-        """Raise Refused where an operator has changed something since, or a set point is too near to where SafeTip acts."""
+        """Raise Refused where an operator has changed something since, or a setpoint is too near to where SafeTip acts."""
         wanted = {"SafeTip.OnOff": {"on": 1}} | self.ours | self.limits
         for name, values in wanted.items():
             if unlike := turn.unlike(name, values):
@@ -72,7 +72,7 @@ class Protection:
         self._near(float(np.max(getattr(command, "current", 0.0))))
 
     def changed(self, turn: Turn) -> str:
-        """What somebody else has changed of bias, set point and gains since the last command, as one line; nothing when all is well."""
+        """What somebody else has changed of bias, setpoint and gains since the last command, as one line; nothing when all is well."""
         return next(filter(None, (turn.unlike(name, values) for name, values in self.left.items())), "")
 
     def leave(self, turn: Turn) -> None:
@@ -92,7 +92,7 @@ class Protection:
 
     def _near(self, current: float) -> None:
         if not current <= CONTACT_SHARE * self.threshold * (1 + ROUNDING):
-            told = f"a set point of {current:g} A is above {CONTACT_SHARE:g} of SafeTip's threshold, which stands at {self.threshold:g} A"
+            told = f"a setpoint of {current:g} A is above {CONTACT_SHARE:g} of SafeTip's threshold, which stands at {self.threshold:g} A"
             raise Refused(f"{told}: ask for less, or raise the threshold at the controller and arm anew")
 
 

@@ -5,7 +5,7 @@ no moment at which the tip stands still near the surface. What could bring it ba
 approach and scan by their status, the motor by its position where the controller tells one. The bias goes to zero last, and only once all of
 that stands still: a feedback that is on would follow a vanishing bias into the surface. SafeTip ends switched on, if it was on at any time before.
 
-Away is the top of what Z may be, and at least ``clearance`` above where the current of the set point flowed last, as far as anybody looked
+Away is the top of what Z may be, and at least ``clearance`` above where the current of the setpoint flowed last, as far as anybody looked
 since this connection was made. Before that nothing is known of the surface, nor after an approach that was seen, or once a feedback with a bias has
 let the tip go by where it was. A motor that tells where it is counts, too: what it went away by is clearance, Z of it counted as that of the tip,
 and a tip that it took anywhere else is not away, as nobody knows where the surface is then.
@@ -57,7 +57,7 @@ def opened(host: str, port: int, seconds: float = CONNECT_SECONDS) -> Connection
 class Safety:
     """Knows only how to go safe; what a guardian has of an instrument. One more connection is made when this one fails.
 
-    clearance: m that a tip which is away has to the surface. surface: m, Z at which the set point flowed last; None while nobody has seen that.
+    clearance: m that a tip which is away has to the surface. surface: m, Z at which the setpoint flowed last; None while nobody has seen that.
     seat: where the motor was then, None where it does not tell. guarded: whether SafeTip was seen switched on.
     """
 
@@ -189,7 +189,7 @@ class Safety:
     def _near(self) -> str:
         where = f"where the surface was, Z of {self.surface or 0.0:g} m"
         if self.strayed:
-            return f"the motor has moved since the set point flowed last, and not away from {where}: nobody knows how near it is; take it away by the motor, upwards"
+            return f"the motor has moved since the setpoint flowed last, and not away from {where}: nobody knows how near it is; take it away by the motor, upwards"
         remedy = "take it away by the motor, or raise the limit of Z" if self.seat else "raise the limit of Z; by the motor it cannot be seen to go, which does not tell its position"
         return f"less than the clearance of {self.clearance:g} m from {where}: {remedy}"
 
@@ -208,7 +208,7 @@ class Safety:
         return not self.strayed and bool(self._ask("ZCtrl.ZPosGet", end)["z"] + raised >= surface + self.clearance)
 
     def _notice(self, end: float) -> None:
-        """Remember where the surface is, where the feedback is on and its set point flows, and whether SafeTip is on."""
+        """Remember where the surface is, where the feedback is on and its setpoint flows, and whether SafeTip is on."""
         self.guarded |= bool((self._told("SafeTip.OnOffGet", end) or {"on": 0})["on"])
         if self.surface is not None and (self._told("AutoApproach.OnOffGet", end) or {"on": 0})["on"]:
             self.surface = None

@@ -176,9 +176,9 @@ class Settings(_Section):
             raise ValueError("rest: its current over bias is above scan.conductance, or its bias is 0: choose a higher bias or a lower current")
         most = max(self.scan.current[1], self.drag.conductance * self.drag.bias if self.drag else 0.0)
         if self.drag and not self.drag.conductance * self.drag.bias >= self.scan.current[0]:
-            raise ValueError(f"drag: its bias times its conductance is below the least set point, {self.scan.current[0]:g} A (of scan.current): no drag is possible")
+            raise ValueError(f"drag: its bias times its conductance is below the least setpoint, {self.scan.current[0]:g} A (of scan.current): no drag is possible")
         if not most <= CONTACT_SHARE * self.safe_tip.threshold * (1 + SAME):
-            raise ValueError(f"safe_tip.threshold must be at least {1 / CONTACT_SHARE:g} times the highest set point, {most:g} A (of scan.current and drag)")
+            raise ValueError(f"safe_tip.threshold must be at least {1 / CONTACT_SHARE:g} times the highest setpoint, {most:g} A (of scan.current and drag)")
         return self
 
 

@@ -1,6 +1,6 @@
-"""What the tip of an STM does, in the controller's own steps: land, change bias and set point, move, hold its height.
+"""What the tip of an STM does, in the controller's own steps: land, change bias and setpoint, move, hold its height.
 
-The tip comes down only by the feedback, and only with a bias and a set point that are read back. Bias and set point are changed one after
+The tip comes down only by the feedback, and only with a bias and a setpoint that are read back. Bias and setpoint are changed one after
 the other, by way of the lower conductance; a change of the bias' sign has the feedback off, as it would crash the tip on its way through zero.
 """
 
@@ -25,7 +25,7 @@ SWITCH_SECONDS = 2.0  # that the controller takes to switch its feedback
 class Tip:
     """The tip as far as this driver has brought it: landed says whether the feedback is to be on.
 
-    asked: bias in V and set point in A that it goes to once it has landed at rest. safety: is told where the surface is.
+    asked: bias in V and setpoint in A that it goes to once it has landed at rest. safety: is told where the surface is.
     """
 
     def __init__(self, settings: Settings, facts: Facts, safety: Safety):
@@ -51,7 +51,7 @@ class Tip:
             raise InstrumentFault(f"the feedback is not on any more (status {status} of the Z-controller): the tip was taken away by somebody else")
 
     def settle(self, turn: Turn, seconds: float = SETTLE_SECONDS, lost: type[ProbeGymError] = InstrumentFault) -> None:
-        """Wait until the set point flows; raises InstrumentFault where it does not. lost: raised where the surface is out of reach; the tip is withdrawn then."""
+        """Wait until the setpoint flows; raises InstrumentFault where it does not. lost: raised where the surface is out of reach; the tip is withdrawn then."""
         wanted, seen = turn.ask("ZCtrl.SetpntGet")["setpoint"], 0
 
         def flows() -> bool:
@@ -63,7 +63,7 @@ class Tip:
                 raise lost("the surface is not within the range of Z, the tip is withdrawn again: approach first, an operator must agree to it")
             return seen >= LOOKS
 
-        turn.until(flows, f"the current did not come to the set point of {wanted:g} A", seconds)
+        turn.until(flows, f"the current did not come to the setpoint of {wanted:g} A", seconds)
 
     def _at_bottom(self, turn: Turn) -> bool:
         lowest = -self.facts.z / 2
@@ -118,23 +118,23 @@ class Tip:
     def _feedback(self, turn: Turn, on: bool) -> None:
         wanted = commands.Z_ON if on else commands.Z_OFF
         if on and not (turn.ask("Bias.Get")["bias"] and turn.ask("ZCtrl.SetpntGet")["setpoint"]):
-            raise InstrumentFault("bias or set point is zero: a feedback that is on would run the tip into the surface")
+            raise InstrumentFault("bias or setpoint is zero: a feedback that is on would run the tip into the surface")
         turn.ask("ZCtrl.OnOffSet", on=int(on))
         turn.until(lambda: self.status(turn) == wanted, f"the feedback is not read back as {'on' if on else 'off'}", SWITCH_SECONDS)
 
     # ---- bias and set point ----
 
     def unchanged(self, turn: Turn, bias: float, current: float) -> None:
-        """Raise InstrumentFault where bias (V) or set point (A) do not stand as they were brought to: somebody else has changed them."""
+        """Raise InstrumentFault where bias (V) or setpoint (A) do not stand as they were brought to: somebody else has changed them."""
         if unlike := turn.unlike("Bias.", {"bias": bias}) or turn.unlike("ZCtrl.Setpnt", {"setpoint": current}):
             raise InstrumentFault(f"somebody else is at work at this controller: {unlike}")
 
     def rest(self, turn: Turn) -> None:
-        """Bias and set point at which nothing is disturbed."""
+        """Bias and setpoint at which nothing is disturbed."""
         self.tune(turn, self.settings.rest.bias, self.settings.rest.current)
 
     def tune(self, turn: Turn, bias: float, current: float) -> None:
-        """Bring a tip that has landed to bias (V) and set point (A)."""
+        """Bring a tip that has landed to bias (V) and setpoint (A)."""
         was, flowed = float(turn.ask("Bias.Get")["bias"]), float(turn.ask("ZCtrl.SetpntGet")["setpoint"])
         changes = [lambda: self._bias(turn, was, bias), lambda: turn.set("ZCtrl.Setpnt", setpoint=current)]
         needed = [not np.float32(was) == np.float32(bias), not np.float32(flowed) == np.float32(current)]

@@ -61,7 +61,7 @@ class Treatments:
     # ---- drags ----
 
     def drag(self, turn: Turn, command: DragTip) -> Values:
-        """Go to the start, come down to the set point, hold the height, drag, come up to rest; the currents along the way.
+        """Go to the start, come down to the setpoint, hold the height, drag, come up to rest; the currents along the way.
 
         Raises Refused for a drag beyond the settings, InstrumentFault when it does not go as it should.
         """
@@ -179,7 +179,7 @@ class Treatments:
         return {}
 
     def tunnelling(self, turn: Turn, command: SetTunnelling) -> Values:
-        """Gains and set point; that of a tip that is withdrawn holds from its landing on."""
+        """Gains and setpoint; that of a tip that is withdrawn holds from its landing on."""
         current, gain, seconds = (float(value[0]) for value in (command.current, command.proportional, command.time_constant))
         bias = turn.ask("Bias.Get")["bias"] if self.tip.landed else self.tip.asked[0]
         self._gentle(bias, current)
@@ -197,7 +197,7 @@ class Treatments:
             raise Refused(f"{current:g} A at {bias:g} V is above the {self.settings.scan.conductance:g} S of the settings, or has no bias")
 
     def move(self, turn: Turn, command: MoveTip) -> Values:
-        """Move with the feedback on; a tip that lands for it goes to the bias and set point that were asked for, or stood when it was withdrawn."""
+        """Move with the feedback on; a tip that lands for it goes to the bias and setpoint that were asked for, or stood when it was withdrawn."""
         lands = not self.tip.landed
         self.tip.land(turn)
         if lands:

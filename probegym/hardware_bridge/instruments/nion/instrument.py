@@ -103,7 +103,7 @@ class NionInstrument:
         return {name: s.tolerance * most for name, most in found.items()}
 
     def rebase(self) -> None:
-        """Let set points of aberrations count from where the controls stand now. Raises InstrumentFault."""
+        """Let setpoints of aberrations count from where the controls stand now. Raises InstrumentFault."""
         self.origin = self.controls.values(self._names, time.monotonic() + ANSWER_SECONDS)
 
     # ---- the protocol ----

@@ -25,7 +25,7 @@ PLAUSIBLE = {"beam_current": (1e-15, 1e-6), "energy": (1e3, 2e6), "semiangle": (
 class NionSetup(BaseModel):
     """Identifiers are those of Nion Swift's registry. On a microscope they are such as ``autostem_controller``, ``superscan`` and ``nion1010``.
 
-    Set points of aberrations count from where the controls stood when the driver was opened: what a corrector calls zero is seldom
+    Setpoints of aberrations count from where the controls stood when the driver was opened: what a corrector calls zero is seldom
     where it stands. Stage and beam deflectors keep the instrument's own coordinates, by which a sample's dose is counted; they may go as far as their
     range from where they stood when the driver was opened. No control moves farther than its range at once.
     ``focus`` is the control that makes the excursions of a single frame. Raises ProbeGymError, one line, for what cannot be.

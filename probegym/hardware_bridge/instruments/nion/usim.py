@@ -31,7 +31,7 @@ class UsimJudge:
         self.pupil = Pupil(self.config.energy, self.config.semiangle_cutoff, self.names, samples=24)
 
     def begin(self, key: int) -> None:
-        """Move the simulator's controls to a start; set points count from there."""
+        """Move the simulator's controls to a start; setpoints count from there."""
         keys, controls = np.array([key], np.uint64), self.instrument.controls
         end = time.monotonic() + 10 * ANSWER_SECONDS
         for name in self.names:
