@@ -11,12 +11,11 @@ in the same run as the averaged model.
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 
 import gymnasium as gym
 import numpy as np
-from report import json_line, table
+from report import json_line, rate, table
 
 import probegym  # noqa: F401  registers the environments
 from probegym.physics import approach, cantilever, surfaces, tapping, tips
@@ -171,17 +170,6 @@ def line_rows(quick: bool) -> list[dict]:
 
 
 # ---- speed ----
-
-
-def rate(work, items: int, seconds: float) -> float:
-    """Items a second: the median over repeats of ``work()``, which does ``items``; the first call is not counted."""
-    work()
-    spent: list[float] = []
-    while sum(spent) < seconds or len(spent) < 3:
-        began = time.perf_counter()
-        work()
-        spent.append(time.perf_counter() - began)
-    return items / statistics.median(spent)
 
 
 def speed_rows(seconds: float) -> list[dict]:

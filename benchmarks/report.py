@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import platform
+import statistics
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import numpy as np
@@ -68,6 +71,17 @@ def _processor() -> str:
             return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.machine()
+
+
+def rate(work: Callable[[], object], items: int, seconds: float) -> float:
+    """Items a second: the median over repeats of ``work()``, which does ``items``; the first call is not counted."""
+    work()
+    spent: list[float] = []
+    while sum(spent) < seconds or len(spent) < 3:
+        began = time.perf_counter()
+        work()
+        spent.append(time.perf_counter() - began)
+    return items / statistics.median(spent)
 
 
 def ratio(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float, float]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
-from report import box, json_line, table
+from report import box, json_line, rate, table
 from scipy import constants
 
 import probegym  # noqa: F401  registers the environments
@@ -38,17 +37,6 @@ TORCH_BATCHES = {"cpu": (1, 16, 64), "cuda": (256, 1024, 4096)}
 ABTEM_SETTINGS = ({"max_batch": 32}, {"max_batch": 8}, {"lazy": False, "max_batch": 8}, {"lazy": False, "max_batch": 32})
 ROOT = Path(__file__).parents[1]
 MEMORY_LANES = 1024
-
-
-def rate(work, items: int, seconds: float) -> float:
-    """Items a second: the median over repeats of ``work()``, which does ``items``; the first call is not counted."""
-    work()
-    spent: list[float] = []
-    while sum(spent) < seconds or len(spent) < 3:
-        began = time.perf_counter()
-        work()
-        spent.append(time.perf_counter() - began)
-    return items / statistics.median(spent)
 
 
 class Graphene:

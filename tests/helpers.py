@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 ROOT = Path(__file__).parents[1]
 
@@ -100,3 +101,30 @@ def resident_bytes() -> int:
 def moved(value):
     """A copy that went through pickle."""
     return pickle.loads(pickle.dumps(value))
+
+
+def weights(trainer) -> np.ndarray:
+    """All weights of a trainer's network, (weights,)."""
+    return np.concatenate([v.detach().numpy().ravel() for v in trainer.policy.state_dict().values()])
+
+
+def stopped_and_resumed(trainer_type, training, folder: Path):
+    """A trainer that was stopped after one update and went on, which made no difference to its network. Asserts that, and that it learned."""
+    whole = trainer_type(training, folder / "whole")
+    start = weights(whole)
+    whole.run()
+    first, learn = trainer_type(training, folder / "part"), trainer_type.learn
+
+    def stopped():
+        if first.update == 1:
+            raise KeyboardInterrupt
+        return learn(first)
+
+    first.learn = stopped
+    with pytest.raises(KeyboardInterrupt):
+        first.run(checkpoint_every=1)
+    second = trainer_type(training, folder / "part")
+    second.load()
+    second.run()
+    assert np.array_equal(weights(second), weights(whole)) and not np.array_equal(weights(whole), start)
+    return second

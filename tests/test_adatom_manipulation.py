@@ -11,7 +11,7 @@ from probegym.envs.adatom_manipulation import AdatomManipulation
 from probegym.envs.adatom_rewards import Goals
 from probegym.envs.adatom_settings import Settings
 from probegym.errors import ProbeGymError
-from probegym.scenarios import load, names
+from probegym.scenarios import load
 
 ENV_ID = "probegym/AdatomManipulation-v0"
 STILL = np.array([0, 0, 0, 0, 0, -1], np.float32)  # a drag of no length, at the least conductance

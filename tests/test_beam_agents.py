@@ -17,6 +17,7 @@ from probegym.agents.evaluate import evaluate
 from probegym.agents.train_beam import BeamTraining, Trainer
 from probegym.errors import ProbeGymError
 from probegym.physics import beam_rates
+from tests.helpers import stopped_and_resumed
 
 ENV_ID = "probegym/BeamManipulation-v0"
 
@@ -174,24 +175,7 @@ def small(monkeypatch):
 
 
 def test_training_goes_on_from_its_checkpoint_as_if_it_had_never_stopped(small, tmp_path):
-    whole, first, second = (Trainer(small, tmp_path / name) for name in ("whole", "part", "part"))
-    whole.run()
-
-    class Stopped(Exception):
-        pass
-
-    def stop(progress):
-        if progress.update == 1:
-            first.save()
-            raise Stopped
-
-    with pytest.raises(Stopped):
-        first.run(stop)
-    second.load()
-    second.run()
-    for one, other in zip(whole.policy.parameters(), second.policy.parameters(), strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=0)
-    assert any(float(p.abs().sum()) > 0 for p in whole.policy.network[-1].state_dict().values())
+    stopped_and_resumed(Trainer, small, tmp_path)
 
 
 def test_the_bundle_acts_as_the_torch_policy(small, tmp_path):

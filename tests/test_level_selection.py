@@ -15,6 +15,7 @@ from probegym.agents.evaluate import evaluate
 from probegym.envs.level_knowledge import FLAKES
 from probegym.errors import ProbeGymError
 from probegym.surrogates import belief
+from tests.helpers import stopped_and_resumed
 
 ENV = "probegym/LevelSelection-v0"
 OPTICAL, EDS, STM = range(3)
@@ -337,35 +338,9 @@ def small(monkeypatch):
     return train_levels.LevelTraining(updates=4)
 
 
-def weights(trainer) -> np.ndarray:
-    return np.concatenate([v.detach().numpy().ravel() for v in trainer.policy.state_dict().values()])
-
-
-def _stopping(trainer, at: int):
-    """Learns as it does, until somebody stops it."""
-    learn = trainer.learn
-
-    def stopped():
-        if trainer.update == at:
-            raise KeyboardInterrupt
-        return learn()
-
-    return stopped
-
-
-def test_a_training_goes_on_where_it_stopped_and_gives_a_policy(small, tmp_path, monkeypatch):
-    whole = train_levels.Trainer(small, tmp_path / "whole")
-    start = weights(whole)
-    whole.run()
-    first = train_levels.Trainer(small, tmp_path / "part")
-    monkeypatch.setattr(first, "learn", _stopping(first, 2))
-    with pytest.raises(KeyboardInterrupt):
-        first.run(checkpoint_every=1)
-    second = train_levels.Trainer(small, tmp_path / "part")
-    second.load()
-    second.run()
-    assert np.array_equal(weights(second), weights(whole)) and not np.array_equal(weights(whole), start)
-    folder = second.finish(tmp_path / "policy", "a test", 2)
+def test_a_training_goes_on_where_it_stopped_and_gives_a_policy(small, tmp_path):
+    trainer = stopped_and_resumed(train_levels.Trainer, small, tmp_path)
+    folder = trainer.finish(tmp_path / "policy", "a test", 2)
     assert (evaluate(bundle.BundlePolicy(folder), ENV, "id", 2, seed=50).metrics["uncertainty"] < 1).all()
 
 

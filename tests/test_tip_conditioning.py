@@ -18,7 +18,7 @@ from probegym.hardware_bridge.commands import AcquireTopograph, DipTip, PulseBia
 from probegym.hardware_bridge.twins.stm import LIMITS, StmTwin
 from probegym.hardware_bridge.world import Refused
 from probegym.physics import stm_apex
-from probegym.scenarios import load, names
+from probegym.scenarios import load
 
 ENV_ID = "probegym/TipConditioning-v0"
 DECLARE, LOOK = 13, 0
