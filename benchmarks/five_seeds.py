@@ -142,7 +142,8 @@ def main() -> None:
           ("policy", "return by seed", "mean, deviation", "success", "episodes", "minutes", "ships"), [line(name, rows) for name, rows in kept.items()])  # fmt: skip
     write_bytes(KEPT, (json.dumps(kept) + "\n").encode())
     draw(kept)
-    submit(arguments.runs, [name for name, rows in now.items() if len(rows) == SEEDS])
+    if whole := [name for name, rows in now.items() if len(rows) == SEEDS]:
+        submit(arguments.runs, whole)
     json_line("five_seeds", policies=now)
 
 

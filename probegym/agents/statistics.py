@@ -85,17 +85,23 @@ def mean_interval(values: np.ndarray, confidence: float = 0.95, resamples: int =
 
 
 def median_interval(values: np.ndarray, confidence: float = 0.95, seed: int = 0) -> tuple[float, float]:
-    """Percentile bootstrap interval of the median of values (n,)."""
+    """Percentile bootstrap interval of the median of values (n,); NaN for one value."""
+    if len(values) < 2:
+        return np.nan, np.nan
     return _ends([np.median(values[index], axis=1) for index in _draws(len(values), RESAMPLES, seed)], confidence)
 
 
 def ratio_interval(above: np.ndarray, below: np.ndarray, resamples: int = RESAMPLES) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of a ratio of means, (n,) each, which are drawn together."""
+    """95 % percentile bootstrap interval of a ratio of means, (n,) each, which are drawn together; NaN for one value."""
+    if len(above) < 2:
+        return np.nan, np.nan
     return _ends([above[index].mean(1) / np.maximum(below[index].mean(1), 1e-300) for index in _draws(len(above), resamples)], 0.95)
 
 
 def score_interval(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[float, float]:
-    """Percentile bootstrap interval of (mean - mean of low) / (mean of high - mean of low), (episodes,) each of the same episodes, which are drawn together."""
+    """Percentile bootstrap interval of (mean - mean of low) / (mean of high - mean of low), (episodes,) each of the same episodes, which are drawn together; NaN for one."""
+    if len(values) < 2:
+        return np.nan, np.nan
     arrays, drawn = [np.asarray(array, float) for array in (values, low, high)], []
     for index in _draws(len(values), RESAMPLES):
         mean, least, most = (array[index].mean(1) for array in arrays)

@@ -60,8 +60,8 @@ def carry_out(told: dict[str, Any]) -> None:
     suite, entry, folder = Suite.model_validate(told["suite"]), Entry(**told["entry"]), Path(told["folder"])
     for facts in plan(suite, entry):
         if not results.done(folder, facts):
-            begun = time.perf_counter()
-            found = evaluate(suite.agent(entry.env_id, entry.agent, facts.run), facts.environment, facts.scenario, facts.episodes, facts.first_seed)
+            agent, begun = suite.agent(entry.env_id, entry.agent, facts.run), time.perf_counter()
+            found = evaluate(agent, facts.environment, facts.scenario, facts.episodes, facts.first_seed)
             results.write(folder, Run(facts, found, time.perf_counter() - begun))
 
 

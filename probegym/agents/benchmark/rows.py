@@ -144,7 +144,7 @@ def _row(facts: Facts, grouped: Grouped, suite: Suite, most: dict[str, float], b
         facts=facts, best=best, missing=suite.runs - len(group), episodes=len(success), success=float(success.mean()), success_interval=wilson(int(success.sum()), len(success)),
         value=float(values.mean()), value_interval=statistics.mean_interval(by_episode),
         score=float((values.mean() - low.mean()) / (high.mean() - low.mean())) if scored else np.nan,
-        score_interval=statistics.score_interval(by_episode, least, highest) if scored and len(by_episode) > 1 else (np.nan, np.nan),
+        score_interval=statistics.score_interval(by_episode, least, highest) if scored else (np.nan, np.nan),
         values=values, low=low, high=high, by_episode=by_episode,
         to_goal={name: float(np.median(reached[name][success])) if success.any() else np.nan for name in COSTS},
         spent={name: float(spent[name].mean()) for name in COSTS},

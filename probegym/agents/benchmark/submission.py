@@ -151,6 +151,6 @@ def entered(suite: Suite, folder: Path, environments: Sequence[str] = ()) -> Sui
     if runs and runs != {suite.runs}:
         raise ProbeGymError(f"the suite has {suite.runs} runs, the submission policies for {', '.join(map(str, sorted(runs)))}: give as many, or --seeds")
     contests = {env_id: contest.model_copy(update={"learned": manifest.name}) for env_id, contest in chosen.environments.items()}
-    where = {env_id: {manifest.name: str(folder.absolute() / policy.folder)} for env_id, policy in taken.items()}
+    where = {env_id: suite.folders.get(env_id, {}) | {manifest.name: str(folder.absolute() / policy.folder)} for env_id, policy in taken.items()}
     told = f"{manifest.name} ({', '.join(manifest.authors)}): {manifest.description}"
     return chosen.model_copy(update={"description": told, "environments": contests, "folders": where})
