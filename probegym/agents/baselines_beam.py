@@ -17,18 +17,6 @@ from probegym.errors import ProbeGymError
 PUBLISHED_DWELL = 1.5  # s
 
 
-def as_action(episodes: Episodes, place: np.ndarray, dwell: np.ndarray, treated: np.ndarray) -> np.ndarray:
-    """Actions (lanes, ...) that put the beam at ``place`` (lanes, 2) bonds for ``dwell`` (lanes,) s; a place out of reach is the nearest within."""
-    s = episodes.task_of(BeamManipulationTask).settings
-    d = s.dwell
-    span = np.log(d.longest / d.shortest)
-    share = np.log(np.clip(dwell, d.shortest, d.longest) / d.shortest) / span if span else np.ones(len(dwell))
-    action = np.column_stack([np.clip(place * BOND / s.reach, -1, 1), d.blank + (1 - d.blank) * np.maximum(share, 1e-6)])
-    if s.atoms > 1:
-        action = np.concatenate([action, np.where(np.arange(s.atoms) == treated[:, None], 1.0, -1.0)], 1)
-    return action.astype(np.float32)
-
-
 def farthest(observation: Observation) -> np.ndarray:
     """(lanes,) which atom has the longest way, of those that are seen."""
     return (np.abs(observation["bonds"]).sum(2) * (0.01 + observation["found"])).argmax(1)
@@ -48,9 +36,9 @@ class RandomNearby(Agent):
         self.rng = np.random.default_rng(seed)
 
     def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
-        lanes = len(observation["budget"])
+        lanes, task = len(observation["budget"]), episodes.task_of(BeamManipulationTask)
         place = self.rng.uniform(-1, 1, (lanes, 2))
-        return as_action(episodes, place, np.full(lanes, PUBLISHED_DWELL), self.rng.integers(episodes.task_of(BeamManipulationTask).settings.atoms, size=lanes))
+        return task.action(place * BOND, np.full(lanes, PUBLISHED_DWELL), self.rng.integers(task.settings.atoms, size=lanes))
 
 
 class FixedGreedy(Agent):
@@ -63,11 +51,12 @@ class FixedGreedy(Agent):
         pass
 
     def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
-        lanes, s = len(observation["budget"]), episodes.task_of(BeamManipulationTask).settings
+        lanes, task = len(observation["budget"]), episodes.task_of(BeamManipulationTask)
+        s = task.settings
         dwell, treated = np.full(lanes, self.dwell), farthest(observation)
         aim = np.tile(self.place, (lanes, 1)) if s.axes == "lattice" else turned(self.place, observation["axis"][np.arange(lanes), treated])
         aim = aim + lead(observation, treated, np.clip(dwell, s.dwell.shortest, s.dwell.longest)) if self.leads else aim
-        return as_action(episodes, aim, dwell, treated)
+        return task.action(aim * BOND, dwell, treated)
 
 
 def turned(place: np.ndarray, axis: np.ndarray) -> np.ndarray:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 BOND = 1.42e-10  # m, between carbon neighbours of graphene
+LEAST = 1e-6  # of the dwell's range: the shortest dwell, and not none
 
 
 class Frame(BaseModel):
@@ -35,6 +37,17 @@ class Dwell(BaseModel):
         if self.shortest > self.longest:
             raise ValueError(f"shortest must not be above longest, got {self.shortest:g} and {self.longest:g} s")
         return self
+
+    def seconds(self, component: np.ndarray) -> np.ndarray:
+        """Of an action's component (lanes,); 0: no dwell."""
+        share = (component.astype(float) - self.blank) / (1 - self.blank)
+        return np.where(share > 0, self.shortest * (self.longest / self.shortest) ** np.maximum(share, 0), 0.0)
+
+    def component(self, seconds: np.ndarray) -> np.ndarray:
+        """The inverse, for the nearest dwell (lanes,) that there is."""
+        span = np.log(self.longest / self.shortest)
+        share = np.log(np.clip(seconds, self.shortest, self.longest) / self.shortest) / span if span else np.ones(len(seconds))
+        return np.where(seconds > 0, self.blank + (1 - self.blank) * np.maximum(share, LEAST), -1.0)
 
 
 class Tracker(BaseModel):
