@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from probegym.agents.base import Agent
+from probegym.envs import beam_lattice
 from probegym.envs.beam_manipulation import BeamManipulationTask
 from probegym.envs.beam_settings import BOND
 from probegym.envs.episodes import Episodes
@@ -54,14 +55,9 @@ class FixedGreedy(Agent):
         lanes, task = len(observation["budget"]), episodes.task_of(BeamManipulationTask)
         s = task.settings
         dwell, treated = np.full(lanes, self.dwell), farthest(observation)
-        aim = np.tile(self.place, (lanes, 1)) if s.axes == "lattice" else turned(self.place, observation["axis"][np.arange(lanes), treated])
+        aim = np.tile(self.place, (lanes, 1)) if s.axes == "lattice" else beam_lattice.turned(self.place, observation["axis"][np.arange(lanes), treated])
         aim = aim + lead(observation, treated, np.clip(dwell, s.dwell.shortest, s.dwell.longest)) if self.leads else aim
         return task.action(aim * BOND, dwell, treated)
-
-
-def turned(place: np.ndarray, axis: np.ndarray) -> np.ndarray:
-    """A place (2,) given along and across a bond, in the axes in which the bond points along ``axis`` (lanes, 2)."""
-    return np.column_stack([place[0] * axis[:, 0] - place[1] * axis[:, 1], place[0] * axis[:, 1] + place[1] * axis[:, 0]])
 
 
 def greedy_published() -> FixedGreedy:
