@@ -33,13 +33,17 @@ def wavelength(energy: float) -> float:
 
 def interaction_constant(energy: float) -> float:
     """Phase per projected potential, sigma = 2 pi gamma m e lambda / h^2, in rad / (V m)."""
-    gamma = 1 + energy / ELECTRON_REST_ENERGY
-    return float(2 * np.pi * gamma * constants.m_e * constants.e * wavelength(energy) / constants.h**2)
+    return float(2 * np.pi * lorentz_factor(energy) * constants.m_e * constants.e * wavelength(energy) / constants.h**2)
+
+
+def lorentz_factor(energy: float) -> float:
+    """Energy of an electron over its rest energy; energy: kinetic, in eV."""
+    return float(1 + energy / ELECTRON_REST_ENERGY)
 
 
 def velocity_ratio(energy: float) -> float:
-    """Electron speed in units of the speed of light."""
-    return float(np.sqrt(1 - (1 + energy / ELECTRON_REST_ENERGY) ** -2))
+    """Electron speed in units of the speed of light; energy: kinetic, in eV."""
+    return float(np.sqrt(1 - lorentz_factor(energy) ** -2))
 
 
 def split_name(name: str) -> tuple[int, int, str]:

@@ -32,9 +32,10 @@ from scipy import constants, ndimage
 from scipy.special import k0, k1, roots_jacobi
 
 from probegym.physics import drude, randomness
-from probegym.physics.drude import HBAR_C, REST_ENERGY, Material
+from probegym.physics.drude import HBAR_C, Material
 from probegym.physics.image_formation import shot_noise
 from probegym.physics.nanoparticles import Particles, layout
+from probegym.physics.optics import ELECTRON_REST_ENERGY, lorentz_factor, velocity_ratio
 
 BOHR = constants.value("Bohr radius") * 1e9  # nm
 NANO = 1e9
@@ -238,7 +239,7 @@ def loss(particles: Particles, x: np.ndarray, y: np.ndarray, material: Material,
     q^2 + (2/t)^2: in particles smaller than v / omega the surface cuts it off (begrenzung).
     """
     x, y = NANO * np.asarray(x, float), NANO * np.asarray(y, float)
-    beta, gamma = (float(value) for value in drude.speed(voltage))
+    beta, gamma = velocity_ratio(voltage), lorentz_factor(voltage)
     width = axis[1] - axis[0] if len(axis) > 1 else 1.0
     fine, smear = _channels(tuple(axis), resolution)
     nodes = _chebyshev(axis[0] - width / 2, axis[-1] + width / 2, HBAR_C * beta * gamma)
@@ -255,13 +256,13 @@ def loss(particles: Particles, x: np.ndarray, y: np.ndarray, material: Material,
             lines.append((line * between[index]) @ smear)
     thickness = 2 * chord.sum(0)
     if collection:
-        wave = REST_ENERGY * beta * gamma / HBAR_C * collection  # largest transferred momentum, 1/nm
+        wave = ELECTRON_REST_ENERGY * beta * gamma / HBAR_C * collection  # largest transferred momentum, 1/nm
         for plasma in np.unique(particles.plasma_energy):
             there = chord[particles.plasma_energy == plasma]
             eps = drude.permittivity(Material(material.permittivity, plasma, material.damping, material.window), fine)
             log = np.log1p(wave**2 / (np.mean(momenta) ** 2 + np.maximum(there, 1e-3) ** -2))
             weights.append((2 * there * log).sum(0, keepdims=True, dtype=np.float32))
-            lines.append(((-1 / eps).imag / (np.pi * BOHR * REST_ENERGY * beta**2))[None] @ smear)
+            lines.append(((-1 / eps).imag / (np.pi * BOHR * ELECTRON_REST_ENERGY * beta**2))[None] @ smear)
     spectra = np.concatenate(weights).T @ np.concatenate(lines).astype(np.float32)
     return np.maximum(spectra, 0), thickness / NANO
 
