@@ -20,7 +20,8 @@ from torch import nn
 
 from probegym.agents.base import Agent
 from probegym.agents.evaluate import evaluate
-from probegym.agents.export import SELECTION_SEED, ship
+from probegym.agents.export import ship
+from probegym.agents.seeds import SELECTION_SEED
 from probegym.agents.stm_networks import ApexReader, ConditionerPolicy, varied
 from probegym.agents.trainer import ReaderTrainer, descend
 from probegym.envs import vector_env
