@@ -54,7 +54,7 @@ class Segments:
         window = np.hanning(patch + 2)[1:-1]
         self.window = np.outer(window, window)
         self._lags_and_frequencies(window, lowest)
-        self._pairs(x, y, cutoff, spacing)
+        self._pairs(x, y, spacing)
         self._rays(energy, np.asarray(scales))
 
     def _lags_and_frequencies(self, window: np.ndarray, lowest: float) -> None:
@@ -68,7 +68,7 @@ class Segments:
         turns = columns[self.kept][:, None, None] * self.across[:, None] + rows[self.kept][:, None, None] * self.down
         self.cosines = (taper * np.cos(2 * np.pi * turns)).reshape(self.kept.sum(), -1).astype(np.float32)
 
-    def _pairs(self, x: np.ndarray, y: np.ndarray, cutoff: float, spacing: tuple[int, int]) -> None:
+    def _pairs(self, x: np.ndarray, y: np.ndarray, spacing: tuple[int, int]) -> None:
         """Points of a coarse lattice whose fringes are summed, and the points that interfere there."""
         chosen = []
         for every in spacing:

@@ -76,7 +76,7 @@ class Trainer(ReaderTrainer):
         task = self.envs.episodes.task_of(TipConditioningTask)
         self.actions, self.radius = len(task.names), task.radius
         torch.manual_seed(config.seed)
-        self.reads(ApexReader(task.settings.image.pixels, STATES))
+        self.reads(ApexReader(STATES))
         self.counts = np.zeros((self.actions, STATES, STATES))
         self.starts = np.zeros(STATES)
 
