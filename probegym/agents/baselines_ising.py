@@ -60,16 +60,6 @@ class UniformSweep(SpinRule):
         return out
 
 
-class RepeatedQuarter(Agent):
-    """One quarter of the first state again and again, with the shortest look: a check of the belief, no rule to learn much by."""
-
-    def begin(self, lanes: int, seed: int) -> None:
-        pass
-
-    def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
-        return np.tile([0, 0, 0, 0, 1], (len(observation["budget"]), 1))
-
-
 class MaximumFisher(SpinRule):
     """Most expected information on J for the time at the believed J and h, with a classifier as its makers tell."""
 

@@ -1,8 +1,7 @@
-"""Exact results for the Ising model on the square lattice: Onsager's, small tori by enumeration, strips by transfer matrix.
+"""Reference for physics/ising.py: exact results on the square lattice, Onsager's, small tori by enumeration, strips by transfer matrix.
 
 Energies are in units of J, temperatures of J / k_B; functions of a temperature take it in any shape, and return that.
-Onsager (1944), 10.1103/PhysRev.65.117; Yang (1952), 10.1103/PhysRev.85.808 (magnetisation); axial interface tension and correlation
-length after Onsager and Fisher & Ferdinand (1967), 10.1103/PhysRevLett.19.169.
+Onsager (1944), 10.1103/PhysRev.65.117; Yang (1952), 10.1103/PhysRev.85.808 (magnetisation).
 """
 
 from __future__ import annotations
@@ -32,18 +31,6 @@ def energy(temperature) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         second = np.where(np.abs(factor) < 1e-12, 0.0, 2 / np.pi * factor * ellipk(np.minimum(kappa**2, 1 - 1e-16)))
     return -(1 + second) / np.tanh(2 * k)
-
-
-def interface_tension(temperature) -> np.ndarray:
-    """Tension of an interface along an axis, J per bond: 2 - T ln coth(1/T) below the critical temperature."""
-    t = np.asarray(temperature, float)
-    return 2 + t * np.log(np.tanh(1 / t))
-
-
-def correlation_length(temperature) -> np.ndarray:
-    """Correlation length along an axis, in sites, above the critical temperature (J / k_B)."""
-    k = 1 / np.asarray(temperature, float)
-    return 1 / (-np.log(np.tanh(k)) - 2 * k)
 
 
 @lru_cache(maxsize=4)

@@ -54,16 +54,6 @@ def blurred_rbf(a: torch.Tensor, width_a: torch.Tensor, b: torch.Tensor, width_b
     return amplitude * torch.exp(-0.5 * (distance / spread).sum(-1))
 
 
-class PsfRBFKernel(Kernel):
-    """Unit RBF covariance of a field that every input sees through its own Gaussian PSF; the level column is not looked at."""
-
-    has_lengthscale = True
-
-    def forward(self, x1: torch.Tensor, x2: torch.Tensor, diag: bool = False, **params) -> torch.Tensor:
-        """(..., n, m), or (..., n) where ``diag``."""
-        return _each(lambda a, b: blurred_rbf(a[..., :-COLUMNS], a[..., -3], b[..., :-COLUMNS], b[..., -3], self.lengthscale.squeeze(-2)), x1, x2, diag)
-
-
 class AutoregressiveKernel(Kernel):
     """f_0 = d_0, f_{l+1} = rho_l f_l + d_{l+1}: independent RBF fields d_l of own amplitude and length scale, seen through PSFs.
 
