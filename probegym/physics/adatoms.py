@@ -51,7 +51,7 @@ def hop_length(spacing) -> np.ndarray:
 
 
 def lateral_force(barrier, spacing) -> np.ndarray:
-    """Force in N that pulls an adatom over a sinusoidal barrier (eV): pi E_b / a_hop, spacing being a_nn in m."""
+    """Force in N that pulls an adatom over a sinusoidal barrier (eV), pi E_b / a_hop, spacing being a_nn in m: a check of the landscape."""
     return np.pi * np.asarray(barrier, float) * constants.e / hop_length(spacing)
 
 
@@ -196,7 +196,7 @@ def drag(
 
 
 def landscape(told: np.ndarray, points: np.ndarray, tip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Energy (lanes, n) in eV of an adatom at points (lanes, n, 2) m from the lattice's origin, and force (lanes, n, 2) in N.
+    """Energy (lanes, n) in eV of an adatom at points (lanes, n, 2) m from the lattice's origin, and force (lanes, n, 2) in N: the model as drags follow it, to be looked at.
 
     tip: (lanes, 3) m, nominal x, y and height of the apex; a high one leaves the bare surface.
     """

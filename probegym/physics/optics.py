@@ -121,7 +121,7 @@ class Pupil:
         return _coherent_mean(coefficients, self._centred)
 
     def on_axis_strehl(self, coefficients) -> np.ndarray:
-        """On-axis intensity relative to the aberration-free probe, tilt included; coefficients (..., n) in m -> (...)."""
+        """On-axis intensity relative to the aberration-free probe, tilt included; coefficients (..., n) in m -> (...). A check of the probe."""
         return _coherent_mean(coefficients, self._raw)
 
     def phase_variance(self, coefficients) -> np.ndarray:

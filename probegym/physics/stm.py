@@ -42,7 +42,7 @@ def gap(bias: float, current: float, barrier: float = CLEAN_BARRIER) -> float:
 
 
 def point_width(bias: float, current: float, barrier: float = CLEAN_BARRIER) -> float:
-    """Standard deviation in m of the Gaussian that a point feature appears as. Tersoff & Hamann (1985)."""
+    """Standard deviation in m of the Gaussian that a point feature appears as, which images are checked against. Tersoff & Hamann (1985)."""
     return float(np.sqrt((APEX_RADIUS + gap(bias, current)) / (2 * decay_constant(barrier))))
 
 

@@ -1,4 +1,4 @@
-"""Covariances of fields seen through point-spread functions at several levels, and the noise of each level (GPyTorch).
+"""For multilevel.py: covariances of fields seen through point-spread functions at several levels, and the noise of each (GPyTorch).
 
 A level observes y = integral PSF(x - x') f(x') dx' + noise. With an RBF covariance of f and Gaussian PSFs all integrals are closed
 forms: the squared length scale grows by the squared PSF widths, and the amplitude falls by what is smeared out
