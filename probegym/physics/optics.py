@@ -68,6 +68,23 @@ def aberration_basis(kx, ky, lam: float, names=ABERRATIONS) -> np.ndarray:
     return np.stack(basis)
 
 
+def displacements(angles_x, angles_y, names=ABERRATIONS) -> np.ndarray:
+    """Where one metre of each aberration throws the ray of an angle: gradient of the aberration function.
+
+    angles_x, angles_y: rad, any shape S. Returns (2, len(names), *S) in m, x and y.
+    """
+    w = np.asarray(angles_x) + 1j * np.asarray(angles_y)
+    thrown = []
+    for name in names:
+        n, m, component = split_name(name)
+        p, q = (n + 1 + m) // 2, (n + 1 - m) // 2  # alpha^(n+1) exp(i m phi) is w^p conj(w)^q
+        near = q * w**p * np.conj(w) ** max(q - 1, 0)  # 2 d/d conj(w) is d/dx + i d/dy
+        far = p * np.conj(w) ** (p - 1) * w**q
+        thrown.append(((near - far) / 1j if component == "b" else near + far) / (n + 1))
+    stacked = np.stack(thrown)
+    return np.stack([stacked.real, stacked.imag])
+
+
 def to_polar(coefficients: dict[str, float]) -> dict[str, float]:
     """Cartesian coefficients (m) as abTEM's polar symbols (C in Angstrom, phi in rad)."""
     polar: dict[str, float] = {}

@@ -1,7 +1,7 @@
 """An exact Gaussian process over several measurement levels, for measurements of your own; LevelSelection runs on the faster belief.py.
 
-Hyperparameters by marginal likelihood, predictions, information.
-Covariance, point-spread functions and noise are in kernels.py; inference is GPyTorch's, optimisation BoTorch's.
+Hyperparameters by marginal likelihood, predictions, information. Covariance, point-spread functions and noise are in kernels.py;
+inference is GPyTorch's, optimisation BoTorch's.
 """
 
 from __future__ import annotations
