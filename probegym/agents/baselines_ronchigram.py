@@ -85,7 +85,7 @@ class Segments:
             return np.stack([at[0] ** i * at[1] ** (order - i) for order in range(1, highest + 1) for i in range(order + 1)])
 
         highest, unit = max(int(name[1]) for name in self.names), 1 / np.abs(self.there).max()
-        shifts = np.moveaxis(displacements(*self.there, self.names), 0, 1) * scales[:, None, None] * self.pixel / wavelength(energy)
+        shifts = np.moveaxis(displacements(self.there[0], self.there[1], self.names), 0, 1) * scales[:, None, None] * self.pixel / wavelength(energy)
         self.at_here, self.at_there = monomials(unit * self.here).astype(np.float32), monomials(unit * self.there).astype(np.float32)
         self.shifts = (shifts @ np.linalg.pinv(monomials(unit * self.there))).astype(np.float32)  # (names, 2, monomials)
         self.factors = np.tile(np.concatenate([np.ones_like(self.at_there[:1]), self.at_there]), 2)
