@@ -16,7 +16,7 @@ from report import json_line, table
 import probegym  # noqa: F401  registers the environments
 from probegym.agents.baselines_adatoms import EDGES, CorrectedDrag, FixedDrag, GridTable, Recipe
 from probegym.agents.evaluate import evaluate
-from probegym.agents.export import SELECTION_SEED
+from probegym.agents.seeds import SELECTION_SEED
 
 ENV_ID = "probegym/AdatomManipulation-v0"
 BIAS, CONDUCTANCE = (5e-3, 10e-3, 15e-3), (3e-6, 4e-6, 5e-6, 6e-6)

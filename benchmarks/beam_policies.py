@@ -23,6 +23,7 @@ from probegym.agents.baselines_beam import BayesianGreedy, FixedGreedy
 from probegym.agents.bundle import BundlePolicy
 from probegym.agents.evaluate import EVALUATION_SEED, Results, evaluate
 from probegym.agents.registry import make_agent
+from probegym.agents.seeds import TUNING_SEED
 from probegym.agents.statistics import wilson
 from probegym.envs.task import Observation
 
@@ -30,7 +31,6 @@ ENV_ID, FAMILY, POLICY = "probegym/BeamManipulation-v0", "beam_manipulation", "b
 FIXED, LEARNING = ("greedy-published", "greedy-bond", "greedy-tuned"), ("bayesian-greedy", "bayesian-curious")
 ALL = (POLICY, *FIXED, *LEARNING, "oracle", "random-nearby")
 MAIN = ("id", "mixture", "published", "published-free")
-TUNING_SEED = 9_300_000  # of the training scenario, used by nothing else
 
 
 class Awake(BundlePolicy):

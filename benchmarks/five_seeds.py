@@ -30,6 +30,7 @@ from probegym.agents.benchmark.submission import bundle_digest
 from probegym.agents.evaluate import evaluate
 from probegym.agents.files import write_bytes
 from probegym.agents.registry import make_agent
+from probegym.agents.seeds import REPETITION_SEED
 from probegym.agents.statistics import mean_interval
 
 TRAININGS = {
@@ -44,7 +45,6 @@ TRAININGS = {
 }
 """Shipped policy -> what ``probegym train`` is told."""
 SEEDS = 5
-FIRST_SEED = 9_600_000
 DOCS = Path(__file__).parent.parent / "docs"
 KEPT = DOCS / "results/five_seeds.json"
 
@@ -63,10 +63,10 @@ def measured(runs: Path, name: str, episodes: int) -> dict[int, dict[str, Any]]:
     env_id, rows = f"probegym/{TRAININGS[name][0]}-v0", {}
     finished = {seed: folder for seed in range(1, SEEDS + 1) if (folder := runs / name / f"seed-{seed}").joinpath("policy/policy.json").exists()}
     if finished:
-        ships = evaluate(make_agent(name, env_id), env_id, "train", episodes, FIRST_SEED).returns
+        ships = evaluate(make_agent(name, env_id), env_id, "train", episodes, REPETITION_SEED).returns
     for seed, folder in finished.items():
         diary = json.loads((folder / "training.json").read_text())
-        results = evaluate(make_agent(str(folder / "policy"), env_id), env_id, "train", episodes, FIRST_SEED)
+        results = evaluate(make_agent(str(folder / "policy"), env_id), env_id, "train", episodes, REPETITION_SEED)
         rows[seed] = {"curve": diary["curve"], "seconds": sum(attempt["seconds"] for attempt in diary["attempts"]), "episodes": episodes,
                       "return": float(results.returns.mean()), "success": float(results.success.mean()),
                       "ahead": mean_interval(results.returns - ships, 1 - 0.05 / SEEDS), "sha256": json.loads((folder / "policy/policy.json").read_text())["sha256"]}  # fmt: skip

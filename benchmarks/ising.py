@@ -120,7 +120,7 @@ def calibration(episodes: int, seed: int) -> list[tuple[str, str, float, float, 
     exact), and the mean relative error of J in percent.
     """
     rows = []
-    agents = {"uniform": rules.UniformSweep(), "fisher": rules.MaximumFisher(), "patient": rules.MaximumFisherPatient(), "repeat one quarter": rules.RepeatedQuarter(),
+    agents = {"uniform": rules.UniformSweep(), "fisher": rules.MaximumFisher(), "patient": rules.MaximumFisherPatient(), "repeat one quarter": InTurn((0, 0, 0, 0, 1)),
               "random": RandomAgent(), "random, whole": WholeImages()} | PATTERNS  # fmt: skip
     for scenario in ("known", "id"):
         for name, agent in agents.items():

@@ -21,6 +21,7 @@ import probegym  # noqa: F401  registers the environments
 from probegym.envs.episodes import sample_actions
 from probegym.physics import drude, ferroelectrics, nanoparticles, plasmons, scalarizers, spectrum_files
 from probegym.physics.nanoparticles import Particles
+from probegym.physics.optics import lorentz_factor, velocity_ratio
 
 NM = 1e-9
 
@@ -48,7 +49,7 @@ def energy_rows() -> list[dict]:
 
 def direct(here: Particles, x: np.ndarray, y: np.ndarray, material: drude.Material, voltage: float, axis: np.ndarray) -> np.ndarray:
     """Loss (places, channels) of point dipoles at spheres; x, y: (places,) m. Solved for each energy on its own."""
-    beta, gamma = drude.speed(voltage)
+    beta, gamma = velocity_ratio(voltage), lorentz_factor(voltage)
     size, where = here.minor / NM, here.position / NM
     apart = np.append(where[:, None] - where, np.zeros((len(size), len(size), 1)), axis=-1)
     distance = np.linalg.norm(apart, axis=-1) + np.diag(np.full(len(size), np.inf))

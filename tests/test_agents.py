@@ -12,13 +12,14 @@ import pytest
 import torch
 from scipy import stats
 
-from probegym.agents import bundle, files, hyperparameters, sb3
+from probegym.agents import bundle, files, hyperparameters, sb3, seeds
 from probegym.agents.base import OracleAgent, RandomAgent
 from probegym.agents.bundle import BundlePolicy, spec_digest
 from probegym.agents.distil import Distillation, Student, Trainer
 from probegym.agents.evaluate import EVALUATION_SEED, Results, evaluate
-from probegym.agents.export import SELECTION_SEED, export
+from probegym.agents.export import export
 from probegym.agents.registry import make_agent
+from probegym.agents.seeds import LAST_TRAINING_SEED
 from probegym.agents.statistics import median_interval, wilson
 from probegym.errors import ProbeGymError
 
@@ -98,11 +99,13 @@ def test_an_unknown_agent_lists_the_known():
         make_agent("nobody")
 
 
-def test_seeds_of_training_selection_and_evaluation_do_not_meet(tmp_path):
+def test_seeds_of_training_selection_and_evaluation_do_not_meet():
+    kept = [value for name, value in vars(seeds).items() if name.endswith("_SEED")]
+    assert kept[0] == LAST_TRAINING_SEED and (np.diff(kept[1:]) >= 100_000).all()
     for seed in (0, 1, 8, 9, 12345):
         trainer = Trainer.__new__(Trainer)
         trainer.config, trainer.worlds = Distillation(seed=seed), 64
-        assert 0 <= trainer.first_seed(0) and trainer.first_seed(1000) + 64 < SELECTION_SEED < EVALUATION_SEED
+        assert 0 <= trainer.first_seed(0) and trainer.first_seed(1000) + 64 < LAST_TRAINING_SEED
 
 
 # ---- bundles ----

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from probegym.envs import beam_settings, ising_belief, level_knowledge
+from probegym.hardware_bridge.twins import ising
+from probegym.physics import beam_rates, flakes
 from tests.helpers import ROOT
 
 PACKAGE = ROOT / "probegym"
@@ -94,6 +97,12 @@ def test_environments_load_no_simulator_and_no_agents():
     for path in (PACKAGE / "envs").glob("*.py"):
         for name in imports(path, module_level=True):
             assert not within(name, ("probegym.hardware_bridge.twins", "probegym.physics", "probegym.agents", "torch", "gpytorch", "abtem", "ase")), path
+
+
+def test_constants_that_tasks_cannot_import_are_those_of_the_physics():
+    assert beam_settings.BOND == beam_rates.BOND
+    assert level_knowledge.FLAKES == flakes.FLAKES
+    assert ising_belief.BOLTZMANN == pytest.approx(ising.BOLTZMANN, rel=1e-9)
 
 
 def test_nothing_outside_agents_knows_agents():

@@ -10,11 +10,12 @@ import torch
 import probegym  # noqa: F401  registers the environments
 from probegym.agents import beam_networks, train_beam
 from probegym.agents.base import OracleAgent
-from probegym.agents.baselines_beam import BayesianGreedy, FixedGreedy, RandomNearby, as_action, greedy_published
+from probegym.agents.baselines_beam import BayesianGreedy, FixedGreedy, RandomNearby, greedy_published
 from probegym.agents.beam_networks import DOUBT, Mover, RateBelief, Student
 from probegym.agents.bundle import BundlePolicy
 from probegym.agents.evaluate import evaluate
 from probegym.agents.train_beam import BeamTraining, Trainer
+from probegym.envs.beam_settings import BOND
 from probegym.errors import ProbeGymError
 from probegym.physics import beam_rates
 from tests.helpers import stopped_and_resumed
@@ -60,7 +61,7 @@ def test_chances_of_the_outcomes_are_those_of_the_twin(tmp_path, at, dwell):
     blur = beam_networks.BLUR  # undone
     belief = RateBelief(lobe(height * variance / (variance - blur), along, across, variance - blur), np.zeros(1))
     place = int(((belief.grid - torch.tensor(at)) ** 2).sum(1).argmin())
-    seen, *_ = envs.step(as_action(envs.episodes, np.tile(belief.grid[place].numpy(), (4000, 1)), np.full(4000, dwell), np.zeros(4000, int)))
+    seen, *_ = envs.step(envs.episodes.task.action(BOND * np.tile(belief.grid[place].double().numpy(), (4000, 1)), np.full(4000, dwell), np.zeros(4000, int)))
     rates = belief.rates()
     one = [rates[:, belief.turns[k][place]] for k in range(3)]
     leave = one[0][0] + one[1][0] + one[2][0]

@@ -10,7 +10,7 @@ import pytest
 
 import probegym  # noqa: F401  registers the environments
 from probegym import scenarios
-from probegym.agents.baselines_beam import FixedGreedy, as_action, greedy_published
+from probegym.agents.baselines_beam import FixedGreedy, greedy_published
 from probegym.agents.evaluate import evaluate
 from probegym.envs import beam_lattice
 from probegym.envs.beam_settings import BOND
@@ -33,7 +33,7 @@ def written(folder, text: str) -> str:
 
 def dwelling(envs, place, seconds: float) -> np.ndarray:
     lanes = envs.num_envs
-    return as_action(envs.episodes, np.broadcast_to(place, (lanes, 2)), np.full(lanes, seconds), np.zeros(lanes, int))
+    return envs.episodes.task.action(BOND * np.broadcast_to(place, (lanes, 2)), np.full(lanes, seconds), np.zeros(lanes, int))
 
 
 # ---- scenarios ----
@@ -198,7 +198,7 @@ def test_no_step_goes_beyond_the_budget_where_the_instrument_needs_time_of_its_o
 
 
 def dwelling_one(env, place, seconds: float) -> np.ndarray:
-    return as_action(env.episodes, np.array([place]), np.array([seconds]), np.zeros(1, int))[0]
+    return env.episodes.task.action(BOND * np.array([place]), np.array([seconds]), np.zeros(1, int))[0]
 
 
 # ---- drift, the finder, the field ----

@@ -135,9 +135,9 @@ def test_seconds_and_angstroms_of_the_beam():
     dwell = task.settings.dwell
     for seconds in (dwell.shortest, 0.7, dwell.longest):
         action = task.controls.made(values | {"dwell": seconds, "beam": (1.42, -2.84)})
-        assert task._dwell(action[None])[0] == pytest.approx(seconds, rel=1e-4)
+        assert task.settings.dwell.seconds(action[2:])[0] == pytest.approx(seconds, rel=1e-4)
         assert action[:2] * task.settings.reach == pytest.approx([1.42e-10, -2.84e-10], rel=1e-5)
-        assert task._dwell(task.controls.made(values | {"dwell": seconds, "beam is": 1})[None])[0] == 0
+        assert task.settings.dwell.seconds(task.controls.made(values | {"dwell": seconds, "beam is": 1})[2:])[0] == 0
     marks = task.controls["beam"].marks(seen, values)
     assert np.hypot(*marks["C 1"]) == pytest.approx(1.42) and np.hypot(*marks["goal"]) == pytest.approx(1.42 * np.hypot(*seen["goal"][0]))
 
@@ -146,7 +146,7 @@ def test_the_shortest_dwell_is_a_dwell():
     kind = environment_type("probegym/BeamManipulation-v0").task_type
     task = kind(scenarios.load("beam_manipulation", "id").task | {"dwell": {"shortest": 0.25, "longest": 4.0, "blank": -0.5}})  # exact in float32
     action = task.controls.made(task.controls.start() | {"dwell": 0.25})
-    assert task._dwell(action[None])[0] == pytest.approx(0.25, rel=1e-4)
+    assert task.settings.dwell.seconds(action[2:])[0] == pytest.approx(0.25, rel=1e-4)
 
 
 @pytest.mark.parametrize("scenario", ["id", "assembly-2"])

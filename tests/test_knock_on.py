@@ -142,22 +142,7 @@ def test_vibration_in_the_plane_hardly_matters_below_the_onset():
     assert along < both < 2.5 * along
 
 
-def test_mean_square_velocity_between_zero_point_and_equipartition():
-    slow, fast = 1e10, 1e15
-    assert knock_on.mean_square_velocity([slow], CARBON, 300.0) == pytest.approx(constants.k * 300 / CARBON, rel=1e-4)
-    assert knock_on.mean_square_velocity([fast], CARBON, 300.0) == pytest.approx(constants.hbar * fast / (2 * CARBON), rel=1e-4)
-
-
-def test_mean_square_velocity_without_heat_is_that_of_the_zero_point_motion():
-    assert knock_on.mean_square_velocity([1e13, 3e13], CARBON, 0.0) == pytest.approx(constants.hbar * 2e13 / (2 * CARBON), rel=1e-12)
-    assert knock_on.mean_square_velocity([1e13, 3e13], CARBON, 1e-3) == pytest.approx(constants.hbar * 2e13 / (2 * CARBON), rel=1e-12)
-
-
 @pytest.mark.parametrize("impossible", [
-    lambda: knock_on.mean_square_velocity([1e13], CARBON, -300.0),
-    lambda: knock_on.mean_square_velocity([1e13], CARBON, np.nan),
-    lambda: knock_on.mean_square_velocity([1e13, 0.0], CARBON, 300.0),
-    lambda: knock_on.mean_square_velocity([1e13], 0.0, 300.0),
     lambda: knock_on.largest_transfer(-60e3, CARBON),
     lambda: knock_on.largest_transfer(60e3, -CARBON),
     lambda: knock_on.cross_section(60e3, 6, 11.6, [5.0, 0.0]),

@@ -14,6 +14,7 @@ from scipy.special import k0, k1
 from probegym.physics import drude, nanoparticles, plasmons
 from probegym.physics.drude import MATERIALS, Material
 from probegym.physics.nanoparticles import Particles
+from probegym.physics.optics import lorentz_factor, velocity_ratio
 
 NM = 1e-9
 ITO, AG, AL = MATERIALS["ITO"], MATERIALS["Ag5"], MATERIALS["Al"]
@@ -139,7 +140,7 @@ def test_interaction_of_rods_is_the_field_of_one_averaged_over_the_other():
 
 def direct(here: Particles, x: float, y: float, material: Material, voltage: float, axis: np.ndarray) -> np.ndarray:
     """Loss of coupled point dipoles (spheres), solved for each energy on its own."""
-    beta, gamma = drude.speed(voltage)
+    beta, gamma = velocity_ratio(voltage), lorentz_factor(voltage)
     size, where = here.minor / NM, here.position / NM
     apart = where[:, None] - where
     distance = np.hypot(apart[..., 0], apart[..., 1])
@@ -180,7 +181,7 @@ def test_modes_give_what_solving_for_every_energy_gives(material, plasma, voltag
 
 def test_one_sphere_is_the_closed_form():
     b = np.array([12.0, 20.0, 60.0, 150.0, 240.0])
-    axis, (beta, gamma) = drude.energies((0.6, 0.9), 61), drude.speed(60e3)
+    axis, (beta, gamma) = drude.energies((0.6, 0.9), 61), (velocity_ratio(60e3), lorentz_factor(60e3))
     found, _ = plasmons.loss(particles((0, 0, 10)), NM * b, 0 * b, ITO, 60e3, axis)
     eps = drude.permittivity(ITO, axis)
     q = axis / (drude.HBAR_C * beta * gamma)
@@ -225,7 +226,7 @@ def through(major: float, minor: float, x: float, y: float, q: float) -> np.ndar
 @pytest.mark.parametrize("aspect", [1.0, 3.0])
 @pytest.mark.parametrize(("u", "v"), [(0.05, 0.1), (0.5, 0.3), (0.0, 0.9), (0.8, 0.4), (1.02, 0.2), (0.3, 1.1)])
 def test_trajectories_through_and_just_past_a_particle(aspect, u, v):
-    minor, (beta, gamma) = 8.0, drude.speed(60e3)
+    minor, (beta, gamma) = 8.0, (velocity_ratio(60e3), lorentz_factor(60e3))
     major = minor * aspect
     long = float(drude.depolarisation(aspect))
     for side in (False, True):
@@ -257,7 +258,7 @@ def test_bulk_loss_is_inside_and_goes_with_thickness():
     assert top == pytest.approx(ITO.plasma_energy / np.sqrt(ITO.permittivity), abs=0.015)
     assert not bulk[2].any() and thickness[2] == 0
     assert bulk[1].max() / bulk[0].max() == pytest.approx(thickness[1] / thickness[0], rel=0.08)
-    beta, gamma = drude.speed(60e3)
+    beta, gamma = velocity_ratio(60e3), lorentz_factor(60e3)
     wave = 0.02 * constants.m_e * constants.c * beta * gamma / constants.hbar * NM
     log = np.log(1 + wave**2 / (top / (drude.HBAR_C * beta * gamma)) ** 2)  # of a slab: the most there can be
     slab = 30 / (np.pi * 0.0529177 * constants.m_e * constants.c**2 / constants.e * beta**2) * (-1 / drude.permittivity(ITO, top)).imag * log

@@ -9,8 +9,8 @@ import pytest
 from scipy import ndimage
 
 from probegym.physics import shadow
-from probegym.physics.optics import ABERRATIONS, aberration_basis, wavelength
-from probegym.physics.shadow import EXTENT, GPTS, ShadowFormer, displacements, particle_film
+from probegym.physics.optics import ABERRATIONS, aberration_basis, displacements, wavelength
+from probegym.physics.shadow import EXTENT, GPTS, ShadowFormer, particle_film
 
 NAMES = ("C10", "C12a", "C12b", "C21a", "C21b", "C23a", "C23b", "C30")
 STEP = EXTENT / GPTS

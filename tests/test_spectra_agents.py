@@ -24,9 +24,9 @@ from probegym.agents.baselines_spectra import (
 )
 from probegym.agents.bundle import BundlePolicy
 from probegym.agents.evaluate import evaluate
+from probegym.agents.seeds import LAST_TRAINING_SEED
 from probegym.agents.spectra_networks import SEEN, PlaceJudge, SteeringPolicy, loss, planes, weightings
 from probegym.agents.train_spectra import Steering, Student, Trainer
-from probegym.agents.trainer import LAST_TRAINING_SEED
 from probegym.envs import vector_env
 from probegym.errors import ProbeGymError
 

@@ -520,7 +520,7 @@ def test_a_doubtful_policy_is_moved_less_by_an_image():
     from probegym.agents.stm_networks import ApexReader, ConditionerPolicy
 
     torch.manual_seed(0)
-    reader = ApexReader(64, 24)
+    reader = ApexReader(24)
     reader.head[-1].weight.data *= 100
     observation = [torch.randint(0, 255, (8, 1, 64, 64)), torch.full((8, 1), 0.5), torch.eye(14)[[0] * 8], torch.ones(8, 14), torch.ones(8, 1)]
     belief = torch.full((8, 24), 1 / 24)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.integrate import quad
 from scipy.ndimage import grey_dilation
 
 from probegym.errors import ProbeGymError
@@ -181,15 +180,6 @@ def test_a_blunted_tip_is_shorter_and_brings_its_second_apex_down():
     fresh = tips.profile(1e-8, 0.3, flank)
     assert tips.profile(1.5e-8, 0.3, flank) + lost == pytest.approx(fresh)
     assert tip["radius"].tolist() == [1e-8, 1e-8]
-
-
-def test_wear_volume_is_the_volume_between_the_profiles():
-    before, after, angle = 6e-9, 1.4e-8, 0.4
-    lost = (after - before) * (1 / np.sin(angle) - 1)
-    edge = after * np.cos(angle)
-    gap = lambda r: 2 * np.pi * r * (tips.profile(after, angle, r) + lost - tips.profile(before, angle, r))  # noqa: E731
-    volume = quad(lambda u: gap(u * edge) * edge * 1e24, 0, 1, limit=200)[0] / 1e24
-    assert tips.wear_volume(before, after, angle) == pytest.approx(volume, rel=1e-4, abs=0)
 
 
 def test_tip_changes_come_at_their_rate():

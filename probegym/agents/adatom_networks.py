@@ -17,13 +17,13 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.sac.policies import Actor, MultiInputPolicy
 from torch import nn
 
+from probegym.agents.baselines_adatoms import ALONG, FADES
+
 LATTICE = 2 / 0.288  # lattice constants in the unit of positions and of the end of a drag
 START = 0.4 / 0.288  # the same, in the unit of its start
-ALONG = 1.2  # lattice constants between the tip's end and the atom up to which it came along
 CLOSEST = 0.97  # to the ends of the ranges of an action that the actor starts from
 NARROW, LEVEL = -1.5, -0.35  # logarithm of the spread that the actor starts with; 4 uS, before it is squashed
 BEHIND = 0.2 / 0.288  # lattice constants behind the atom where the drag starts
-FADES = 0.2  # weight of a drag that is remembered, against that after it: tips change
 CAUTION = 0.1  # learning rate of the actor against that of the critics
 MEMORY = 0.998  # of the average, from one step to the next
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from probegym.agents.base import Agent
+from probegym.envs import beam_lattice
 from probegym.envs.beam_manipulation import BeamManipulationTask
 from probegym.envs.beam_settings import BOND
 from probegym.envs.episodes import Episodes
@@ -15,18 +16,6 @@ from probegym.envs.task import Observation
 from probegym.errors import ProbeGymError
 
 PUBLISHED_DWELL = 1.5  # s
-
-
-def as_action(episodes: Episodes, place: np.ndarray, dwell: np.ndarray, treated: np.ndarray) -> np.ndarray:
-    """Actions (lanes, ...) that put the beam at ``place`` (lanes, 2) bonds for ``dwell`` (lanes,) s; a place out of reach is the nearest within."""
-    s = episodes.task_of(BeamManipulationTask).settings
-    d = s.dwell
-    span = np.log(d.longest / d.shortest)
-    share = np.log(np.clip(dwell, d.shortest, d.longest) / d.shortest) / span if span else np.ones(len(dwell))
-    action = np.column_stack([np.clip(place * BOND / s.reach, -1, 1), d.blank + (1 - d.blank) * np.maximum(share, 1e-6)])
-    if s.atoms > 1:
-        action = np.concatenate([action, np.where(np.arange(s.atoms) == treated[:, None], 1.0, -1.0)], 1)
-    return action.astype(np.float32)
 
 
 def farthest(observation: Observation) -> np.ndarray:
@@ -48,9 +37,9 @@ class RandomNearby(Agent):
         self.rng = np.random.default_rng(seed)
 
     def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
-        lanes = len(observation["budget"])
+        lanes, task = len(observation["budget"]), episodes.task_of(BeamManipulationTask)
         place = self.rng.uniform(-1, 1, (lanes, 2))
-        return as_action(episodes, place, np.full(lanes, PUBLISHED_DWELL), self.rng.integers(episodes.task_of(BeamManipulationTask).settings.atoms, size=lanes))
+        return task.action(place * BOND, np.full(lanes, PUBLISHED_DWELL), self.rng.integers(task.settings.atoms, size=lanes))
 
 
 class FixedGreedy(Agent):
@@ -63,16 +52,12 @@ class FixedGreedy(Agent):
         pass
 
     def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
-        lanes, s = len(observation["budget"]), episodes.task_of(BeamManipulationTask).settings
+        lanes, task = len(observation["budget"]), episodes.task_of(BeamManipulationTask)
+        s = task.settings
         dwell, treated = np.full(lanes, self.dwell), farthest(observation)
-        aim = np.tile(self.place, (lanes, 1)) if s.axes == "lattice" else turned(self.place, observation["axis"][np.arange(lanes), treated])
+        aim = np.tile(self.place, (lanes, 1)) if s.axes == "lattice" else beam_lattice.turned(self.place, observation["axis"][np.arange(lanes), treated])
         aim = aim + lead(observation, treated, np.clip(dwell, s.dwell.shortest, s.dwell.longest)) if self.leads else aim
-        return as_action(episodes, aim, dwell, treated)
-
-
-def turned(place: np.ndarray, axis: np.ndarray) -> np.ndarray:
-    """A place (2,) given along and across a bond, in the axes in which the bond points along ``axis`` (lanes, 2)."""
-    return np.column_stack([place[0] * axis[:, 0] - place[1] * axis[:, 1], place[0] * axis[:, 1] + place[1] * axis[:, 0]])
+        return task.action(aim * BOND, dwell, treated)
 
 
 def greedy_published() -> FixedGreedy:

@@ -13,7 +13,6 @@ from probegym.agents.base import Agent
 from probegym.envs.episodes import Episodes
 from probegym.envs.ising_inference import IsingInferenceTask
 from probegym.envs.task import Observation
-from probegym.errors import ProbeGymError
 
 HOLD, LONG_HOLD = 1, 2  # numbers of the holds that served best with each rule
 UNIFORM_DWELL = 2
@@ -30,9 +29,7 @@ class SpinRule(Agent):
         self.turn, self.rng = 0, np.random.default_rng(seed)
 
     def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
-        task = episodes.task
-        if not isinstance(task, IsingInferenceTask):
-            raise ProbeGymError(f"{type(self).__name__} anneals and images a lattice: use it in IsingInference")
+        task = episodes.task_of(IsingInferenceTask)
         worth = task.worth(self.gain(observation, episodes), self.relaxed(observation, task), observation["budget"][:, 0].astype(float))
         self.turn += 1
         return task.actions(worth)
@@ -61,16 +58,6 @@ class UniformSweep(SpinRule):
         at = (self.turn * 3 % temperatures, self.turn * 2 % fields)
         out[:, at[0], at[1], min(self.dwell, dwells - 1), 0] = 1
         return out
-
-
-class RepeatedQuarter(Agent):
-    """One quarter of the first state again and again, with the shortest look: a check of the belief, no rule to learn much by."""
-
-    def begin(self, lanes: int, seed: int) -> None:
-        pass
-
-    def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
-        return np.tile([0, 0, 0, 0, 1], (len(observation["budget"]), 1))
 
 
 class MaximumFisher(SpinRule):

@@ -13,7 +13,6 @@ from probegym.agents.base import Agent
 from probegym.envs.episodes import Episodes
 from probegym.envs.level_selection import LevelSelectionTask
 from probegym.envs.task import Observation
-from probegym.errors import ProbeGymError
 
 TUNED_WEIGHTS = (0.01, 0.3, 1.0)  # of the levels
 THRESHOLDS = (2.0, 0.4)  # standard deviations, of all levels but the last
@@ -27,9 +26,7 @@ class LevelRule(Agent):
         self.turn = 0
 
     def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
-        task = episodes.task
-        if not isinstance(task, LevelSelectionTask):
-            raise ProbeGymError(f"{type(self).__name__} chooses levels of measurement: use it in LevelSelection")
+        task = episodes.task_of(LevelSelectionTask)
         places = self.scores(observation, task)
         price, left = observation["price"], observation["budget"]
         places = np.where((observation["flakes"][..., 3] > 0)[:, None], places, -np.inf)

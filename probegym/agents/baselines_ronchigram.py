@@ -16,21 +16,9 @@ from probegym.envs.episodes import Episodes
 from probegym.envs.stem_tuning import StemTuningTask
 from probegym.envs.task import Observation, Task, shape_of
 from probegym.errors import ProbeGymError
-from probegym.physics.optics import Pupil, split_name, wavelength
+from probegym.physics.optics import Pupil, displacements, wavelength
 
 FALL = 0.025  # rad; scattering by light amorphous films falls to 1/e near this angle
-
-
-def gradients(names: tuple[str, ...], x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Where a metre of each aberration throws the ray of angle (x, y) rad: grad chi lambda / (2 pi), (names, 2, *S) in m."""
-    z, out = x + 1j * y, []
-    for name in names:
-        n, m, component = split_name(name)
-        low, high = (n + 1 - m) // 2, (n + 1 + m) // 2  # chi ~ Re or Im of z^high conj(z)^low / (n + 1), its gradient is 2 d/d conj(z)
-        one, other = high * z**low * z.conj() ** (high - 1), low * z**high * z.conj() ** max(low - 1, 0)
-        slope = (one + other if component != "b" else 1j * (one - other)) / (n + 1)
-        out.append([slope.real, slope.imag])
-    return np.array(out)
 
 
 class Segments:
@@ -54,7 +42,7 @@ class Segments:
         window = np.hanning(patch + 2)[1:-1]
         self.window = np.outer(window, window)
         self._lags_and_frequencies(window, lowest)
-        self._pairs(x, y, cutoff, spacing)
+        self._pairs(x, y, spacing)
         self._rays(energy, np.asarray(scales))
 
     def _lags_and_frequencies(self, window: np.ndarray, lowest: float) -> None:
@@ -68,7 +56,7 @@ class Segments:
         turns = columns[self.kept][:, None, None] * self.across[:, None] + rows[self.kept][:, None, None] * self.down
         self.cosines = (taper * np.cos(2 * np.pi * turns)).reshape(self.kept.sum(), -1).astype(np.float32)
 
-    def _pairs(self, x: np.ndarray, y: np.ndarray, cutoff: float, spacing: tuple[int, int]) -> None:
+    def _pairs(self, x: np.ndarray, y: np.ndarray, spacing: tuple[int, int]) -> None:
         """Points of a coarse lattice whose fringes are summed, and the points that interfere there."""
         chosen = []
         for every in spacing:
@@ -97,7 +85,7 @@ class Segments:
             return np.stack([at[0] ** i * at[1] ** (order - i) for order in range(1, highest + 1) for i in range(order + 1)])
 
         highest, unit = max(int(name[1]) for name in self.names), 1 / np.abs(self.there).max()
-        shifts = gradients(self.names, *self.there) * scales[:, None, None] * self.pixel / wavelength(energy)
+        shifts = np.moveaxis(displacements(self.there[0], self.there[1], self.names), 0, 1) * scales[:, None, None] * self.pixel / wavelength(energy)
         self.at_here, self.at_there = monomials(unit * self.here).astype(np.float32), monomials(unit * self.there).astype(np.float32)
         self.shifts = (shifts @ np.linalg.pinv(monomials(unit * self.there))).astype(np.float32)  # (names, 2, monomials)
         self.factors = np.tile(np.concatenate([np.ones_like(self.at_there[:1]), self.at_there]), 2)

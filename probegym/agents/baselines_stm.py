@@ -34,7 +34,8 @@ class Conditioner(Agent):
         self.evidence = np.where(looked, self.evidence, 0.0) + np.log(verdict / (1 - verdict))
         room = observation["room"] > 0
         room[:, [0, -1]] = False
-        action = self.choose(observation["last_action"].argmax(1), room, names)
+        wanted = self.wanted(observation["last_action"].argmax(1), names)
+        action = np.array([next((n for n in [*order, *np.flatnonzero(fits)] if fits[n]), len(names) - 1) for order, fits in zip(wanted, room, strict=True)])
         out_of_room, last = ~room.any(1), observation["budget"][:, 0] <= 1.01 / episodes.limits["measurements"]
         treating = (self.evidence <= self.unsure) & ~out_of_room
         over = (self.evidence > self.sure) | last
@@ -42,8 +43,8 @@ class Conditioner(Agent):
         return np.where(over, len(names) - 1, np.where(treating, action, 0))
 
     @abstractmethod
-    def choose(self, before: np.ndarray, room: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
-        """The next treatment (lanes,); before: the last action, room: (lanes, actions) what fits."""
+    def wanted(self, before: np.ndarray, names: tuple[str, ...]) -> list[np.ndarray]:
+        """Numbers of treatments by lane, the best first; before: (lanes,) the last action. The first that fits is made, else the first of all that do."""
 
 
 def numbers(wanted, names: tuple[str, ...]) -> np.ndarray:
@@ -64,14 +65,9 @@ class FixedRecipe(Conditioner):
         super().__init__(sure, unsure)
         self.recipe = recipe
 
-    def choose(self, before: np.ndarray, room: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+    def wanted(self, before: np.ndarray, names: tuple[str, ...]) -> list[np.ndarray]:
         steps = numbers(self.recipe, names)
-        chosen = np.zeros(len(before), int)
-        for lane, at in enumerate(self.treatments):
-            order = np.roll(steps, -(at % len(steps)))
-            fitting = order[room[lane, order]]
-            chosen[lane] = fitting[0] if len(fitting) else np.flatnonzero(room[lane]).min(initial=len(names) - 1)
-        return chosen
+        return [np.roll(steps, -(at % len(steps))) for at in self.treatments]
 
 
 TABLE = {
@@ -103,13 +99,8 @@ class GreedyTable(Conditioner):
         super().begin(lanes, seed)
         self.last = np.zeros(lanes, int)
 
-    def choose(self, before: np.ndarray, room: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+    def wanted(self, before: np.ndarray, names: tuple[str, ...]) -> list[np.ndarray]:
         treated = (before > 0) & (before < len(names) - 1)  # a look is no treatment
         self.last = np.where(treated, before, self.last)
         orders = {0: numbers(self.table[""], names)} | {names.index(k): numbers(v, names) for k, v in self.table.items() if k}
-        chosen = np.zeros(len(before), int)
-        for lane, last in enumerate(self.last):
-            order = orders.get(int(last), orders[0])
-            fitting = order[room[lane, order]]
-            chosen[lane] = fitting[0] if len(fitting) else np.flatnonzero(room[lane]).min(initial=len(names) - 1)
-        return chosen
+        return [orders.get(int(last), orders[0]) for last in self.last]

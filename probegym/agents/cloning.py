@@ -20,7 +20,8 @@ from torch import nn
 
 from probegym.agents import datasets
 from probegym.agents.base import Agent
-from probegym.agents.export import SELECTION_SEED, ship
+from probegym.agents.export import ship
+from probegym.agents.seeds import SELECTION_SEED
 from probegym.agents.trainer import Report, Resumable, descend
 from probegym.envs import vector_env
 from probegym.envs.episodes import Episodes, bounds

@@ -20,16 +20,17 @@ from torch import nn
 
 from probegym.agents.base import Agent
 from probegym.agents.evaluate import evaluate
-from probegym.agents.export import SELECTION_SEED, ship
+from probegym.agents.export import ship
+from probegym.agents.seeds import SELECTION_SEED
 from probegym.agents.stm_networks import ApexReader, ConditionerPolicy, varied
 from probegym.agents.trainer import ReaderTrainer, descend
 from probegym.envs import vector_env
 from probegym.envs.episodes import Episodes
 from probegym.envs.task import Observation
 from probegym.envs.tip_conditioning import TipConditioningTask
+from probegym.physics.stm_apex import STATES
 
 EPISODE = 12  # images
-KINDS = 24  # of apex, by physics/stm_apex.py
 AREA_UNIT = 1e4  # nm^2 that cost as much as one action
 WANTED_SUCCESS, NEARLY = 0.97, 1.03  # costs within 3 % of the least count as equal
 GRID = [{"sure": s, "unsure": u, "doubt": d} for d in (0.02, 0.05, 0.1, 0.2, 0.3) for s in (0.93, 0.97, 0.985) for u in (0.35, 0.6)]
@@ -75,9 +76,9 @@ class Trainer(ReaderTrainer):
         task = self.envs.episodes.task_of(TipConditioningTask)
         self.actions, self.radius = len(task.names), task.radius
         torch.manual_seed(config.seed)
-        self.reads(ApexReader(task.settings.image.pixels, KINDS))
-        self.counts = np.zeros((self.actions, KINDS, KINDS))
-        self.starts = np.zeros(KINDS)
+        self.reads(ApexReader(STATES))
+        self.counts = np.zeros((self.actions, STATES, STATES))
+        self.starts = np.zeros(STATES)
 
     def _kinds(self) -> np.ndarray:
         return self.envs.episodes.truth["state"].copy()
@@ -100,18 +101,18 @@ class Trainer(ReaderTrainer):
 
     def moves(self) -> np.ndarray:
         """Chances (actions, kinds, kinds) from counts; a kind that was hardly met is taken to stay as it is."""
-        total = self.counts + 0.5 * np.eye(KINDS)
-        total[-1] = np.eye(KINDS)  # a declaration changes nothing
+        total = self.counts + 0.5 * np.eye(STATES)
+        total[-1] = np.eye(STATES)  # a declaration changes nothing
         return total / total.sum(2, keepdims=True)
 
     def cost_to_go(self) -> np.ndarray:
         """Expected cost (kinds, actions) until the apex is good, in actions; spoilt area counts as AREA_UNIT says."""
         moves = self.moves()
         price = 1 + np.pi * (1e9 * self.radius) ** 2 / AREA_UNIT
-        value = np.zeros(KINDS)
+        value = np.zeros(STATES)
         for _ in range(500):
             cost = price[:, None] + moves @ value
-            value = np.where(np.arange(KINDS) == 0, 0.0, cost[:-1].min(0))
+            value = np.where(np.arange(STATES) == 0, 0.0, cost[:-1].min(0))
         return cost.T
 
     def policy(self, **constants) -> ConditionerPolicy:

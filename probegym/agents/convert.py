@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from probegym.agents.seeds import TUNING_SEED
 from probegym.envs import vector_env
 from probegym.errors import ProbeGymError
 
@@ -24,7 +25,6 @@ MARKS = {"ppo": {"clip_range", "gae_lambda"}, "sac": {"target_entropy", "ent_coe
 """Algorithm -> entries of the zip's JSON that it has and the others have not."""
 MAXIMUM_BYTES = 500_000_000  # of the zip's JSON, unpacked
 LANES, STEPS, TOLERANCE = 8, 4, 1e-5  # of the comparison with SB3's own actions
-SEED = 9_300_000
 
 
 def algorithm(model: Path) -> str:
@@ -78,8 +78,8 @@ def _compare(loaded: BaseAlgorithm, folder: Path) -> None:
 
     policy, envs = BundlePolicy(folder), env_of(loaded)
     policy.begin(LANES, 0)
-    envs.seed(SEED)
-    envs.action_space.seed(SEED)
+    envs.seed(TUNING_SEED)
+    envs.action_space.seed(TUNING_SEED)
     observation = envs.reset()
     for _ in range(STEPS):
         given, wanted = policy.decide(observation), loaded.predict(observation, deterministic=True)[0]

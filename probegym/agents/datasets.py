@@ -27,8 +27,9 @@ from probegym import scenarios
 from probegym.agents import files
 from probegym.agents.base import Agent, OracleAgent, RandomAgent, Script
 from probegym.agents.bundle import BundlePolicy
-from probegym.agents.evaluate import EVALUATION_SEED, Progress, Results, evaluate
+from probegym.agents.evaluate import Progress, Results, evaluate
 from probegym.agents.registry import family, make_agent
+from probegym.agents.seeds import EVALUATION_SEED, REFERENCE_SEED
 from probegym.envs import single_env
 from probegym.envs.core import ScopeEnv
 from probegym.envs.episodes import Episodes, bounds
@@ -37,7 +38,6 @@ from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Lanes
 from probegym.hardware_bridge.records import target
 
-REFERENCE_SEED = 9_700_000  # of the training scenario, away from those of selection and of evaluation
 REFERENCE_EPISODES = 300
 ROUNDING = 1e-6  # by which the engine lets an action miss its space
 FLUSHED_EPISODES, SPARE_BYTES = 32, 20_000_000

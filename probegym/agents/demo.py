@@ -25,17 +25,17 @@ from probegym import __version__
 from probegym.agents import distil, files
 from probegym.agents.base import Agent, Script
 from probegym.agents.bundle import BundlePolicy, shipped
-from probegym.agents.evaluate import EVALUATION_SEED, Results, evaluate
+from probegym.agents.evaluate import Results, evaluate
 from probegym.agents.export import choose_threshold, export
 from probegym.agents.registry import make_agent
 from probegym.agents.report import Curve, Report, Row, gif, page
+from probegym.agents.seeds import EVALUATION_SEED, LIVE_SEED
 from probegym.agents.stories import Story, tell
 from probegym.agents.trainer import Progress
 from probegym.console import bar, plain
 from probegym.errors import ProbeGymError
 
 ENV_ID = "probegym/StemTuning-v0"
-LIVE_SEED = 9_500_000  # of the success shown during training; EVALUATION_SEED and on are for the final table
 PACE_UPDATES = 30
 LIVE = "the agent trained just now"
 

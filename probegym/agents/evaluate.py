@@ -12,14 +12,13 @@ import numpy as np
 
 from probegym.agents import files
 from probegym.agents.base import Agent, Script
+from probegym.agents.seeds import EVALUATION_SEED
 from probegym.agents.statistics import median_interval, wilson
 from probegym.envs import single_env, vector_env
 from probegym.envs.task import Observation
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Lanes, Readings
 
-EVALUATION_SEED = 10_000_000
-"""Training uses seeds below this, evaluation those from here on."""
 LANES = 32
 
 Progress = Callable[[int, int], None]

@@ -13,10 +13,10 @@ import torch
 from probegym.agents import bundle, distil, files
 from probegym.agents.distil import Student, Trainer
 from probegym.agents.evaluate import Progress, evaluate
+from probegym.agents.seeds import SELECTION_SEED
 from probegym.envs.task import Observation, Task
 
 THRESHOLDS = (0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.035)  # rad^2
-SELECTION_SEED = 9_100_000  # of the training scenario, away from those of training and of evaluation
 WANTED_SUCCESS = 0.995
 LOOKS = 2  # one to correct by, one to see what that did
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from probegym.envs.ising_belief import BOLTZMANN
+
 SEEN = ("mean", "deviation", "gain", "promise", "anneal_price", "image_price", "moved", "overlap", "order", "misfit", "budget")
 OWN, COMMON = 13, 12  # features of a cycle, and of all
 LEAST = 1e-3  # nats below which differences do not matter
-BOLTZMANN = 8.617333262e-5  # eV/K
 STUCK = 0.5  # weight of an image below which its atoms are taken not to have moved
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from probegym.agents import trainer
 from probegym.agents.base import Agent
-from probegym.agents.export import SELECTION_SEED
+from probegym.agents.seeds import SELECTION_SEED
 from probegym.agents.trainer import Report, Trainer
 from probegym.envs import vector_env
 from probegym.envs.core import ScopeVectorEnv

@@ -24,7 +24,8 @@ import numpy as np
 
 from probegym.agents.base import Agent, OracleAgent, Script
 from probegym.agents.branches import LANES, VALUES, Branch, Branches, Memories, Visit, walk
-from probegym.agents.evaluate import EVALUATION_SEED, Progress
+from probegym.agents.evaluate import Progress
+from probegym.agents.seeds import EVALUATION_SEED
 from probegym.agents.statistics import mean_interval, ratio_interval
 from probegym.envs.episodes import bounds
 from probegym.envs.task import shape_of

@@ -25,6 +25,7 @@ from torch import nn
 
 from probegym.agents import checkpoints, goals
 from probegym.agents.export import ship
+from probegym.agents.seeds import LAST_TRAINING_SEED
 from probegym.envs import vector_env
 from probegym.envs.adatom_manipulation import AdatomManipulationTask
 from probegym.envs.core import ScopeVectorEnv
@@ -234,8 +235,8 @@ def train_sb3(training: Training, folder: str | os.PathLike, resume: bool = Fals
         raise ProbeGymError(f"folder {folder} holds a checkpoint: go on from it with --resume, or choose another with --out")
     left = training.steps - model.num_timesteps
     if left > 0:
-        # other episodes than before the interruption; below EVALUATION_SEED
-        env_of(model).seed((training.seed * 1_000_000 + model.num_timesteps) % 9_000_000)
+        # other episodes than before the interruption
+        env_of(model).seed((training.seed * 1_000_000 + model.num_timesteps) % LAST_TRAINING_SEED)
         model.learn(left, _Watch(training, folder, report, checkpoint_every), tb_log_name=training.algorithm, reset_num_timesteps=not resume)
         save(model, training, folder)
     return model

@@ -18,7 +18,7 @@ from torch import nn
 class ApexReader(nn.Module):
     """An image of grey levels -> log likelihood of each kind of apex, up to a constant of the image."""
 
-    def __init__(self, pixels: int, kinds: int, channels: tuple[int, ...] = (12, 24, 40, 56), hidden: int = 64):
+    def __init__(self, kinds: int, channels: tuple[int, ...] = (12, 24, 40, 56), hidden: int = 64):
         super().__init__()
         layers: list[nn.Module] = []
         width = 3

@@ -25,7 +25,8 @@ from probegym.agents import trainer
 from probegym.agents.afm_networks import FEATURES, SETTINGS, Critic, FeedbackPolicy
 from probegym.agents.base import Agent, twin_of
 from probegym.agents.evaluate import evaluate
-from probegym.agents.export import SELECTION_SEED, ship
+from probegym.agents.export import ship
+from probegym.agents.seeds import SELECTION_SEED
 from probegym.envs import vector_env
 from probegym.envs.afm_settings import NAMES
 from probegym.envs.afm_tuning import AfmTuningTask

@@ -18,8 +18,9 @@ from torch import nn
 
 from probegym.agents.beam_networks import LANE, SEEN, Mover, RateBelief, Student, prior
 from probegym.agents.evaluate import evaluate
-from probegym.agents.export import SELECTION_SEED, ship
+from probegym.agents.export import ship
 from probegym.agents.policy_gradient import PolicyGradient, clipped_loss
+from probegym.agents.seeds import SELECTION_SEED
 from probegym.envs import beam_oracle, vector_env
 from probegym.envs.beam_manipulation import BeamManipulationTask
 from probegym.envs.episodes import Episodes

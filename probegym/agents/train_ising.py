@@ -16,9 +16,10 @@ import numpy as np
 import torch
 
 from probegym.agents.evaluate import evaluate
-from probegym.agents.export import SELECTION_SEED, ship
+from probegym.agents.export import ship
 from probegym.agents.ising_networks import SEEN, CycleScorer
 from probegym.agents.policy_gradient import Chooser, Rivals, State, clipped_loss
+from probegym.agents.seeds import SELECTION_SEED
 from probegym.envs.ising_inference import IsingInferenceTask
 from probegym.envs.ising_rewards import relative_error
 

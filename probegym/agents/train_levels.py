@@ -18,9 +18,10 @@ import torch
 from torch import nn
 
 from probegym.agents.evaluate import evaluate
-from probegym.agents.export import SELECTION_SEED, ship
+from probegym.agents.export import ship
 from probegym.agents.level_networks import SEEN, LevelScorer
 from probegym.agents.policy_gradient import Chooser, Rivals, clipped_loss
+from probegym.agents.seeds import SELECTION_SEED
 from probegym.envs import level_plans
 from probegym.envs.episodes import Episodes
 from probegym.envs.level_selection import LevelSelectionTask

@@ -21,7 +21,8 @@ from probegym import scenarios
 from probegym.agents import trainer
 from probegym.agents.base import Agent
 from probegym.agents.evaluate import evaluate
-from probegym.agents.export import SELECTION_SEED, ship
+from probegym.agents.export import ship
+from probegym.agents.seeds import SELECTION_SEED
 from probegym.agents.spectra_networks import SEEN, PlaceJudge, SteeringPolicy, loss, planes
 from probegym.envs import vector_env
 from probegym.envs.episodes import Episodes

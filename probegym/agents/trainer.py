@@ -16,12 +16,12 @@ from torch import nn
 
 from probegym.agents import checkpoints
 from probegym.agents.base import Agent
+from probegym.agents.seeds import LAST_TRAINING_SEED
 from probegym.errors import ProbeGymError
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-LAST_TRAINING_SEED = 9_000_000  # those above are for live figures, for choosing thresholds and for evaluation
 TOLD_EVERY = 20  # gradient steps
 
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from probegym.agents import files
 from probegym.agents.executors import Executor, Json, Outcome, Report, Work
+from probegym.agents.seeds import LIVE_SEED
 from probegym.errors import ProbeGymError
 
 DIARY = "training.json"
-FINAL_SEED = 9_500_000  # training scenario: above the seeds that are trained on, apart from those that constants are chosen by, below those of evaluation
 POINTS = 20  # of a curve, and checkpoints
 
 Told = Callable[[int, float | None], None]
@@ -118,7 +118,7 @@ def _distil(told: Json, folder: Path, begin: Callable[[int], None], point: Told)
         if news.success is not None:
             point(news.update, news.success)
 
-    learner.run(note, lambda agent: float(evaluate(agent, told["env_id"], told["scenario"], told["live"], FINAL_SEED).success.mean()), evaluations=POINTS)
+    learner.run(note, lambda agent: float(evaluate(agent, told["env_id"], told["scenario"], told["live"], LIVE_SEED).success.mean()), evaluations=POINTS)
     options = {"algorithm": "distil", "scenario": told["scenario"], "updates": told["length"], "seed": told["seed"], "out": f"runs/{folder.name}"}
     learner.finish(folder / "policy", command_line(told["env_id"], **options), told["final"], lambda done, total: None)
     return learner.update
@@ -159,7 +159,7 @@ def _final(told: Json, policy: Path) -> Json:
     from probegym.agents.evaluate import evaluate
     from probegym.agents.registry import make_agent
 
-    results = evaluate(make_agent(str(policy), told["env_id"]), told["env_id"], told["scenario"], told["final"], FINAL_SEED)
+    results = evaluate(make_agent(str(policy), told["env_id"]), told["env_id"], told["scenario"], told["final"], LIVE_SEED)
     return {"success": float(results.success.mean()), "return": float(results.returns.mean())}
 
 

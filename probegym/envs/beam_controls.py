@@ -17,7 +17,6 @@ AXES = {
     "lattice": "x points along the bond to the neighbour nearest the goal, y a quarter turn on, as x and y of the image",
     "image": "x along the rows of the image, y down its columns",
 }
-LEAST = 1e-6  # of the dwell's range: the shortest dwell, and not none
 
 
 def controls(task: BeamManipulationTask) -> Controls:
@@ -33,10 +32,9 @@ def controls(task: BeamManipulationTask) -> Controls:
     atom: tuple[Control, ...] = (Choice("atom", tuple(f"atom {k}" for k in range(s.atoms)), 0, "which one is treated"),) if s.atoms > 1 else ()
 
     def action(values: Values) -> np.ndarray:
-        share = min(max(dwell.share(values["dwell"]), LEAST), 1.0) if variable else 1.0
-        stays = -1.0 if values["beam is"] else s.dwell.blank + (1 - s.dwell.blank) * share
-        picked = [1.0 if values["atom"] == k else -1.0 for k in range(s.atoms)] if s.atoms > 1 else []
-        return np.array([*place.component(values["beam"]), stays, *picked], np.float32)
+        seconds = 0.0 if values["beam is"] else values["dwell"] if variable else longest
+        made: np.ndarray = task.action(1e-10 * np.array([values["beam"]]), np.array([seconds]), np.array([values.get("atom", 0)]))[0]
+        return made
 
     return Controls((*atom, place, park, *([dwell] if variable else [])), action)
 

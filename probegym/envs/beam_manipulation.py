@@ -11,7 +11,7 @@ from gymnasium import spaces
 from probegym.envs import beam_lattice, beam_oracle, beam_rewards, beam_tracking, pictures_beam
 from probegym.envs.beam_settings import BOND, Settings
 from probegym.envs.core import ScopeEnv, ScopeVectorEnv
-from probegym.envs.task import Observation, Task, Term, Where, failure
+from probegym.envs.task import Boxes, Observation, Task, Term, Where, failure
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Command, Lanes, LocateAtoms, PlaceProbe, Readings
 from probegym.scenarios import parsed
@@ -33,9 +33,8 @@ class BeamManipulationTask(Task):
         n, pixels, self.shows_image, self.shows_state = s.atoms, s.frame.pixels, s.observe != "state", s.observe != "image"
         far = {"goal": (n, 2), "bonds": (n, 3), "drift": (n, 2), "correction": (n, 2)}
         one = {"axis": (n, 2), "found": (n,), "four_fold": (n,), "outcome": (5,), "treated": (n,)}
-        boxes: dict[str, spaces.Space] = {name: spaces.Box(-FAR, FAR, shape, np.float32) for name, shape in far.items()}
-        boxes |= {name: spaces.Box(-1, 1, shape, np.float32) for name, shape in one.items()}
-        boxes = boxes if self.shows_state else {}
+        most = ((FAR, far), (1, one)) if self.shows_state else ()
+        boxes: Boxes = {name: spaces.Box(-high, high, shape, np.float32) for high, shapes in most for name, shape in shapes.items()}
         boxes |= {"tried": spaces.Box(-1, 1, (2,), np.float32), "dwelt": spaces.Box(0, 100, (1,), np.float32),
                   "clock": spaces.Box(0, 100, (3,), np.float32), "budget": spaces.Box(0, 1, (1,), np.float32)}  # fmt: skip
         if self.shows_image:
@@ -55,8 +54,7 @@ class BeamManipulationTask(Task):
         return {"place": f"{s.axes} axes", "reach": s.reach, "blank": s.dwell.blank, "atoms": s.atoms}
 
     def memory(self, lanes: int) -> Lanes:
-        pixels = self.settings.frame.pixels
-        image = {"image": np.zeros((lanes, pixels, pixels), np.uint8)} if self.shows_image else {}
+        image = {"image": np.zeros((lanes, *(self.settings.frame.pixels,) * 2), np.uint8)} if self.shows_image else {}
         return beam_tracking.memory(lanes, self.settings.atoms) | image
 
     # ---- a step ----
@@ -84,15 +82,16 @@ class BeamManipulationTask(Task):
             m["elapsed"] += taken.time
             beam_tracking.watch(self.settings, m, taken, taken.measurements > 0)
 
-    def _dwell(self, action: np.ndarray) -> np.ndarray:
-        d = self.settings.dwell
-        share = (action[:, 2].astype(float) - d.blank) / (1 - d.blank)
-        return np.where(share > 0, d.shortest * (d.longest / d.shortest) ** np.maximum(share, 0), 0.0)
+    def action(self, place: np.ndarray, dwell: np.ndarray, treated: np.ndarray) -> np.ndarray:
+        """The action (lanes, ...) for a dwell (lanes,) s, 0: none, at ``place`` (lanes, 2) m from atom ``treated`` (lanes,); cut to the nearest there is."""
+        s = self.settings
+        chosen = [np.where(np.arange(s.atoms) == treated[:, None], 1.0, -1.0)] if s.atoms > 1 else []
+        return np.concatenate([np.clip(place / s.reach, -1, 1), s.dwell.component(dwell)[:, None], *chosen], 1).astype(np.float32)
 
     def decode(self, action: np.ndarray, memory: Lanes, where: Where) -> Generator[tuple[Command, Where | None], Readings, None]:
         m, lane = memory, np.arange(len(action))
         treated = action[:, 3:].argmax(1) if self.settings.atoms > 1 else np.zeros(len(action), int)
-        dwell = self._dwell(action)
+        dwell = self.settings.dwell.seconds(action[:, 2])
         axis = m["axis"][lane, treated] if self.settings.axes == "lattice" else np.array([[1.0, 0.0]])
         tried = action[:, :2].astype(float)
         place = m["located"][lane, treated] + beam_lattice.turned(self.settings.reach * tried, axis)
@@ -126,7 +125,7 @@ class BeamManipulationTask(Task):
         return observation
 
     def foreseen(self, action: np.ndarray, memory: Lanes) -> Lanes:
-        dwell = self._dwell(action)
+        dwell = self.settings.dwell.seconds(action[:, 2])
         return {"time": dwell + (dwell > 0) * memory["dwell_overhead"] + memory["image_time"]}
 
     def least(self, memory: Lanes) -> Lanes:
@@ -147,7 +146,7 @@ class BeamManipulationTask(Task):
         return own | {"distance": np.where(np.isfinite(distance), distance, 0.0)}
 
     def oracle(self, truth: Lanes, memory: Lanes) -> np.ndarray:
-        return beam_oracle.best(self.settings, truth, memory)
+        return self.action(*beam_oracle.best(self.settings, truth, memory))
 
     def picture(self, observation: Observation, truth: Lanes, memory: Lanes, info: Lanes) -> np.ndarray:
         return pictures_beam.manipulation(self, observation, truth, memory, info)

@@ -76,8 +76,8 @@ def progress(lobe: np.ndarray, bonds: np.ndarray, dwells: np.ndarray, image: flo
     return out
 
 
-def best(settings: Settings, truth: Lanes, memory: Lanes) -> np.ndarray:
-    """Actions (lanes, ...): of all atoms, places and dwells those with the fastest progress; the true place is hit exactly."""
+def best(settings: Settings, truth: Lanes, memory: Lanes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Place (lanes, 2) m from the atom as located, dwell (lanes,) s and atom (lanes,) with the fastest progress; the true place is hit exactly."""
     d, lanes, n = settings.dwell, len(memory["left"]), settings.atoms
     dwells = d.shortest * (d.longest / d.shortest) ** np.linspace(0, 1, DWELLS)
     places = _candidates()[0]
@@ -96,9 +96,4 @@ def best(settings: Settings, truth: Lanes, memory: Lanes) -> np.ndarray:
     axis = memory["axis"][lane, atom]
     wanted = truth["position"][lane, atom] + BOND * beam_lattice.turned(place, axis) + truth["velocity"] * (0.5 * dwell)[:, None] - truth["offset"]
     frame = axis if settings.axes == "lattice" else np.array([[1.0, 0.0]])
-    offset = beam_lattice.seen_from(wanted - memory["located"][lane, atom], frame) / settings.reach
-    span = np.log(d.longest / d.shortest)
-    share = np.log(dwell / d.shortest) / span if span else np.ones(lanes)
-    action = np.column_stack([np.clip(offset, -1, 1), d.blank + (1 - d.blank) * np.maximum(share, 1e-6)])
-    chosen = np.where(np.arange(n) == atom[:, None], 1.0, -1.0)
-    return np.concatenate([action, chosen], 1).astype(np.float32) if n > 1 else action.astype(np.float32)
+    return beam_lattice.seen_from(wanted - memory["located"][lane, atom], frame), dwell, atom

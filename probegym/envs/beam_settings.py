@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 BOND = 1.42e-10  # m, between carbon neighbours of graphene
+LEAST = 1e-6  # of the dwell's range: the shortest dwell, and not none
 
 
 class Frame(BaseModel):
@@ -36,14 +38,16 @@ class Dwell(BaseModel):
             raise ValueError(f"shortest must not be above longest, got {self.shortest:g} and {self.longest:g} s")
         return self
 
+    def seconds(self, component: np.ndarray) -> np.ndarray:
+        """Of an action's component (lanes,); 0: no dwell."""
+        share = (component.astype(float) - self.blank) / (1 - self.blank)
+        return np.where(share > 0, self.shortest * (self.longest / self.shortest) ** np.maximum(share, 0), 0.0)
 
-class Tracker(BaseModel):
-    """What the filter that follows the drift takes for granted; standard deviations per axis."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    finder_error: float = Field(8e-12, gt=0, le=1e-9)  # m
-    drift: float = Field(4e-12, gt=0, le=1e-8)  # m/s, at the start
+    def component(self, seconds: np.ndarray) -> np.ndarray:
+        """The inverse, for the nearest dwell (lanes,) that there is."""
+        span = np.log(self.longest / self.shortest)
+        share = np.log(np.clip(seconds, self.shortest, self.longest) / self.shortest) / span if span else np.ones(len(seconds))
+        return np.where(seconds > 0, self.blank + (1 - self.blank) * np.maximum(share, LEAST), -1.0)
 
 
 class Prices(BaseModel):
@@ -70,7 +74,6 @@ class Settings(BaseModel):
     goal_distance: float = Field(50e-10, ge=2 * BOND, le=100e-10)  # m, farthest
     goal_field: float = Field(1.0, gt=0.2, le=1)  # share of the first field in which goals lie
     tolerance: float = Field(0.71e-10, gt=0, lt=BOND)  # m, |Si - goal| below this is success
-    tracker: Tracker = Tracker()
     watch: int = Field(1, ge=1, le=20)  # images before the first step; two or more show the drift
     patience: int = Field(10, ge=1, le=1000)  # images in a row without one of the atoms, after which it is given up
     prices: Prices = Prices()

@@ -11,9 +11,11 @@ from itertools import permutations
 import numpy as np
 
 from probegym.envs import beam_lattice
-from probegym.envs.beam_settings import BOND, Settings, Tracker
+from probegym.envs.beam_settings import BOND, Settings
 from probegym.envs.frames import grey_levels
 from probegym.hardware_bridge.commands import Lanes, Readings
+
+FINDER_ERROR, DRIFT = 8e-12, 4e-12  # m, and m/s at the start: standard deviations per axis that the filter takes for granted
 
 
 def memory(lanes: int, n: int) -> Lanes:
@@ -54,7 +56,7 @@ def begin(s: Settings, m: Lanes, taken: Readings, on: np.ndarray) -> None:
     goals = beam_lattice.goals(u, axis[:, 0], at, located[:, 0] / BOND, half / BOND, radius / BOND)
     m["anchor"][on], m["anchored"][on] = located[:, 0], m["elapsed"][on] - 0.5 * taken.time[on]
     m["at"][on], m["goals"][on], m["axis"][on] = BOND * at, BOND * goals, axis
-    m["variances"][on] = s.tracker.finder_error**2, 0.0, s.tracker.drift**2
+    m["variances"][on] = FINDER_ERROR**2, 0.0, DRIFT**2
     m["located"][on], m["found"][on], m["folds"][on] = located, True, taken.values["folds"][on]
     aim(s, m, taken, on)
     m["left_before"][on] = m["left"][on]
@@ -71,7 +73,7 @@ def follow(s: Settings, m: Lanes, taken: Readings, on: np.ndarray, passed: np.nd
     hop = beam_lattice.site(count, m["axis"])
     telling = found & ~between
     error = ((apart - hop) * telling[..., None]).sum(1) * (BOND / np.maximum(telling.sum(1), 1))[:, None]
-    gain, variances = _gain(s.tracker, m["variances"], passed, telling.sum(1))
+    gain, variances = _gain(m["variances"], passed, telling.sum(1))
     m["shift"][on] = (expected + gain[:, :1] * error)[on]
     m["velocity"][on] += (gain[:, 1:] * error)[on]
     m["variances"][on] = variances[on]
@@ -97,11 +99,11 @@ def watch(s: Settings, m: Lanes, taken: Readings, on: np.ndarray) -> None:
     m["outcome"][on], m["images"][on], m["moves"][on] = 0, 0, 0
 
 
-def _gain(t: Tracker, variances: np.ndarray, passed: np.ndarray, atoms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _gain(variances: np.ndarray, passed: np.ndarray, atoms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Kalman gains (lanes, 2) for shift and velocity, and the new variances (lanes, 3) of shift, both, velocity."""
     shift, both, velocity = variances.T
     shift, both = shift + 2 * passed * both + passed**2 * velocity, both + passed * velocity
-    gain = np.stack([shift, both], 1) * ((atoms > 0) / (shift + t.finder_error**2 / np.maximum(atoms, 1)))[:, None]
+    gain = np.stack([shift, both], 1) * ((atoms > 0) / (shift + FINDER_ERROR**2 / np.maximum(atoms, 1)))[:, None]
     return gain, np.stack([shift * (1 - gain[:, 0]), both * (1 - gain[:, 0]), velocity - gain[:, 1] * both], 1)
 
 

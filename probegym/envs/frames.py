@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 
 from probegym.hardware_bridge.commands import AcquireImage, AcquireRonchigram, Command
 
@@ -41,20 +41,13 @@ class ImageSeries(BaseModel):
 
 
 class RonchigramSeries(BaseModel):
-    """Ronchigrams of one step, each at a known defocus excursion (m) and shift of the film (m)."""
+    """Ronchigrams of one step, each at a known defocus excursion (m)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     pixels: int = Field(64, ge=16, le=256)
     exposure_time: PositiveFloat = 0.1  # s
     excursions: Excursions = (0.0,)
-    film_shifts: tuple[tuple[float, float], ...] = ()
-
-    @model_validator(mode="after")
-    def _matching(self) -> RonchigramSeries:
-        if self.film_shifts and len(self.film_shifts) != len(self.excursions):
-            raise ValueError("give one film shift an excursion, or none")
-        return self
 
     @property
     def reading(self) -> str:
@@ -63,8 +56,8 @@ class RonchigramSeries(BaseModel):
 
     def commands(self, offset: np.ndarray) -> Iterator[Command]:
         """One command a frame; offset: (lanes,) m, added to every excursion."""
-        for excursion, shift in zip(self.excursions, self.film_shifts or ((0.0, 0.0),) * len(self.excursions), strict=True):
-            yield AcquireRonchigram((self.pixels, self.pixels), self.exposure_time, offset + excursion, np.tile(shift, (len(offset), 1)))
+        for excursion in self.excursions:
+            yield AcquireRonchigram((self.pixels, self.pixels), self.exposure_time, offset + excursion, np.zeros((len(offset), 2)))
 
 
 def grey_levels(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

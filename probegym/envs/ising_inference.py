@@ -12,7 +12,7 @@ from probegym.envs.core import ScopeEnv, ScopeVectorEnv
 from probegym.envs.episodes import bounds
 from probegym.envs.ising_belief import SpinBelief
 from probegym.envs.ising_settings import Settings
-from probegym.envs.task import Boxes, Observation, Task, Term, Where
+from probegym.envs.task import Boxes, Observation, Task, Term, Where, hours
 from probegym.hardware_bridge.commands import ClassifyAtoms, Command, Lanes, Readings, SetConditions
 from probegym.scenarios import parsed
 
@@ -43,7 +43,7 @@ class IsingInferenceTask(Task):
         for low, high, shapes in ((-HIGHEST, HIGHEST, wide), (0, HIGHEST, own), (0, 1, shares), (-1, 1, signed)):
             boxes |= {name: spaces.Box(low, high, shape, np.float32) for name, shape in shapes.items()}
         self.observation_space = spaces.Dict(boxes)
-        time = Term("time", -s.price, ising_rewards.hours)
+        time = Term("time", -s.price, hours)
         learned, error = Term("information", 0.5, ising_rewards.information), Term("error", 0.5, ising_rewards.error, True)
         self.rewards = {"privileged": [error, learned, time], "observable": [Term("information", 1.0, ising_rewards.information), time]}
 

@@ -24,8 +24,3 @@ def error(t: Transition) -> np.ndarray:
     """Fall of the logarithm of J's true relative error."""
     before, after = (relative_error(t.memory[name], t.after["coupling"]) for name in ("mean_before", "mean"))
     return np.log((before + LEAST_ERROR) / (after + LEAST_ERROR))
-
-
-def hours(t: Transition) -> np.ndarray:
-    """Time the step took."""
-    return t.spent["time"] / 3600

@@ -12,7 +12,7 @@ from probegym.envs.core import ScopeEnv, ScopeVectorEnv
 from probegym.envs.episodes import bounds
 from probegym.envs.level_knowledge import FLAKES, Knowledge
 from probegym.envs.level_settings import Settings
-from probegym.envs.task import Observation, Task, Term, Transition, Where
+from probegym.envs.task import Observation, Task, Term, Transition, Where, hours
 from probegym.hardware_bridge.commands import Command, InspectLevels, Lanes, MeasureLevel, Readings
 from probegym.scenarios import parsed
 
@@ -27,10 +27,6 @@ def _error(t: Transition) -> np.ndarray:
 
 def _uncertainty(t: Transition) -> np.ndarray:
     return t.memory["uncertainty_before"] - t.memory["uncertainty"]
-
-
-def _hours(t: Transition) -> np.ndarray:
-    return t.spent["time"] / 3600
 
 
 class LevelSelectionTask(Task):
@@ -55,7 +51,7 @@ class LevelSelectionTask(Task):
         )
         choices = {"level": spaces.Discrete(n), "level-and-place": spaces.Discrete(n * FLAKES), "level-and-map": spaces.MultiDiscrete([n, n + 1])}
         self.action_space = choices[s.choose]
-        time = Term("time", -s.price, _hours)
+        time = Term("time", -s.price, hours)
         self.rewards = {"privileged": [Term("error", 0.5, _error, True), Term("uncertainty", 0.5, _uncertainty), time], "observable": [Term("uncertainty", 1.0, _uncertainty), time]}
 
     @property

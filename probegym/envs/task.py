@@ -91,6 +91,11 @@ def measurements(t: Transition) -> np.ndarray:
     return t.spent["measurements"]
 
 
+def hours(t: Transition) -> np.ndarray:
+    """Time that this step took."""
+    return t.spent["time"] / 3600
+
+
 class Task(ABC):
     """One environment: what the agent sees, may do and is paid for. Plain NumPy; no simulator, no instrument inside.
 

@@ -28,7 +28,7 @@ from probegym.physics import native
 from probegym.physics.stm import CONDUCTANCE_QUANTUM, decay_constant
 from probegym.physics.threads import in_tiles
 
-ANGSTROM = 1e10
+PER_ANGSTROM = 1e10
 MOST_ADATOMS, MOST_SAMPLES = 32, 8192
 LONGEST = 20e-9  # m, of a drag
 STEP = 0.01e-9  # m, of the tip between two looks at low barriers
@@ -51,7 +51,7 @@ def hop_length(spacing) -> np.ndarray:
 
 
 def lateral_force(barrier, spacing) -> np.ndarray:
-    """Force in N that pulls an adatom over a sinusoidal barrier (eV): pi E_b / a_hop, spacing being a_nn in m."""
+    """Force in N that pulls an adatom over a sinusoidal barrier (eV), pi E_b / a_hop, spacing being a_nn in m: a check of the landscape."""
     return np.pi * np.asarray(barrier, float) * constants.e / hop_length(spacing)
 
 
@@ -68,7 +68,7 @@ def thermal_rate(barrier, temperature, attempt_rate=1e12) -> np.ndarray:
 
 def friction(barrier, spacing, attempt_rate=1e12) -> np.ndarray:
     """Friction in eV s / A^2 with which Kramers' overdamped rate of one hop has the prefactor ``attempt_rate``, 1/s; barrier in eV, spacing in m."""
-    wave = 16 * np.pi**2 / (3 * (ANGSTROM * np.asarray(spacing, float)) ** 2)  # G^2; curvatures of the barrier are 1.5, 1 and 3 E_b G^2
+    wave = 16 * np.pi**2 / (3 * (PER_ANGSTROM * np.asarray(spacing, float)) ** 2)  # G^2; curvatures of the barrier are 1.5, 1 and 3 E_b G^2
     return 0.5 * np.sqrt(3) * np.asarray(barrier, float) * wave / (2 * np.pi * attempt_rate)
 
 
@@ -81,9 +81,9 @@ def rows(spacing, barrier, stacking, temperature, orientation, apparent_height, 
     x, y, depth, reach, rest, stretch, angle = (tip[:, column] for column in range(7))
     c, s, more = np.cos(angle), np.sin(angle), (1 + stretch) ** 2 - 1
     columns = (
-        ANGSTROM * spacing, barrier, stacking, constants.k / constants.e * temperature, np.full(len(tip), attempt_rate),
-        2 * decay_constant(work_function) / ANGSTROM, np.full(len(tip), ANGSTROM * contact), ANGSTROM * apparent_height,
-        ANGSTROM * x, ANGSTROM * y, depth, reach / ANGSTROM, ANGSTROM * rest,
+        PER_ANGSTROM * spacing, barrier, stacking, constants.k / constants.e * temperature, np.full(len(tip), attempt_rate),
+        2 * decay_constant(work_function) / PER_ANGSTROM, np.full(len(tip), PER_ANGSTROM * contact), PER_ANGSTROM * apparent_height,
+        PER_ANGSTROM * x, PER_ANGSTROM * y, depth, reach / PER_ANGSTROM, PER_ANGSTROM * rest,
         1 + more * c * c, more * c * s, 1 + more * s * s, np.cos(orientation), np.sin(orientation),
     )  # fmt: skip
     return np.ascontiguousarray(np.stack(columns, 1))
@@ -177,9 +177,9 @@ def drag(
     if n > MOST_ADATOMS or samples > MOST_SAMPLES:
         raise ValueError(f"at most {MOST_ADATOMS} adatoms and {MOST_SAMPLES} samples, got {n} and {samples}")
     sites, status = sites.astype(np.int32, copy=True, order="C"), status.astype(np.int32, copy=True, order="C")
-    path = np.ascontiguousarray(ANGSTROM * np.hstack([start - origin, end - origin]))
+    path = np.ascontiguousarray(PER_ANGSTROM * np.hstack([start - origin, end - origin]))
     set_point = np.ascontiguousarray(np.stack([bias, current / np.abs(bias) / CONDUCTANCE_QUANTUM], 1))
-    numbers = np.array([ANGSTROM * step, ANGSTROM * speed, rest, efficiency])
+    numbers = np.array([PER_ANGSTROM * step, PER_ANGSTROM * speed, rest, efficiency])
     rowed, keys, noise = np.ascontiguousarray(told), np.ascontiguousarray(keys, np.uint64), np.ascontiguousarray(noise, float)
     limits = np.ascontiguousarray(np.stack([pickup / CONDUCTANCE_QUANTUM, onset], 1))
     trace, out = np.empty((lanes, samples), np.float32), np.empty((lanes, len(TOLD)))
@@ -191,20 +191,20 @@ def drag(
         kernel(part.stop - part.start, n, samples, native.pointer(numbers), *map(native.pointer, arrays), told_to, native.pointer(out[part]))
 
     in_tiles(tile, lanes, threads)
-    out *= np.array([1 / ANGSTROM, CONDUCTANCE_QUANTUM, 1, 1, 1, 1, 1 / ANGSTROM])
+    out *= np.array([1 / PER_ANGSTROM, CONDUCTANCE_QUANTUM, 1, 1, 1, 1, 1 / PER_ANGSTROM])
     return sites, status, trace, dict(zip(TOLD, out.T, strict=True))
 
 
 def landscape(told: np.ndarray, points: np.ndarray, tip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Energy (lanes, n) in eV of an adatom at points (lanes, n, 2) m from the lattice's origin, and force (lanes, n, 2) in N.
+    """Energy (lanes, n) in eV of an adatom at points (lanes, n, 2) m from the lattice's origin, and force (lanes, n, 2) in N: the model as drags follow it, to be looked at.
 
     tip: (lanes, 3) m, nominal x, y and height of the apex; a high one leaves the bare surface.
     """
     lanes, n = points.shape[:2]
     energy, force = np.empty((lanes, n)), np.empty((lanes, n, 2))
-    arrays = [np.ascontiguousarray(a, float) for a in (told, ANGSTROM * points, ANGSTROM * tip)]
+    arrays = [np.ascontiguousarray(a, float) for a in (told, PER_ANGSTROM * points, PER_ANGSTROM * tip)]
     native.library("adatoms").landscapes(lanes, n, *map(native.pointer, arrays), native.pointer(energy), native.pointer(force))
-    return energy, constants.e * ANGSTROM * force
+    return energy, constants.e * PER_ANGSTROM * force
 
 
 def barriers(told: np.ndarray, kind: np.ndarray, tip: np.ndarray) -> np.ndarray:
@@ -213,7 +213,7 @@ def barriers(told: np.ndarray, kind: np.ndarray, tip: np.ndarray) -> np.ndarray:
     kind: (lanes,) 0 or 1, the last index of its hollow. tip: (lanes, 3) m, of the atom that pulls from the hollow, and its height.
     """
     out = np.empty((len(told), 3))
-    at = ANGSTROM * tip * np.array([-1.0, -1.0, 1.0])
+    at = PER_ANGSTROM * tip * np.array([-1.0, -1.0, 1.0])
     arrays = (np.ascontiguousarray(told), np.ascontiguousarray(kind, np.int32), np.ascontiguousarray(at))
     native.library("adatoms").barriers(len(told), *map(native.pointer, arrays), native.pointer(out))
     return out
@@ -229,9 +229,9 @@ def langevin(
     """
     lanes = len(told)
     track = np.empty((lanes, samples, 2))
-    first = np.ascontiguousarray(ANGSTROM * at)
-    arrays = (np.ascontiguousarray(told), np.ascontiguousarray(keys, np.uint64), np.ascontiguousarray(ANGSTROM * np.hstack([start, end])),
-              np.ascontiguousarray(ANGSTROM * height), np.ascontiguousarray(damping))  # fmt: skip
+    first = np.ascontiguousarray(PER_ANGSTROM * at)
+    arrays = (np.ascontiguousarray(told), np.ascontiguousarray(keys, np.uint64), np.ascontiguousarray(PER_ANGSTROM * np.hstack([start, end])),
+              np.ascontiguousarray(PER_ANGSTROM * height), np.ascontiguousarray(damping))  # fmt: skip
     kernel = native.library("adatoms").langevin
 
     def tile(part: slice) -> None:
@@ -239,4 +239,4 @@ def langevin(
         kernel(part.stop - part.start, samples, ctypes.c_int64(round(duration / dt)), ctypes.c_double(dt), *parts)
 
     in_tiles(tile, lanes, 1)
-    return track / ANGSTROM
+    return track / PER_ANGSTROM

@@ -55,29 +55,18 @@ def shape(beta: float, x: np.ndarray | float) -> np.ndarray:
     return unscaled(np.asarray(x, float)) / unscaled(1.0)
 
 
-def end_slope(beta: float) -> float:
-    """Slope of a mode at the tip for unit deflection there, times the length: what a light lever sees."""
-    sine, growing = _growing(beta)
-    decaying = (1 + sine) * np.exp(-beta)
-    slope = beta * (-np.sin(beta) - sine * np.cos(beta) - (growing - decaying) / 2)
-    return float(slope / (np.cos(beta) - sine * np.sin(beta) - (growing + decaying) / 2))
-
-
 @dataclass(frozen=True)
 class Modes:
     """Flexural modes of a beam of unit static stiffness and unit mass.
 
     frequency: over the first. stiffness: k_n over the static k = 3EI/L^3. mass: of the mode over that of the beam.
-    base: force of a shaken clamp on the mode, over mass times acceleration. thermal: share of k_B T / k in the tip's
-    variance. lever: deflection that a light lever calibrated statically reads, over the true one.
+    base: force of a shaken clamp on the mode, over mass times acceleration.
     """
 
     frequency: np.ndarray
     stiffness: np.ndarray
     mass: np.ndarray
     base: np.ndarray
-    thermal: np.ndarray
-    lever: np.ndarray
 
 
 @functools.cache
@@ -87,20 +76,14 @@ def modes(count: int, tip_mass: float = 0.0) -> Modes:
     mass = np.array([quad(lambda x, b=b: shape(b, x) ** 2, 0, 1)[0] for b in betas]) + tip_mass
     momentum = np.array([quad(lambda x, b=b: shape(b, x), 0, 1)[0] for b in betas]) + tip_mass
     stiffness = mass * betas**4 / 3  # omega^2 = beta^4 EI / (m L^3) = beta^4 k / (3 m)
-    slopes = np.array([end_slope(b) for b in betas])
-    return Modes((betas / betas[0]) ** 2, stiffness, mass, momentum / mass, 1 / stiffness, slopes / 1.5)
-
-
-def effective_mass(tip_mass: float = 0.0) -> float:
-    """K / omega_1^2 over the mass of the beam: 0.24267 without tip mass."""
-    return 3 / eigenvalues(1, tip_mass)[0] ** 4
+    return Modes((betas / betas[0]) ** 2, stiffness, mass, momentum / mass)
 
 
 def thermal_rms(stiffness: float, temperature: float) -> float:
-    """Rms deflection of the tip in m; stiffness N/m, temperature K (equipartition)."""
+    """Rms deflection of the tip in m, which the twin's noise is checked against; stiffness N/m, temperature K (equipartition)."""
     return float(np.sqrt(constants.k * temperature / stiffness))
 
 
 def response_time(frequency: float, quality: float) -> float:
-    """Time constant of the amplitude in s: 2 Q / omega; frequency in Hz."""
+    """Time constant of the amplitude in s, 2 Q / omega, which the twin is checked against; frequency in Hz."""
     return quality / (np.pi * frequency)

@@ -1,4 +1,4 @@
-"""The two image models of physics/ in torch: for GPUs, and for gradients.
+"""The two image models of physics/ in torch, for those who need gradients or a GPU; no environment runs on them.
 
 The same equations as :class:`ImageFormer` and :class:`RonchigramFormer`, from the same data, batched over lanes, on any
 device, differentiable with respect to aberrations and positions; tests/test_differentiable.py holds the forms equal.

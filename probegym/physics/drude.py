@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import constants
 
+from probegym.physics.optics import lorentz_factor, velocity_ratio
+
 HBAR_C = constants.hbar * constants.c / constants.e * 1e9  # eV nm
-REST_ENERGY = constants.m_e * constants.c**2 / constants.e  # eV
 
 
 @dataclass(frozen=True)
@@ -84,13 +85,6 @@ def dimer_energies(material: Material, gap: float, medium: float = 1.0) -> dict[
     return {name: float(energy_at(material, medium * value)) for name, value in values.items()}
 
 
-def speed(voltage) -> tuple[np.ndarray, np.ndarray]:
-    """Speed over that of light, and Lorentz factor of electrons accelerated by ``voltage`` (V, any shape)."""
-    gamma = 1 + np.asarray(voltage, float) / REST_ENERGY
-    return np.sqrt(1 - gamma**-2), gamma
-
-
-def cutoff(energy, voltage) -> np.ndarray:
+def cutoff(energy, voltage: float) -> np.ndarray:
     """Adiabatic length gamma v / omega in m, beyond which a loss of ``energy`` (eV) falls off exponentially."""
-    beta, gamma = speed(voltage)
-    return HBAR_C * beta * gamma / np.asarray(energy, float) * 1e-9
+    return HBAR_C * velocity_ratio(voltage) * lorentz_factor(voltage) / np.asarray(energy, float) * 1e-9

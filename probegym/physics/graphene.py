@@ -66,7 +66,7 @@ def expose(sheets: dict[str, np.ndarray], probes: np.ndarray, beam: np.ndarray, 
 
 
 def inversion_rates(sheets: dict[str, np.ndarray], probes: np.ndarray, beam: np.ndarray) -> np.ndarray:
-    """Rates (lanes, n, 3) in 1/s of the swaps with each neighbour while the beam is parked at ``beam`` (lanes, 2) m in the sheet's frame."""
+    """Rates (lanes, n, 3) in 1/s of the swaps with each neighbour while the beam is parked at ``beam`` (lanes, 2) m in the sheet's frame: a check of the kernel."""
     s, beam = sheets, np.ascontiguousarray(beam, float)
     lanes, n = s["silicon"].shape[:2]
     out = np.zeros((lanes, n, 3))

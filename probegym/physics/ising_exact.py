@@ -1,8 +1,7 @@
-"""Exact results for the Ising model on the square lattice: Onsager's, small tori by enumeration, strips by transfer matrix.
+"""Reference for physics/ising.py: exact results on the square lattice, Onsager's, small tori by enumeration, strips by transfer matrix.
 
 Energies are in units of J, temperatures of J / k_B; functions of a temperature take it in any shape, and return that.
-Onsager (1944), 10.1103/PhysRev.65.117; Yang (1952), 10.1103/PhysRev.85.808 (magnetisation); axial interface tension and correlation
-length after Onsager and Fisher & Ferdinand (1967), 10.1103/PhysRevLett.19.169.
+Onsager (1944), 10.1103/PhysRev.65.117; Yang (1952), 10.1103/PhysRev.85.808 (magnetisation).
 """
 
 from __future__ import annotations
@@ -34,18 +33,6 @@ def energy(temperature) -> np.ndarray:
     return -(1 + second) / np.tanh(2 * k)
 
 
-def interface_tension(temperature) -> np.ndarray:
-    """Tension of an interface along an axis, J per bond: 2 - T ln coth(1/T) below the critical temperature."""
-    t = np.asarray(temperature, float)
-    return 2 + t * np.log(np.tanh(1 / t))
-
-
-def correlation_length(temperature) -> np.ndarray:
-    """Correlation length along an axis, in sites, above the critical temperature (J / k_B)."""
-    k = 1 / np.asarray(temperature, float)
-    return 1 / (-np.log(np.tanh(k)) - 2 * k)
-
-
 @lru_cache(maxsize=4)
 def all_states(rows: int, columns: int) -> np.ndarray:
     """Every configuration of a small lattice, (2^n, rows, columns) int8; raises ProbeGymError for more than MOST_SPINS spins."""
@@ -66,7 +53,7 @@ def weights(rows: int, columns: int, coupling: float, field: float = 0.0, diagon
 
 
 def small_torus(rows: int, columns: int, temperature: float) -> tuple[float, float, float]:
-    """Energy (J), mean |m| and specific heat (k_B) per site of a torus without field. Raises ProbeGymError as ``all_states`` does."""
+    """Energy (J), mean |m| and specific heat (k_B) per site of a torus without field, by enumeration: a check of the transfer matrix. Raises ProbeGymError as ``all_states`` does."""
     p, s = weights(rows, columns, 1 / temperature), all_states(rows, columns).astype(float)
     n = rows * columns
     e = -(s * (np.roll(s, 1, 1) + np.roll(s, 1, 2))).sum((1, 2))

@@ -139,17 +139,3 @@ def directed_cross_section(energy: float, number: int, mass: float, threshold: C
 def _integrated(t: np.ndarray, beta: float, number: int) -> np.ndarray:
     """Integral of dt / t^2 [1 - beta^2 t + pi alpha Z beta (sqrt t - t)] up to t, over the prefactor."""
     return -1 / t - beta**2 * np.log(t) + np.pi * constants.alpha * number * beta * (-2 / np.sqrt(t) - np.log(t))
-
-
-def mean_square_velocity(frequencies, mass: float, temperature: float) -> float:
-    """Mean square velocity (m^2/s^2) along one direction: the mean of (hbar w / 2 M) coth(hbar w / 2 k T) over its modes.
-
-    frequencies: (modes,) rad/s, above 0. mass: kg. temperature: K; 0 leaves the zero-point motion. Raises ValueError for others.
-    """
-    frequencies = np.asarray(frequencies, float)
-    _refuse_unless_positive(frequencies=frequencies, mass=mass)
-    if not temperature >= 0:
-        raise ValueError(f"a temperature must not be below 0 K, got {temperature:g} K")
-    quantum = constants.hbar * frequencies
-    occupied = np.tanh(quantum / (2 * constants.k * temperature)) if temperature else 1.0
-    return float(np.mean(quantum / (2 * mass) / occupied))

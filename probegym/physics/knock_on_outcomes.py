@@ -1,4 +1,4 @@
-"""What an electron's blow does to graphene with one silicon atom: molecular dynamics, and the table made from it.
+"""Reference for the table that BeamManipulation draws from: molecular dynamics of an electron's blow to graphene with one silicon atom.
 
 One atom of a sheet at 300 K gets the recoil energy in a direction within the cone that a beam along +z can kick into; it
 flies on with the Tersoff potential of Erhart & Albe (physics/tersoff.py) while the rim of the sheet takes up energy, is

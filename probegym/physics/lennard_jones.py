@@ -1,5 +1,6 @@
-"""The Lennard-Jones potential 4 epsilon [(sigma/r)^12 - (sigma/r)^6] (Jones 1924, 10.1098/rspa.1924.0082), cut off.
+"""Reference that physics/dynamics.py is checked with: the Lennard-Jones potential (Jones 1924, 10.1098/rspa.1924.0082), cut off.
 
+4 epsilon [(sigma/r)^12 - (sigma/r)^6].
 With an onset it is switched off smoothly between onset and cutoff (Brooks et al. 1983, 10.1002/jcc.540040211), which
 dynamics needs if energy is to be conserved; without, it is cut and shifted, or just cut. Energies and forces equal
 those of ``ase.calculators.lj``.

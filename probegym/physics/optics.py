@@ -33,13 +33,17 @@ def wavelength(energy: float) -> float:
 
 def interaction_constant(energy: float) -> float:
     """Phase per projected potential, sigma = 2 pi gamma m e lambda / h^2, in rad / (V m)."""
-    gamma = 1 + energy / ELECTRON_REST_ENERGY
-    return float(2 * np.pi * gamma * constants.m_e * constants.e * wavelength(energy) / constants.h**2)
+    return float(2 * np.pi * lorentz_factor(energy) * constants.m_e * constants.e * wavelength(energy) / constants.h**2)
+
+
+def lorentz_factor(energy: float) -> float:
+    """Energy of an electron over its rest energy; energy: kinetic, in eV."""
+    return float(1 + energy / ELECTRON_REST_ENERGY)
 
 
 def velocity_ratio(energy: float) -> float:
-    """Electron speed in units of the speed of light."""
-    return float(np.sqrt(1 - (1 + energy / ELECTRON_REST_ENERGY) ** -2))
+    """Electron speed in units of the speed of light; energy: kinetic, in eV."""
+    return float(np.sqrt(1 - lorentz_factor(energy) ** -2))
 
 
 def split_name(name: str) -> tuple[int, int, str]:
@@ -62,6 +66,23 @@ def aberration_basis(kx, ky, lam: float, names=ABERRATIONS) -> np.ndarray:
         azimuth = np.sin(m * phi) if component == "b" else np.cos(m * phi)
         basis.append(2 * np.pi / lam * alpha ** (n + 1) / (n + 1) * azimuth)
     return np.stack(basis)
+
+
+def displacements(angles_x, angles_y, names=ABERRATIONS) -> np.ndarray:
+    """Where one metre of each aberration throws the ray of an angle: gradient of the aberration function.
+
+    angles_x, angles_y: rad, any shape S. Returns (2, len(names), *S) in m, x and y.
+    """
+    w = np.asarray(angles_x) + 1j * np.asarray(angles_y)
+    thrown = []
+    for name in names:
+        n, m, component = split_name(name)
+        p, q = (n + 1 + m) // 2, (n + 1 - m) // 2  # alpha^(n+1) exp(i m phi) is w^p conj(w)^q
+        near = q * w**p * np.conj(w) ** max(q - 1, 0)  # 2 d/d conj(w) is d/dx + i d/dy
+        far = p * np.conj(w) ** (p - 1) * w**q
+        thrown.append(((near - far) / 1j if component == "b" else near + far) / (n + 1))
+    stacked = np.stack(thrown)
+    return np.stack([stacked.real, stacked.imag])
 
 
 def to_polar(coefficients: dict[str, float]) -> dict[str, float]:
@@ -117,7 +138,7 @@ class Pupil:
         return _coherent_mean(coefficients, self._centred)
 
     def on_axis_strehl(self, coefficients) -> np.ndarray:
-        """On-axis intensity relative to the aberration-free probe, tilt included; coefficients (..., n) in m -> (...)."""
+        """On-axis intensity relative to the aberration-free probe, tilt included; coefficients (..., n) in m -> (...). A check of the probe."""
         return _coherent_mean(coefficients, self._raw)
 
     def phase_variance(self, coefficients) -> np.ndarray:

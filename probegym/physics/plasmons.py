@@ -32,12 +32,13 @@ from scipy import constants, ndimage
 from scipy.special import k0, k1, roots_jacobi
 
 from probegym.physics import drude, randomness
-from probegym.physics.drude import HBAR_C, REST_ENERGY, Material
+from probegym.physics.drude import HBAR_C, Material
 from probegym.physics.image_formation import shot_noise
 from probegym.physics.nanoparticles import Particles, layout
+from probegym.physics.optics import ELECTRON_REST_ENERGY, lorentz_factor, velocity_ratio
 
 BOHR = constants.value("Bohr radius") * 1e9  # nm
-NANO = 1e9
+PER_NANOMETRE = 1e9
 SHAPE = (50, 50)
 AXIS = drude.energies(drude.MATERIALS["ITO"].window)
 
@@ -56,9 +57,9 @@ _CENTRE, _FEW, _MANY = _nodes(1), _nodes(3), _nodes(9)
 
 def _points(particles: Particles, nodes: np.ndarray) -> np.ndarray:
     """Where these nodes of each particle are, (count, nodes, 2) in nm."""
-    focus = NANO * np.sqrt(np.maximum(particles.major**2 - particles.minor**2, 0))
+    focus = PER_NANOMETRE * np.sqrt(np.maximum(particles.major**2 - particles.minor**2, 0))
     along = np.stack([np.cos(particles.angle), np.sin(particles.angle)], axis=1)
-    return NANO * particles.position[:, None] + focus[:, None, None] * nodes[:, None] * along[:, None]
+    return PER_NANOMETRE * particles.position[:, None] + focus[:, None, None] * nodes[:, None] * along[:, None]
 
 
 def _shape_tensors(particles: Particles) -> tuple[np.ndarray, np.ndarray]:
@@ -104,7 +105,7 @@ def _interaction(particles: Particles) -> tuple[np.ndarray, np.ndarray]:
 
 def volume(particles: Particles) -> np.ndarray:
     """Volume / 4 pi in nm^3, (count,): the polarisability of a perfect conductor is this over L."""
-    return NANO**3 * particles.minor**2 * particles.major / 3
+    return PER_NANOMETRE**3 * particles.minor**2 * particles.major / 3
 
 
 @dataclass(frozen=True)
@@ -192,9 +193,9 @@ def _penetrate(particles: Particles, points: np.ndarray, x, y, momenta, plane: n
 
     To second order in (thickness x q). Returns half the chord in nm, (count, pixels) float32.
     """
-    minor, major = NANO * particles.minor, NANO * particles.major
+    minor, major = PER_NANOMETRE * particles.minor, PER_NANOMETRE * particles.major
     cos, sin = np.cos(particles.angle), np.sin(particles.angle)
-    dx, dy = x - NANO * particles.position[:, :1], y - NANO * particles.position[:, 1:]
+    dx, dy = x - PER_NANOMETRE * particles.position[:, :1], y - PER_NANOMETRE * particles.position[:, 1:]
     u, v = (dx * cos[:, None] + dy * sin[:, None]) / major[:, None], (dy * cos[:, None] - dx * sin[:, None]) / minor[:, None]
     depth = 1 - u * u - v * v
     chord = np.zeros(depth.shape, np.float32)
@@ -237,8 +238,8 @@ def loss(particles: Particles, x: np.ndarray, y: np.ndarray, material: Material,
     losses are collected, 0 leaves them out. The bulk loss is t / (pi a_0 m v^2) Im(-1/eps) ln(1 + q_c^2 / q_0^2), q_0^2 =
     q^2 + (2/t)^2: in particles smaller than v / omega the surface cuts it off (begrenzung).
     """
-    x, y = NANO * np.asarray(x, float), NANO * np.asarray(y, float)
-    beta, gamma = (float(value) for value in drude.speed(voltage))
+    x, y = PER_NANOMETRE * np.asarray(x, float), PER_NANOMETRE * np.asarray(y, float)
+    beta, gamma = velocity_ratio(voltage), lorentz_factor(voltage)
     width = axis[1] - axis[0] if len(axis) > 1 else 1.0
     fine, smear = _channels(tuple(axis), resolution)
     nodes = _chebyshev(axis[0] - width / 2, axis[-1] + width / 2, HBAR_C * beta * gamma)
@@ -255,15 +256,15 @@ def loss(particles: Particles, x: np.ndarray, y: np.ndarray, material: Material,
             lines.append((line * between[index]) @ smear)
     thickness = 2 * chord.sum(0)
     if collection:
-        wave = REST_ENERGY * beta * gamma / HBAR_C * collection  # largest transferred momentum, 1/nm
+        wave = ELECTRON_REST_ENERGY * beta * gamma / HBAR_C * collection  # largest transferred momentum, 1/nm
         for plasma in np.unique(particles.plasma_energy):
             there = chord[particles.plasma_energy == plasma]
             eps = drude.permittivity(Material(material.permittivity, plasma, material.damping, material.window), fine)
             log = np.log1p(wave**2 / (np.mean(momenta) ** 2 + np.maximum(there, 1e-3) ** -2))
             weights.append((2 * there * log).sum(0, keepdims=True, dtype=np.float32))
-            lines.append(((-1 / eps).imag / (np.pi * BOHR * REST_ENERGY * beta**2))[None] @ smear)
+            lines.append(((-1 / eps).imag / (np.pi * BOHR * ELECTRON_REST_ENERGY * beta**2))[None] @ smear)
     spectra = np.concatenate(weights).T @ np.concatenate(lines).astype(np.float32)
-    return np.maximum(spectra, 0), thickness / NANO
+    return np.maximum(spectra, 0), thickness / PER_NANOMETRE
 
 
 def _chebyshev(low: float, high: float, scale: float) -> np.ndarray:

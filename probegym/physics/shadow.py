@@ -16,7 +16,7 @@ import numpy as np
 from scipy import ndimage
 
 from probegym.physics import native
-from probegym.physics.optics import ABERRATIONS, split_name
+from probegym.physics.optics import ABERRATIONS, displacements
 from probegym.physics.threads import in_tiles
 
 EXTENT, GPTS = 768e-9, 512  # of a film, m and points
@@ -27,23 +27,6 @@ DARKNESS = (0.12, 0.6)  # optical density of the thickest particle
 EDGE = (0.5e-9, 2.5e-9)  # m, over which an edge is blurred
 GRAIN = 0.01  # standard deviation of the support, at most
 _TURNS = ((1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0))  # quarter turns, row-major
-
-
-def displacements(angles_x, angles_y, names=ABERRATIONS) -> np.ndarray:
-    """Where one metre of each aberration throws the ray of an angle: gradient of the aberration function.
-
-    angles_x, angles_y: rad, any shape S. Returns (2, len(names), *S) in m, x and y.
-    """
-    w = np.asarray(angles_x) + 1j * np.asarray(angles_y)
-    thrown = []
-    for name in names:
-        n, m, component = split_name(name)
-        p, q = (n + 1 + m) // 2, (n + 1 - m) // 2  # alpha^(n+1) exp(i m phi) is w^p conj(w)^q
-        near = q * w**p * np.conj(w) ** max(q - 1, 0)  # 2 d/d conj(w) is d/dx + i d/dy
-        far = p * np.conj(w) ** (p - 1) * w**q
-        thrown.append(((near - far) / 1j if component == "b" else near + far) / (n + 1))
-    stacked = np.stack(thrown)
-    return np.stack([stacked.real, stacked.imag])
 
 
 @functools.lru_cache(maxsize=FILMS)

@@ -28,7 +28,7 @@ CLEAN_BARRIER = 4.5  # eV, of the apex atom to which the set point refers
 APEX_RADIUS = 0.3e-9  # m, of the outermost orbital of an apex atom
 WIDEST = 256  # pixels a side
 MOST_ATOMS = 16
-NANO = 1e9
+PER_NANOMETRE = 1e9
 
 
 def decay_constant(barrier) -> np.ndarray:
@@ -42,7 +42,7 @@ def gap(bias: float, current: float, barrier: float = CLEAN_BARRIER) -> float:
 
 
 def point_width(bias: float, current: float, barrier: float = CLEAN_BARRIER) -> float:
-    """Standard deviation in m of the Gaussian that a point feature appears as. Tersoff & Hamann (1985)."""
+    """Standard deviation in m of the Gaussian that a point feature appears as, which images are checked against. Tersoff & Hamann (1985)."""
     return float(np.sqrt((APEX_RADIUS + gap(bias, current)) / (2 * decay_constant(barrier))))
 
 
@@ -83,24 +83,24 @@ def topographs(apex: np.ndarray, loose: np.ndarray, switch_row: np.ndarray, jump
     lanes, _, atoms, _ = apex.shape
     if max(rows, columns) > WIDEST or atoms > MOST_ATOMS:
         raise ValueError(f"at most {WIDEST} pixels a side and {MOST_ATOMS} apex atoms, got {rows} x {columns} and {atoms}")
-    pixel = NANO * field_of_view / columns
-    packed = apex * NANO
-    packed[..., 3] = 2 * decay_constant(apex[..., 3]) / NANO
+    pixel = PER_NANOMETRE * field_of_view / columns
+    packed = apex * PER_NANOMETRE
+    packed[..., 3] = 2 * decay_constant(apex[..., 3]) / PER_NANOMETRE
     pixel_time = 0.5 * line_time / columns
     hops = loose.copy()
     hops[..., 1] = 0.5 * (1 - np.exp(-2 * loose[..., 1] * pixel_time))  # an odd number of hops of a two-level system
-    hops[..., 2] *= NANO
-    told = noise * np.array([1, NANO, NANO, 2 * np.pi * pixel_time])
-    reference = 2 * float(decay_constant(CLEAN_BARRIER)) / NANO
-    extent = NANO * (APEX_RADIUS + gap(bias, current))
+    hops[..., 2] *= PER_NANOMETRE
+    told = noise * np.array([1, PER_NANOMETRE, PER_NANOMETRE, 2 * np.pi * pixel_time])
+    reference = 2 * float(decay_constant(CLEAN_BARRIER)) / PER_NANOMETRE
+    extent = PER_NANOMETRE * (APEX_RADIUS + gap(bias, current))
     ratio = current / (reference_current or current)
     numbers = [ctypes.c_double(v) for v in (pixel, line_time, extent, reference, ratio)]
-    arrays = [NANO * centre, NANO * velocity, in_nanometres(surface), surface_key, packed, switch_row, NANO * jump, hops, told, noise_key]
+    arrays = [PER_NANOMETRE * centre, PER_NANOMETRE * velocity, in_nanometres(surface), surface_key, packed, switch_row, PER_NANOMETRE * jump, hops, told, noise_key]
     kinds = [float, float, float, np.uint64, float, np.int32, float, float, float, np.uint64]
     arrays = [np.ascontiguousarray(a, kind) for a, kind in zip(arrays, kinds, strict=True)]
-    more = np.ascontiguousarray(NANO * placed)
+    more = np.ascontiguousarray(PER_NANOMETRE * placed)
     out = np.empty((lanes, rows, columns), np.float32)
     p = [native.pointer(a) for a in arrays]
     native.library("stm").topographs(lanes, rows, columns, *numbers, *p[:4], atoms, *p[4:], more.shape[1], native.pointer(more), native.pointer(out))
-    out /= np.float32(NANO)
+    out /= np.float32(PER_NANOMETRE)
     return out

@@ -14,7 +14,7 @@ import numpy as np
 
 from probegym.physics import native
 
-NANO = 1e9
+PER_NANOMETRE = 1e9
 
 FIELDS = {
     "step_height": "m", "terrace_width": "m", "direction": "rad", "meander": "m", "meander_period": "m",
@@ -25,12 +25,12 @@ FIELDS = {
 CELLS = {"adatom_density": 2e-9, "cluster_density": 4e-9, "adsorbate_density": 2e-9, "island_density": 16e-9}
 """Side in m of the cells that hold at most one feature each: the largest density is 1 / side^2."""
 
-_TO_NANO = np.array([{"m": NANO, "1/m2": NANO**-2, "rad": 1.0}[unit] for unit in FIELDS.values()])
+_PER_FIELD = np.array([{"m": PER_NANOMETRE, "1/m2": PER_NANOMETRE**-2, "rad": 1.0}[unit] for unit in FIELDS.values()])
 
 
 def in_nanometres(surface: np.ndarray) -> np.ndarray:
     """Rows of parameters (lanes, n) in nm instead of m, as the kernel wants them."""
-    return np.ascontiguousarray(surface * _TO_NANO)
+    return np.ascontiguousarray(surface * _PER_FIELD)
 
 
 def heights(surface: np.ndarray, key: int, centre, pixel: float, shape: tuple[int, int], width: float, placed=None) -> np.ndarray:
@@ -41,8 +41,8 @@ def heights(surface: np.ndarray, key: int, centre, pixel: float, shape: tuple[in
     """
     rows, columns = shape
     out = np.empty((rows, columns), np.float32)
-    more = np.ascontiguousarray(np.zeros((1, 4)) if placed is None else NANO * np.asarray(placed, float))
-    arrays = (NANO * np.asarray(centre, float), in_nanometres(surface[None]), np.array([key], np.uint64))
-    numbers = (ctypes.c_double(NANO * pixel), ctypes.c_double((NANO * width) ** 2))
+    more = np.ascontiguousarray(np.zeros((1, 4)) if placed is None else PER_NANOMETRE * np.asarray(placed, float))
+    arrays = (PER_NANOMETRE * np.asarray(centre, float), in_nanometres(surface[None]), np.array([key], np.uint64))
+    numbers = (ctypes.c_double(PER_NANOMETRE * pixel), ctypes.c_double((PER_NANOMETRE * width) ** 2))
     native.library("stm").heights(rows, columns, *numbers, *map(native.pointer, arrays), len(more), native.pointer(more), native.pointer(out))
-    return out / np.float32(NANO)
+    return out / np.float32(PER_NANOMETRE)

@@ -26,7 +26,7 @@ FLAT, SIDE = 512, 96  # sizes of the tables there
 LONGEST_STEP = 15e-6  # s between control steps
 CYCLES_PER_STEP = 2.0
 DAMPED_STEP = 75  # quality over the cycles of a step at most: the amplitude must not grow by many contact depths within one
-NANO = 1e-9
+NANOMETRE = 1e-9
 STATE = ("a_re", "a_im", "deflection", "i_seen", "q_seen", "integral", "carry", "z", "z_speed", "creep_1", "creep_2", "creep_3")
 
 
@@ -117,11 +117,11 @@ def _pack(setup: Setup, lanes: int) -> np.ndarray:
     k = s["stiffness"] * first.stiffness[0]
     base = s["shaken"] * s["drive"] / (s["quality"] * first.base[0])
     rows = [
-        k, s["stiffness"], s["quality"], 2 * np.pi * s["frequency"], s["detuning"], k * s["drive"] / s["quality"] / NANO, base / NANO,
-        s["radius"] / NANO, np.pi * constants.epsilon_0 * s["voltage"] ** 2 / NANO, s["neck_force"] / NANO, s["neck_on"] / NANO,
-        s["neck_off"] / NANO, constants.k * s["temperature"] / k / NANO**2, s["sensor_noise"] / NANO, 2 * np.pi * s["bandwidth"],
-        s["setpoint"] / NANO, s["proportional"], s["integral"], s["feed_forward"], 2 * np.pi * s["piezo_frequency"], s["piezo_quality"],
-        s["z_range"] / 2 / NANO, s["creep"], s["relay"] / NANO,
+        k, s["stiffness"], s["quality"], 2 * np.pi * s["frequency"], s["detuning"], k * s["drive"] / s["quality"] / NANOMETRE, base / NANOMETRE,
+        s["radius"] / NANOMETRE, np.pi * constants.epsilon_0 * s["voltage"] ** 2 / NANOMETRE, s["neck_force"] / NANOMETRE, s["neck_on"] / NANOMETRE,
+        s["neck_off"] / NANOMETRE, constants.k * s["temperature"] / k / NANOMETRE**2, s["sensor_noise"] / NANOMETRE, 2 * np.pi * s["bandwidth"],
+        s["setpoint"] / NANOMETRE, s["proportional"], s["integral"], s["feed_forward"], 2 * np.pi * s["piezo_frequency"], s["piezo_quality"],
+        s["z_range"] / 2 / NANOMETRE, s["creep"], s["relay"] / NANOMETRE,
     ]  # fmt: skip
     return np.stack(rows)
 
@@ -133,10 +133,10 @@ def rest(setup: Setup, lanes: int, height: np.ndarray | float = 0.0) -> dict[str
     """
     state = {name: np.zeros(lanes) for name in STATE}
     r, q = np.asarray(setup.detuning, float), np.asarray(setup.quality, float)
-    free = np.asarray(setup.drive) / NANO / q / (1 - r**2 + 1j * r / q)
+    free = np.asarray(setup.drive) / NANOMETRE / q / (1 - r**2 + 1j * r / q)
     state["a_re"][:], state["a_im"][:] = free.real, free.imag
     state["i_seen"][:], state["q_seen"][:] = free.real, free.imag
-    state["z"][:] = state["integral"][:] = np.asarray(height) / NANO
+    state["z"][:] = state["integral"][:] = np.asarray(height) / NANOMETRE
     return state
 
 
@@ -228,7 +228,7 @@ def scan(setup: Setup, state: dict[str, np.ndarray], track: Track, cell_time: np
 
 def _trace(out: np.ndarray, steps: np.ndarray) -> Trace:
     height, i, q, peak, rail = np.moveaxis(out, 2, 0)
-    return Trace(height * NANO, np.hypot(i, q) * NANO, np.arctan2(-q, i), peak * NANO, rail / np.reshape(steps, (-1, 1)))
+    return Trace(height * NANOMETRE, np.hypot(i, q) * NANOMETRE, np.arctan2(-q, i), peak * NANOMETRE, rail / np.reshape(steps, (-1, 1)))
 
 
 def scan_direct(setup: Setup, state: dict[str, np.ndarray], track: Track, cycles_per_cell: int, modes: int = 2, steps: int = 400,

@@ -46,7 +46,7 @@ class Interaction:
 
 
 def adhesion(radius, hamaker) -> np.ndarray:
-    """Pull-off force HR / 6 a0^2 in N, positive."""
+    """Pull-off force HR / 6 a0^2 in N, positive, which the force curve is checked against."""
     return np.asarray(hamaker) * radius / (6 * CONTACT**2)
 
 

@@ -124,13 +124,6 @@ def blunted_radius(radius, peak_force, threshold: float, rate: float) -> np.ndar
     return np.asarray(radius) + _numbers("rate", rate, 0) * excess
 
 
-def wear_volume(before, after, half_angle) -> np.ndarray:
-    """Volume, m^3, that a tip loses when it blunts from one radius, m, to another: between two spheres in one cone."""
-    before, half_angle = _shape(before, half_angle)
-    s = np.sin(half_angle)
-    return np.pi * (1 - s) ** 2 / (3 * s) * (_shape(after, half_angle)[0] ** 3 - before**3)
-
-
 def blunt(tip: Tip, peak_force, threshold: float, rate: float) -> Tip:
     """The tip after a peak force (lanes,), N: blunter, and shorter as the cone demands; so a second apex comes nearer to touching."""
     radius = blunted_radius(tip["radius"], peak_force, threshold, rate)

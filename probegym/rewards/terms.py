@@ -1,4 +1,7 @@
-"""Terms that several environments share. Results are (lanes,), without units."""
+"""Terms of StemTuning and AfmTuning, as functions of errors and images alone. Results are (lanes,), without units.
+
+Terms that look at a whole step (``envs.task.Transition``) stand beside their environment, in envs/*_rewards.py.
+"""
 
 from __future__ import annotations
 

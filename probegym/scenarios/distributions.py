@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 from probegym.physics import randomness
 from probegym.tables import PLAIN
 
-DEVIATIONS = 3.0  # of a normal distribution that must be possible, 99.7 % of its draws
+POSSIBLE_DEVIATIONS = 3.0  # of a normal distribution that must be possible, 99.7 % of its draws
 
 
 class Distribution(BaseModel):
@@ -46,7 +46,7 @@ class Distribution(BaseModel):
         """The values between which all others lie, or each choice. Normal distributions: at three deviations."""
         if self.normal:
             mean, deviation = self.normal
-            return (mean - DEVIATIONS * deviation, mean + DEVIATIONS * deviation) if deviation else (mean,)
+            return (mean - POSSIBLE_DEVIATIONS * deviation, mean + POSSIBLE_DEVIATIONS * deviation) if deviation else (mean,)
         return tuple(dict.fromkeys(self.uniform or self.log_uniform or self.choice or ()))
 
     def sample(self, keys: np.ndarray, stream: str) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 from probegym.scenarios import Scenario
 from probegym.scenarios.distributions import Distribution, is_distribution
 
-DEVIATIONS = 2.0  # of a normal distribution that count as its range
+LIKELY_DEVIATIONS = 2.0  # of a normal distribution that count as its range
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def _range(value: Any) -> list[tuple[float, float]] | None:
     drawn = Distribution.model_validate(value)
     if drawn.normal:
         mean, deviation = drawn.normal
-        return [(mean - DEVIATIONS * deviation, mean + DEVIATIONS * deviation)]
+        return [(mean - LIKELY_DEVIATIONS * deviation, mean + LIKELY_DEVIATIONS * deviation)]
     if drawn.choice:
         return [(item, item) for item in drawn.choice]
     low, high = drawn.uniform or drawn.log_uniform or (0.0, 0.0)

@@ -1,4 +1,4 @@
-"""Covariances of fields seen through point-spread functions at several levels, and the noise of each level (GPyTorch).
+"""For multilevel.py: covariances of fields seen through point-spread functions at several levels, and the noise of each (GPyTorch).
 
 A level observes y = integral PSF(x - x') f(x') dx' + noise. With an RBF covariance of f and Gaussian PSFs all integrals are closed
 forms: the squared length scale grows by the squared PSF widths, and the amplitude falls by what is smeared out
@@ -52,16 +52,6 @@ def blurred_rbf(a: torch.Tensor, width_a: torch.Tensor, b: torch.Tensor, width_b
     distance = (a[..., :, None, :] - b[..., None, :, :]) ** 2
     amplitude = (length_scale / spread.sqrt()).expand(distance.shape).prod(-1)
     return amplitude * torch.exp(-0.5 * (distance / spread).sum(-1))
-
-
-class PsfRBFKernel(Kernel):
-    """Unit RBF covariance of a field that every input sees through its own Gaussian PSF; the level column is not looked at."""
-
-    has_lengthscale = True
-
-    def forward(self, x1: torch.Tensor, x2: torch.Tensor, diag: bool = False, **params) -> torch.Tensor:
-        """(..., n, m), or (..., n) where ``diag``."""
-        return _each(lambda a, b: blurred_rbf(a[..., :-COLUMNS], a[..., -3], b[..., :-COLUMNS], b[..., -3], self.lengthscale.squeeze(-2)), x1, x2, diag)
 
 
 class AutoregressiveKernel(Kernel):

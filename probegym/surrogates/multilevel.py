@@ -1,6 +1,7 @@
-"""An exact Gaussian process over several measurement levels: hyperparameters by marginal likelihood, predictions, information.
+"""An exact Gaussian process over several measurement levels, for measurements of your own; LevelSelection runs on the faster belief.py.
 
-Covariance, point-spread functions and noise are in kernels.py; inference is GPyTorch's, optimisation BoTorch's.
+Hyperparameters by marginal likelihood, predictions, information. Covariance, point-spread functions and noise are in kernels.py;
+inference is GPyTorch's, optimisation BoTorch's.
 """
 
 from __future__ import annotations
@@ -223,7 +224,7 @@ def greedy_information(covariance: np.ndarray, noise: np.ndarray, count: int) ->
 
 
 def best_information(covariance: np.ndarray, noise: np.ndarray, count: int) -> tuple[np.ndarray, float]:
-    """The set of ``count`` measurements that tells most, by trying all; for small instances only (at most 10,000 sets). Raises ProbeGymError for more."""
+    """The set of ``count`` measurements that tells most, by trying all: a check of the greedy choice, for small instances only (at most 10,000 sets). Raises ProbeGymError for more."""
     if math.comb(len(noise), count) > 10_000:
         raise ProbeGymError(f"{count} of {len(noise)} measurements are too many sets to try: use greedy_information")
     sets = [list(indices) for indices in itertools.combinations(range(len(noise)), count)]

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from probegym.agents.seeds import EVALUATION_SEED
 from probegym.console import plain
 from probegym.envs import environment_type
 from probegym.errors import ProbeGymError
@@ -28,7 +29,7 @@ def deploy(
     mode: Annotated[Mode, typer.Option("--mode", help="How much the policy is trusted with.")] = Mode.twin,
     scenario: ScenarioOption = "id",
     episodes: Annotated[int, typer.Option("--episodes", min=1, max=10**6, help="Number of episodes.")] = 1,
-    seed: Annotated[int, typer.Option("--seed", min=0, max=MAXIMUM_SEED, help="First seed.")] = 10_000_000,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=MAXIMUM_SEED, help="First seed.")] = EVALUATION_SEED,
     deadline: Annotated[float, typer.Option("--deadline", min=0.001, max=60, help="Seconds for each decision of the policy.")] = 0.25,
     pace: Annotated[float, typer.Option("--pace", min=0, max=1e6, help="Simulated seconds a second of a twin; 0: as fast as it can.")] = 0.0,
     seconds: Annotated[float | None, typer.Option("--seconds", min=1, max=1e12, help=f"Instrument time that the run may take. {BY_DEFAULT} 3600.")] = None,

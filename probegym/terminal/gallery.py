@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 import probegym
+from probegym.agents.seeds import EVALUATION_SEED
 from probegym.console import plain
 from probegym.terminal.options import MAXIMUM_SEED, environment
 
-SEED = 10_000_004  # beyond those of training
+SEED = EVALUATION_SEED + 4
 
 
 def gallery(

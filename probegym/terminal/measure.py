@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from probegym.agents import files
-from probegym.agents.evaluate import EVALUATION_SEED, evaluate, write_json
+from probegym.agents.evaluate import evaluate, write_json
 from probegym.agents.registry import make_agent, task_type
+from probegym.agents.seeds import EVALUATION_SEED
 from probegym.console import bar
 from probegym.errors import ProbeGymError
 

@@ -57,9 +57,10 @@ def regret(
     env_id, console = environment(env), plain()
     scenarios.load(environment_type(env_id).task_type.family, scenario)
     from probegym.agents import files
-    from probegym.agents.evaluate import EVALUATION_SEED, write_json
+    from probegym.agents.evaluate import write_json
     from probegym.agents.registry import make_agent
     from probegym.agents.regret import regrets
+    from probegym.agents.seeds import EVALUATION_SEED
 
     if out is not None:
         if out.is_dir():

@@ -15,7 +15,8 @@ from rich.table import Table
 from probegym import scenarios
 from probegym.agents import files
 from probegym.agents.executors import Executor, Json, Outcome
-from probegym.agents.training import DIARY, FINAL_SEED, command_line, seeds
+from probegym.agents.seeds import LIVE_SEED
+from probegym.agents.training import DIARY, command_line, seeds
 from probegym.console import bar
 from probegym.envs import environment_type
 from probegym.errors import ProbeGymError
@@ -95,7 +96,7 @@ def _run(learner: Learner, env_id: str, scenario: str, console: Console) -> None
             progress.update(task, completed=news.update, told="  ".join(filter(None, told.values())))
 
         def live(agent) -> float:
-            return float(evaluate(agent, env_id, scenario, LIVE_EPISODES, FINAL_SEED).success.mean())
+            return float(evaluate(agent, env_id, scenario, LIVE_EPISODES, LIVE_SEED).success.mean())
 
         learner.run(report, live, evaluations=20)
 

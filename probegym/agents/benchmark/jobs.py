@@ -15,12 +15,9 @@ from probegym.agents.benchmark.suite import Entry, Suite, entries
 from probegym.agents.bundle import BundlePolicy
 from probegym.agents.evaluate import evaluate
 from probegym.agents.executors import Work
+from probegym.agents.seeds import BENCHMARK_SEED, BENCHMARK_TRAINING_SEED
 from probegym.hardware_bridge.deployment.policy_process import address_space, limit_memory
 
-FIRST_SEED = 20_000_000
-"""Of the benchmark's episodes; nothing is trained, tuned or chosen on seeds from 10,000,000 on."""
-TRAINING_SEED = 9_000_000
-"""Of the episodes on the training scenario, by which the best script is chosen."""
 MAXIMUM_MEMORY = 6 * 2**30
 """Bytes of address space that a job with a submission's policy may take beyond what its process has at the start."""
 
@@ -33,7 +30,7 @@ def plan(suite: Suite, entry: Entry) -> list[Facts]:
         told = agent.bundle.digest if isinstance(agent, BundlePolicy) else "of the package"
         for name in (contest.train, *contest.scenarios):
             scenario = scenarios.load(family, name)
-            first = (TRAINING_SEED if scenario.split == "train" else FIRST_SEED) + (run - 1) * suite.episodes
+            first = (BENCHMARK_TRAINING_SEED if scenario.split == "train" else BENCHMARK_SEED) + (run - 1) * suite.episodes
             about = results.digest(scenario.model_dump(mode="json"))
             out.append(Facts(entry.env_id, entry.agent, entry.kind, name, scenario.split, scenario.axis, run, first, suite.episodes, told, about, results.code()))
     return out

@@ -20,6 +20,7 @@ MOST_LINES = 256  # an episode
 PIXELS, SAMPLES = (8, 4096), (8, 65536)  # of a line, and of a relay test
 LONGEST_TEST = 10.0  # s
 OVERSAMPLING = 2  # points of the surface a pixel
+SMOOTHING = 1.0  # pixels, standard deviation of the filter that feed-forward looks through
 RECENTRING = 50.0  # 1/s, integral gain that keeps a relay test symmetric
 RAIL = 0.05  # share of a line that the piezo may spend at the end of its range
 PARKED = 5e-9  # m above the first point, where a new episode starts
@@ -80,7 +81,6 @@ class AfmConfig(_Table):
     piezo_frequency: Sampled = _sampled(10e3)  # Hz
     piezo_quality: Sampled = _sampled(15.0)
     z_range: float = Field(default=2e-6, ge=1e-9, le=1e-3)  # m
-    smoothing: float = Field(default=1.0, ge=0, le=20)  # pixels, standard deviation of the filter that feed-forward looks through
     creep: Sampled = _sampled(0.0)  # per decade of time
     drift: Sampled = _sampled(0.0)  # m/s, in a random direction
     settling: Sampled = _sampled(0.0)  # m that the stage still creeps along x and y after it was placed
@@ -290,7 +290,7 @@ class AfmTwin(LaneTwin):
         crashed = lost | railed | (peak >= c.crash_force)
         for name, rested in fresh.items():
             s[f"loop_{name}"][lanes] = np.where(lost, rested, loop[name])
-        s["expected"][lanes] = _smooth(values[:, 0].mean(1), OVERSAMPLING * c.smoothing)
+        s["expected"][lanes] = _smooth(values[:, 0].mean(1), OVERSAMPLING * SMOOTHING)
         s["profile"][lanes], s["peak_force"][lanes] = _pixels(track.height, command.pixels), peak
         values = _pixels(values, command.pixels)
         missed = values[:, 0, 0] - s["profile"][lanes]

@@ -18,6 +18,7 @@ from probegym.scenarios.distributions import Sampled
 
 BOLTZMANN = constants.k / constants.e  # eV/K
 HOTTEST, STRONGEST, LONGEST = 2000.0, 0.1, 1e5  # K, eV, s
+MOST_SWEEPS = 400  # of one stay at a temperature; longer ones change nothing that could be seen
 LIMITS = {
     "coupling": (-0.1, 0.1), "field": (-0.1, 0.1), "diagonal": (-1.0, 1.0), "gradient": (-0.1, 0.1), "magnetisation": (-1.0, 1.0),
     "rate": (1e-6, 1e6), "barrier": (0.0, 5.0), "misjudged": (-2.0, 2.0),
@@ -53,7 +54,6 @@ class IsingConfig(BaseModel):
     rate: Sampled  # updates a site and second at ``reference``
     barrier: Sampled  # eV, Arrhenius
     reference: float = Field(600.0, ge=10, le=2000)  # K
-    most_sweeps: int = Field(400, ge=1, le=100_000)  # of one stay at a temperature; longer ones change nothing that could be seen
     temperatures: tuple[float, float] = (80.0, 1200.0)  # K, coldest and hottest of the holder
     heating: float = Field(10.0, gt=0, le=1e6)  # K/s, up
     cooling: float = Field(100.0, gt=0, le=1e6)  # K/s, down: a quench, within which nothing moves
@@ -131,7 +131,7 @@ class IsingTwin(LaneTwin):
         c, s = self.config, self.state
         with np.errstate(over="ignore"):
             rate = s["rate"] * np.exp(s["barrier"] / BOLTZMANN * (1 / c.reference - 1 / s["temperature"]))
-        sweeps = np.minimum(rate * seconds + randomness.uniform(s["key"], s["count"], "sweep", 1)[:, 0], c.most_sweeps).astype(np.int64)
+        sweeps = np.minimum(rate * seconds + randomness.uniform(s["key"], s["count"], "sweep", 1)[:, 0], MOST_SWEEPS).astype(np.int64)
         on = np.nonzero(where & (sweeps > 0))[0]
         if not len(on):
             return

@@ -254,7 +254,7 @@ class StmTwin(LaneTwin):
 
 
 @lru_cache(maxsize=16)
-def outlook(config: str, samples: int = 3000, rounds: int = 4) -> np.ndarray:
+def outlook(config: str) -> np.ndarray:
     """Expected cost until the apex is good, (STATES, 1 + treatments), by the statistics of the treatments; for the oracle.
 
     Columns: nothing, then +V and -V of every pulse, then every dip, in the order of the configuration. Each treatment costs
@@ -262,6 +262,7 @@ def outlook(config: str, samples: int = 3000, rounds: int = 4) -> np.ndarray:
     """
     c = StmConfig.model_validate_json(config)
     options = [(c.pulses, v, sign) for v in c.pulses.strength for sign in (1.0, -1.0)] + [(c.dips, d, 0.0) for d in c.dips.strength]
+    samples, rounds = 3000, 4
     keys, on = np.arange(samples, dtype=np.uint64), np.ones(samples, bool)
     seeds = stm_apex.empty(samples)
     stm_apex.draw(seeds, on, randomness.uniform(keys, 0, "outlook", stm_apex.DRAWS), c.double, c.blunt, c.contaminated, c.unstable)
