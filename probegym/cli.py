@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 
 import probegym
 from probegym import scenarios
-from probegym.console import plain
+from probegym.console import plain, say
 from probegym.envs import environment_type
 from probegym.errors import ProbeGymError
 from probegym.terminal import bridge, datasets, gallery, regret
@@ -39,7 +39,7 @@ class Algorithm(StrEnum):
 
 def _complain(message: str) -> None:
     line = Text.assemble(("error: ", "red"), " ".join(message.split()))
-    plain(stderr=True, soft_wrap=True, highlight=False).print(line)
+    plain(stderr=True, soft_wrap=True).print(line)
 
 
 class _Command(TyperGroup):
@@ -97,11 +97,11 @@ def list_() -> None:
 
     console = plain(soft_wrap=True)
     for env_id in probegym.ENVIRONMENTS:
-        console.print(env_id, style="bold", highlight=False)
+        say(console, env_id, style="bold")
         console.print(_scenario_table(environment_type(env_id).task_type.family))
     for title, names in (("shipped policies", shipped()), ("specimens", sorted(available()))):
-        console.print(f"\n{title}", style="bold", highlight=False)
-        console.print("  " + (", ".join(names) or "none"), highlight=False)
+        say(console, f"\n{title}", style="bold")
+        say(console, "  " + (", ".join(names) or "none"))
 
 
 def _scenario_table(family: str) -> Table:
@@ -126,7 +126,7 @@ def show(env: Env, scenario: Annotated[str | None, typer.Option("--scenario", he
         typer.echo(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True, width=120), nl=False)
         return
     console = plain()
-    console.print(f"{env_id}\n", style="bold", highlight=False)
+    say(console, f"{env_id}\n", style="bold")
     console.print(Markdown(inspect.getdoc(kind) or ""))
     console.print()
     console.print(_scenario_table(kind.task_type.family))

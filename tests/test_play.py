@@ -8,12 +8,12 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
 from typer.testing import CliRunner
 
 import probegym
 from probegym.agents.base import RandomAgent
 from probegym.cli import app
+from probegym.console import plain
 from probegym.envs.controls import Choice
 from probegym.errors import ProbeGymError
 from probegym.terminal import compare
@@ -224,7 +224,7 @@ def test_a_terminal_shows_picture_controls_and_keys(name, scenario, tmp_path, mo
     monkeypatch.setattr("shutil.get_terminal_size", lambda: (100, 50))
     shown = io.StringIO()
     game = Game(f"probegym/{name}-v0", scenario, 5)
-    Play(game, tmp_path, Console(file=shown, force_terminal=True, width=100))._draw("hello")
+    Play(game, tmp_path, plain(file=shown, force_terminal=True, width=100))._draw("hello")
     text = re.sub(r"\x1b\[[\d;]*[A-Za-z]", "", shown.getvalue())
     assert len(text.splitlines()) <= 50 and "hello" in text and "q end" in text
     assert all(f"{index + 1} {part.name}" in text for index, part in enumerate(game.controls.parts))

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from probegym.console import plain
+from probegym.console import plain, say
 from probegym.envs import environment_type
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.deployment import Mode
@@ -143,7 +143,7 @@ def verify(folder: Folder) -> None:
     from probegym.hardware_bridge.records.read import Record
 
     report = Record(folder).verify()
-    plain(soft_wrap=True).print(str(report), highlight=False)
+    say(plain(), str(report))
     raise typer.Exit(0 if report.sound else 1)
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from probegym.agents import files
 from probegym.agents.evaluate import EVALUATION_SEED, evaluate, write_json
 from probegym.agents.registry import make_agent, task_type
-from probegym.console import bar
+from probegym.console import bar, say
 from probegym.errors import ProbeGymError
 
 
@@ -30,7 +30,7 @@ def report(name: str, env_id: str, scenario: str, episodes: int, seed: int | Non
     if out is not None:
         what = {"agent": name, "environment": env_id, "scenario": scenario, "first_seed": seed}
         write_json(out, files.plain(what | {"summary": summary, "episodes": results.columns()}))
-        console.print(f"results in {out}", highlight=False, soft_wrap=True)
+        say(console, f"results in {out}")
 
 
 def _table(summary: dict[str, Any], measured: str) -> Table:

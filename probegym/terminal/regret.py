@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from probegym import scenarios
-from probegym.console import bar, plain
+from probegym.console import bar, plain, say
 from probegym.envs import environment_type
 from probegym.errors import ProbeGymError
 from probegym.terminal.options import MAXIMUM_SEED, ScenarioOption, environment
@@ -81,7 +81,7 @@ def regret(
         what |= {"value": str(value), "draws": draws, "continuation": str(continuation)}
         columns = ("episode", "step", "taken", "guided", "values", "regret", "obtained", "success")
         write_json(out, files.plain(what | {"summary": found.summary(), "candidates": found.names} | {name: getattr(found, name).tolist() for name in columns}))
-        console.print(f"results in {out}", highlight=False, soft_wrap=True)
+        say(console, f"results in {out}")
 
 
 def _table(found: Regrets, value: str) -> Table:
