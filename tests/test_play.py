@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ def test_every_environment_is_played_by_lines(name, tmp_path):
     told = play(name, "--seed", 5, text="u\n+\nn\n0\n\nx\nh\nq\n")
     first, *_ = told.splitlines()
     assert first.startswith("1 ") and purpose(f"probegym/{name}-v0") in first
-    assert "no key 'x': 1-9" in told and "done" in told
+    assert re.search(r"no key 'x': 1(-[2-9])? n p choose", told) and "done" in told
     assert float(re.split(r" {2,}", line(told, "you"))[2]) == pytest.approx(float(line(told, "you").split()[2]))
     with Image.open(tmp_path / "runs/play/frame.png") as frame:
         assert frame.width > 200
@@ -87,7 +88,7 @@ def test_a_masked_choice_is_told_and_not_made():
 )
 def test_mistakes_are_told_before_anything_is_played(arguments, hint):
     done = CliRunner().invoke(app, ["play", *arguments])
-    assert done.exit_code != 0 and hint in (done.output + str(done.exception))
+    assert done.exit_code != 0 and hint in (done.output + str(done.exception)) and not Path("runs").exists()
 
 
 def test_the_truth_is_hidden_until_it_is_asked_for():

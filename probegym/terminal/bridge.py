@@ -17,7 +17,7 @@ from probegym.terminal.options import MAXIMUM_SEED, ScenarioOption, environment
 from probegym.terminal.serve import Protocol, Twin
 
 BY_DEFAULT = "By default without limit in modes twin and shadow, else"
-record_app = typer.Typer(help="Records of runs: verify, export, compare. Data sets: record, build, replay.", no_args_is_help=True)
+record_app = typer.Typer(help="Records of runs: verify, export, compare. Data sets: record, build, replay.")
 Folder = Annotated[Path, typer.Argument(metavar="RECORD", help="Folder of a record.")]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from probegym.agents.bundle import shipped
 from probegym.agents.evaluate import evaluate
-from probegym.agents.registry import BASELINES, family, make_agent, task_type
+from probegym.agents.registry import BASELINES, family, make_agent, policies, task_type
 from probegym.envs.task import Observation
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Lanes, Readings
@@ -53,8 +51,7 @@ class _Patience:
 
 def players(env_id: str) -> list[str]:
     """Names of those who can play an environment: random, its scripts, its policies, the oracle."""
-    policies = [name for name, folder in shipped().items() if json.loads((folder / "policy.json").read_text(encoding="utf-8"))["environment"] == env_id]
-    return ["random", *BASELINES[family(env_id)], *policies, "oracle"]
+    return ["random", *BASELINES[family(env_id)], *policies(env_id), "oracle"]
 
 
 def others(env_id: str, scenario: str, seed: int, patience: float = PATIENCE) -> Iterator[Row | str]:

@@ -23,7 +23,7 @@ MOVES = {
     "D": (LARGE, 0), "]": (LARGE, 0), "A": (-LARGE, 0), "[": (-LARGE, 0), "W": (0, LARGE), "S": (0, -LARGE),
 }  # fmt: skip
 """Key -> small steps to the right and up."""
-HELP = "1-9 n p choose   arrows or w a s d - + move, W A S D [ ] far   enter do it   0 back   u explain   h goal   t truth   q end"
+HELP = "{} n p choose   arrows or w a s d - + move, W A S D [ ] far   enter do it   0 back   u explain   h goal   t truth   q end"
 LONGEST = 120  # characters of what was done
 UNITS = {"time": "s", "dose": "e/A^2", "damage": "damage"}
 
@@ -107,8 +107,13 @@ class Game:
         elif key == "t":
             return self.show_truth()
         else:
-            return f"no key {key!r}: {HELP}"
+            return f"no key {key!r}: {self.help()}"
         return ""
+
+    def help(self) -> str:
+        """The keys, in one line."""
+        most = min(len(self.controls.parts), 9)
+        return HELP.format("1" if most == 1 else f"1-{most}")
 
     def show_truth(self) -> str:
         """Show what no instrument could tell, or hide it again; returns what to tell."""

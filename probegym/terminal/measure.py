@@ -12,15 +12,12 @@ from probegym.agents import files
 from probegym.agents.evaluate import EVALUATION_SEED, evaluate, write_json
 from probegym.agents.registry import make_agent, task_type
 from probegym.console import bar, say
-from probegym.errors import ProbeGymError
+from probegym.terminal.options import results_file
 
 
 def report(name: str, env_id: str, scenario: str, episodes: int, seed: int | None, out: Path | None, console: Console) -> None:
     """Evaluate and print; write every episode to ``out``, tried beforehand."""
-    if out is not None:
-        if out.is_dir():
-            raise ProbeGymError(f"{out} is a folder: name a file with --out")
-        files.writable(out.parent, needed=1_000_000)
+    results_file(out)
     agent, seed = make_agent(name, env_id), EVALUATION_SEED if seed is None else seed
     with bar(console) as progress:
         task = progress.add_task(f"{name} on {scenario}", total=episodes, told="")

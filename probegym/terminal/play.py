@@ -18,7 +18,7 @@ from probegym.console import say
 from probegym.envs.controls import Place
 from probegym.errors import ProbeGymError
 from probegym.terminal.compare import PATIENCE, Row, others, passed_over, signed, table
-from probegym.terminal.game import HELP, Game, purpose, section
+from probegym.terminal.game import Game, purpose, section
 
 ARROWS = {"A": "w", "B": "s", "C": "d", "D": "a"}
 CURSOR = (240, 180, 41)
@@ -101,7 +101,7 @@ class Play:
         c, g = self.console, self.game
         status = "   ".join(f"{name} {value}" for name, value in g.status().items()) + f"   score {signed(g.score())}"
         if not c.is_terminal:
-            say(c, f"{self._control(g.chosen)} | {status} | {told or HELP}")
+            say(c, f"{self._control(g.chosen)} | {status} | {told or g.help()}")
             return
         c.clear()
         columns, rows = shutil.get_terminal_size()
@@ -115,7 +115,7 @@ class Play:
         if foreseen := g.foreseen():
             c.print(f"this step: {foreseen}")
         c.print(told, style="cyan")
-        c.print(HELP, style="dim")
+        c.print(g.help(), style="dim")
 
     def _control(self, index: int) -> str:
         g, part = self.game, self.game.controls.parts[index]

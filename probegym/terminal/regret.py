@@ -12,8 +12,7 @@ from rich.table import Table
 from probegym import scenarios
 from probegym.console import bar, plain, say
 from probegym.envs import environment_type
-from probegym.errors import ProbeGymError
-from probegym.terminal.options import MAXIMUM_SEED, ScenarioOption, environment
+from probegym.terminal.options import MAXIMUM_SEED, ScenarioOption, environment, results_file
 
 if TYPE_CHECKING:
     from probegym.agents.regret import Regrets
@@ -61,10 +60,7 @@ def regret(
     from probegym.agents.registry import make_agent
     from probegym.agents.regret import regrets
 
-    if out is not None:
-        if out.is_dir():
-            raise ProbeGymError(f"{out} is a folder: name a file with --out")
-        files.writable(out.parent, needed=1_000_000)
+    results_file(out)
     advisers = {}
     for name in beside or []:
         advisers[name] = make_agent(name, env_id)

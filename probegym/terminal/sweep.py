@@ -10,9 +10,7 @@ import typer
 from rich.table import Table
 
 from probegym.console import plain, say
-from probegym.terminal.options import Env, ExecutorName, ScenarioOption, Seed, environment
-
-Workers = Annotated[int | None, typer.Option("--workers", min=1, max=10_000, help="Trainings at once; by default 2, with ray all processors.")]
+from probegym.terminal.options import Env, ExecutorName, ScenarioOption, Seed, Workers, environment
 
 
 class Swept(StrEnum):
