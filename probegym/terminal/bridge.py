@@ -50,7 +50,7 @@ def deploy(
     supervised: an operator agrees to actions. autonomous: alone, within the lease.
     """
     from probegym.agents.bundle import find
-    from probegym.hardware_bridge.deployment.run import EVERY_ACTION, Orders
+    from probegym.hardware_bridge.deployment.run import EVERY_ACTION, WITHOUT_LIMIT, Orders
     from probegym.terminal import deploy as deployment
 
     simulated = mode in (Mode.twin, Mode.shadow, Mode.replay)
@@ -64,7 +64,7 @@ def deploy(
     if sample is not None and not new_sample and (dose is not None or changes_each is not None):
         raise ProbeGymError(f"{sample} has its budget: --dose and --changes-each are for a new sample")
     given = {"seconds": seconds, "changes": changes, "dose": dose, "changes_each": changes_each, "damage": damage}
-    free: dict[str, Any] = {"seconds": 1e12, "changes": 10**9, "dose": 1e18, "changes_each": 10**9, "damage": 1e9} if simulated else {}
+    free: dict[str, Any] = WITHOUT_LIMIT if simulated else {}
     account = sample or out / f"sample-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.account"
     orders = Orders(environment(env), scenario, find(policy), mode, out, account, episodes, seed, deadline, pace,
                     approvals=EVERY_ACTION if approvals is None else approvals, record=record, instrument=instrument, new_sample=new_sample or sample is None,

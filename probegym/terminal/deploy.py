@@ -20,12 +20,23 @@ from probegym.hardware_bridge.channel import Disconnected, on_signals
 from probegym.hardware_bridge.codec import Json
 from probegym.hardware_bridge.commands import Command
 from probegym.hardware_bridge.deployment import Mode
-from probegym.hardware_bridge.deployment.run import Deployment, Orders, agreement, budgeted, checked, described, opening
+from probegym.hardware_bridge.deployment.run import (
+    EVERY_ACTION,
+    WITHOUT_LIMIT,
+    Deployment,
+    Orders,
+    agreement,
+    budgeted,
+    checked,
+    described,
+    opening,
+)
 from probegym.hardware_bridge.page.display import readable
 from probegym.hardware_bridge.world import Refused
 
 POLL_SECONDS = 0.2
 SETTLING_SECONDS = 2.0  # for the guard to reach its safe state after a run
+UNITS = {"seconds": "seconds", "dose": "electrons per square Angstrom", "damage": "events of damage"} | dict.fromkeys(("changes", "changes_each"), "irreversible commands")
 LIMITS = "They are set with --seconds and --changes; those of a new sample with --dose and --changes-each"
 
 
@@ -40,8 +51,8 @@ def plan(orders: Orders, console: Console) -> None:
     budget = budgeted(orders)
     say(console, f"instrument {orders.instrument}; limits and worst cases below are those of the scenario's twin: {descriptor.name} ({descriptor.kind})")
     say(console, f"safe state: {', then '.join(descriptor.safe)}")
-    say(console, f"limits of the run: {orders.seconds:g} s, {orders.changes} irreversible commands")
-    say(console, f"sample: {budget.dose:g} electrons per square Angstrom and {budget.changes} irreversible commands for each region, account {orders.sample}")
+    say(console, f"limits of the run: {_most('seconds', orders.seconds)}, {_most('changes', orders.changes)}, {_most('damage', orders.damage)}")
+    say(console, f"limits of each region of the sample: {_most('dose', budget.dose)}, {_most('changes_each', budget.changes)}; account {orders.sample}")
     verbs = Table("verb", "effect", "limits", box=None, pad_edge=False, header_style="dim")
     for verb, capability in descriptor.capabilities.items():
         units = {name: unit for name, (_, unit) in codec.ARGUMENTS[verb].items()}
@@ -56,6 +67,12 @@ def plan(orders: Orders, console: Console) -> None:
     seconds, dose = sum(step["seconds"] for step in steps), max((step["dose"] for step in steps), default=0.0)
     if seconds > orders.seconds or dose > budget.dose:
         raise ProbeGymError(f"the first commands may take {seconds:.4g} s and {dose:.4g} electrons per square Angstrom, which is beyond the limits. {LIMITS}")
+
+
+def _most(name: str, value: float) -> str:
+    """A limit of ``Orders``, or what of it was spent, in words."""
+    unit = UNITS[name]
+    return f"{value:.7g} {unit}" if value < WITHOUT_LIMIT[name] else f"{unit} without limit"
 
 
 def _short(limit: float | tuple[float, ...]) -> str:
@@ -122,8 +139,11 @@ def _arm(run: Deployment, console: Console) -> None:
     told = run.operator.ask(run.request())
     request, budget, spent = told["request"], told["budget"], told["spent"]
     say(console, f"policy tried; self-test passed: the safe state is confirmed\npolicy {request['policy']}")
-    say(console, f"this run: at most {request['seconds']:g} s, {request['changes']} irreversible commands and {request['damage']:g} events of damage; {request['approvals']} approvals")
-    say(console, f"sample: {spent['dose']:.4g} of {budget['dose']:.4g} electrons per square Angstrom spent, {spent['changes']} of {budget['changes']} irreversible commands")
+    say(console, f"limits of the run: {', '.join(_most(name, request[name]) for name in ('seconds', 'changes', 'damage'))}")
+    if run.orders.mode is Mode.supervised:
+        say(console, "to be agreed to: every action" if request["approvals"] >= EVERY_ACTION else f"to be agreed to: the first {request['approvals']} actions")
+    say(console, f"limits of each region of the sample: {_most('dose', budget['dose'])}, {_most('changes_each', budget['changes'])}")
+    say(console, f"spent in its worst region: {_most('dose', spent['dose'])}, {_most('changes_each', spent['changes'])}")
     word = told["nonce"]
     if run.orders.mode is not Mode.twin:
         word = _typed(f"type {word} to arm: ", console)

@@ -35,7 +35,7 @@ class Sample:
     def __init__(self, world: World):
         self.world, self.descriptor = world, describe(world).descriptor
         if world.lanes != 1 or self.descriptor.kind != "stm":
-            raise ProbeGymError(f"a Nanonis controller needs an STM of one lane, {self.descriptor.name} is {self.descriptor.kind} with {world.lanes}")
+            raise ProbeGymError(f"a Nanonis controller needs an STM of one lane, {self.descriptor.name} is {self.descriptor.kind} with {world.lanes}: use an environment such as probegym/TipConditioning-v0")
         self.looks = LocateAdatoms if self.has(LocateAdatoms) else AcquireTopograph
         self.reach = min(PIEZO, float(np.max(self._range(self.looks, "centre").high)))
         self.most_samples = self.descriptor.capabilities["DragTip"].counts["samples"][1] if self.has(DragTip) else 0
