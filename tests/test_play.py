@@ -196,7 +196,7 @@ def test_the_table_is_ranked_and_shows_what_was_spent():
     rows = [Row("you", False, -1.0, none, {"lines": 1.0, "height_error": 2e-9}), Row("oracle", True, 2.0, none | {"time": 3.5}, {"lines": 1.0, "height_error": 1e-10, "more": 1.0})]
     head, lines = table("probegym/AfmTuning-v0", rows)
     assert head == ["who", "goal", "score", "lines", "seconds", "height error"]
-    assert lines == [["oracle", "reached", "+2.00", "1", "3.5", "1e-10"], ["you", "missed", "-1.00", "1", "0", "2e-09"]]
+    assert lines == [["oracle", "reached", "+2.00", "1", "3.5", "100 pm"], ["you", "missed", "-1.00", "1", "0", "2 nm"]]
 
 
 # ---- the terminal ----

@@ -16,7 +16,7 @@ from probegym.envs import environment_type, single_env
 from probegym.envs.controls import LARGE, Choice, Values
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Readings
-from probegym.terminal.compare import Row
+from probegym.terminal.compare import Row, metric
 
 MOVES = {
     "d": (1, 0), "+": (1, 0), "=": (1, 0), "a": (-1, 0), "-": (-1, 0), "w": (0, 1), "s": (0, -1),
@@ -175,7 +175,7 @@ class Game:
                 unit = UNITS.get(name, "")
                 most = f" of {limits[name]:.6g}" if name in limits else ""
                 told[measured if name == "measurements" else name] = f"{self.info[name]:.4g}{most} {unit if name != 'damage' else ''}".rstrip()
-        return told | {name.replace("_", " "): f"{value:.4g}" for name, value in self._known().items() if name != measured}
+        return told | {name.replace("_", " "): metric(value, self.task.metric_units.get(name, "1")) for name, value in self._known().items() if name != measured}
 
     def _known(self) -> Mapping[str, float]:
         """Metrics; without the truth those that an instrument would give."""
