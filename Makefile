@@ -15,7 +15,7 @@ demo: $(STAMP)
 	$(BIN)/probegym demo --out runs/demo
 
 test: $(STAMP)
-	$(BIN)/python -m ruff check probegym tests benchmarks notebooks
+	$(BIN)/python -m ruff check probegym tests benchmarks notebooks docs
 	$(BIN)/python -m mypy
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 

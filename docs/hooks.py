@@ -18,7 +18,7 @@ PICTURES = ("envs/pictures",)
 API = {
     "envs": ("Environments", ("envs", "rewards")),
     "scenarios": ("Scenarios", ("scenarios", "errors.py", "tables.py")),
-    "bridge": ("Commands and worlds", ("hardware_bridge/commands", "hardware_bridge/world.py", "hardware_bridge/codec.py", "hardware_bridge/capabilities.py",
+    "bridge": ("Commands and worlds", ("hardware_bridge/__init__.py", "hardware_bridge/commands", "hardware_bridge/world.py", "hardware_bridge/codec.py", "hardware_bridge/capabilities.py",
                                        "hardware_bridge/channel.py", "hardware_bridge/clock.py")),
     "twins": ("Twins", ("hardware_bridge/twins",)),
     "programs": ("Programs", ("hardware_bridge/programs",)),

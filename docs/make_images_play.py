@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
+from probegym.console import plain
 from probegym.terminal.game import Game
 from probegym.terminal.play import Play
 from probegym.terminal.play_page.board import Board
@@ -51,7 +52,7 @@ def terminal(browser: Browser) -> None:
     shutil.get_terminal_size = lambda fallback=(0, 0): (COLUMNS, LINES)  # type: ignore[assignment,misc,return-value]
     shown = io.StringIO()
     with tempfile.TemporaryDirectory() as scratch:
-        play = Play(Game("probegym/StemTuning-v0", "both", 5), Path(scratch), Console(file=shown, force_terminal=True, color_system="truecolor", width=COLUMNS))
+        play = Play(Game("probegym/StemTuning-v0", "both", 5), Path(scratch), plain(file=shown, force_terminal=True, color_system="truecolor", width=COLUMNS))
         for key in "2]]]\n4[[":
             play.game.press(key)
         play._photograph()

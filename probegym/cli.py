@@ -19,12 +19,12 @@ from typer.core import TyperGroup
 
 import probegym
 from probegym import scenarios
-from probegym.console import plain
+from probegym.console import plain, say
 from probegym.envs import environment_type
 from probegym.errors import ProbeGymError
 from probegym.terminal import bridge, datasets, gallery, regret
-from probegym.terminal.options import MAXIMUM_SEED, Env, ExecutorName, ScenarioOption, Seed, environment
-from probegym.terminal.sweep import Workers, sweep
+from probegym.terminal.options import MAXIMUM_SEED, Env, ExecutorName, ScenarioOption, Seed, Workers, environment
+from probegym.terminal.sweep import sweep
 
 _CLICK_ERROR: Any = typer.BadParameter.__mro__[2]  # ClickException, which typer carries but does not name
 
@@ -39,7 +39,7 @@ class Algorithm(StrEnum):
 
 def _complain(message: str) -> None:
     line = Text.assemble(("error: ", "red"), " ".join(message.split()))
-    plain(stderr=True, soft_wrap=True, highlight=False).print(line)
+    plain(stderr=True, soft_wrap=True).print(line)
 
 
 class _Command(TyperGroup):
@@ -73,8 +73,17 @@ class _Command(TyperGroup):
 
 
 app = typer.Typer(cls=_Command, add_completion=False, rich_markup_mode=None, help="Reinforcement learning for electron and tip microscopes.")
-specimen_app = typer.Typer(help="List specimens, or build others with abTEM.", no_args_is_help=False)
+specimen_app = typer.Typer(help="List specimens, or build others with abTEM.")
 app.add_typer(specimen_app, name="specimen")
+
+
+def _help_alone(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+for _group in (specimen_app, bridge.record_app):
+    _group.callback(invoke_without_command=True)(_help_alone)
 
 
 @app.callback(invoke_without_command=True)
@@ -91,17 +100,19 @@ def _top(context: typer.Context, version: Annotated[bool, typer.Option("--versio
 
 @app.command("list")
 def list_() -> None:
-    """Environments, scenarios, shipped policies, specimens."""
-    from probegym.agents.bundle import shipped
+    """Environments, scenarios, scripts, policies, specimens."""
+    from probegym.agents.registry import BASELINES, policies
     from probegym.physics.specimens import available
 
     console = plain(soft_wrap=True)
     for env_id in probegym.ENVIRONMENTS:
-        console.print(env_id, style="bold", highlight=False)
-        console.print(_scenario_table(environment_type(env_id).task_type.family))
-    for title, names in (("shipped policies", shipped()), ("specimens", sorted(available()))):
-        console.print(f"\n{title}", style="bold", highlight=False)
-        console.print("  " + (", ".join(names) or "none"), highlight=False)
+        family = environment_type(env_id).task_type.family
+        say(console, env_id, style="bold")
+        console.print(_scenario_table(family))
+        say(console, f"  scripts: {', '.join(BASELINES[family])}\n  policies: {', '.join(policies(env_id)) or 'none'}\n")
+    say(console, f"every environment also has the agents {' and '.join(BASELINES[None])}")
+    say(console, "\nspecimens", style="bold")
+    say(console, f"  {', '.join(sorted(available()))}")
 
 
 def _scenario_table(family: str) -> Table:
@@ -126,7 +137,7 @@ def show(env: Env, scenario: Annotated[str | None, typer.Option("--scenario", he
         typer.echo(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True, width=120), nl=False)
         return
     console = plain()
-    console.print(f"{env_id}\n", style="bold", highlight=False)
+    say(console, f"{env_id}\n", style="bold")
     console.print(Markdown(inspect.getdoc(kind) or ""))
     console.print()
     console.print(_scenario_table(kind.task_type.family))
@@ -194,7 +205,7 @@ def train(
     from probegym.agents.hyperparameters import parsed
     from probegym.terminal import train as training
 
-    hyperparameters = parsed(algorithm, chosen or [])
+    hyperparameters = parsed(str(algorithm), chosen or [])
 
     training.refuse_evaluation(env_id, scenario)
     if seeds is None and (first_seed is not None or executor or workers):
@@ -249,7 +260,7 @@ def benchmark(
     episodes: Annotated[int | None, typer.Option("--episodes", min=1, max=100_000, help="Episodes of each run.")] = None,
     submission: Annotated[Path | None, typer.Option("--submission", help="Folder with a manifest and the policies of others.")] = None,
     executor: Annotated[ExecutorName, typer.Option("--executor", help="local: a process for each job. ray: many machines.")] = ExecutorName.local,
-    workers: Annotated[int | None, typer.Option("--workers", min=1, max=1024, help="Jobs at a time: 2, with ray as many as there are processors.")] = None,
+    workers: Workers = None,
     report: Annotated[bool, typer.Option("--report", help="Only make the report anew of the raw results in OUT.")] = False,
     out: Annotated[Path, typer.Option("--out", help="Folder of raw results and report.")] = Path("runs/benchmark"),
 ) -> None:
@@ -293,8 +304,8 @@ def play(
         return
     from probegym.terminal.play import Play
 
-    folder = writable(out, 1_000_000)
-    Play(open_game(env_id, scenario, seed), folder, plain(), patience).run(sys.stdin)
+    game = open_game(env_id, scenario, seed)  # before the folder, which a mistake must not leave behind
+    Play(game, writable(out, 1_000_000), plain(), patience).run(sys.stdin)
 
 
 app.command()(gallery.gallery)
@@ -313,12 +324,6 @@ app.command()(datasets.clone)
 
 
 # ---- specimens ----
-
-
-@specimen_app.callback(invoke_without_command=True)
-def _specimen(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
 
 
 @specimen_app.command("list")

@@ -9,8 +9,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 def plain(**options: Any) -> Console:
-    """A console that takes no text for markup or emoji; further options are rich's."""
-    return Console(markup=False, emoji=False, **options)
+    """A console that takes no text for markup or emoji and colours no numbers; further options are rich's."""
+    return Console(markup=False, emoji=False, highlight=False, **options)
+
+
+def say(console: Console, text: str, style: str = "", end: str = "\n") -> None:
+    """Print text whose lines stay whole, so that what is copied or piped has no breaks of ours."""
+    console.print(text, style=style, end=end, soft_wrap=True)
 
 
 def bar(console: Console, described: str = "{task.description}", width: int = 24) -> Progress:

@@ -14,8 +14,8 @@ from tests.guard_helpers import armed, bench
 __all__ = ["armed", "bench"]
 
 if "COVERAGE_PROCESS_CONFIG" in os.environ:  # the bridge's processes are told little of what surrounds them, and must hear of this
-    for module in (channel, policy):
-        module.PASSED_ON += ("COVERAGE_PROCESS_CONFIG",)
+    channel.PASSED_ON += ("COVERAGE_PROCESS_CONFIG",)
+    policy.FOUND_BY += ("COVERAGE_PROCESS_CONFIG",)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -133,10 +133,18 @@ def test_vendors_software_stays_in_its_driver(vendor, home):
             assert not any(within(m, (vendor,)) for m in imports(path)), name
 
 
-def test_only_the_page_is_a_web_server_and_only_convert_loads_pickles():
+@pytest.mark.parametrize(("servers", "home"), [
+    (("fastapi", "uvicorn", "starlette"), "probegym/hardware_bridge/page/"),
+    (("http.server", "socketserver", "wsgiref"), "probegym/terminal/play_page/"),
+])  # fmt: skip
+def test_only_the_two_pages_are_web_servers(servers, home):
     for path, name in zip(FILES, NAMES, strict=True):
-        if not name.startswith("probegym/hardware_bridge/page/"):
-            assert not any(within(m, ("fastapi", "uvicorn", "starlette")) for m in imports(path)), name
+        found = [m for m in imports(path) if within(m, servers)]
+        assert not found or name.startswith(home), f"{name} imports {found}"
+
+
+def test_only_convert_loads_pickles():
+    for path, name in zip(FILES, NAMES, strict=True):
         if name != "probegym/terminal/convert.py":
             assert not any(within(m, ("probegym.agents.convert",)) for m in imports(path)), name
 

@@ -15,7 +15,6 @@ import numpy as np
 import onnx
 import pytest
 import yaml
-from rich.console import Console
 
 from probegym.agents import bundle
 from probegym.agents.benchmark import jobs, report, results, rows, submission, suite
@@ -23,6 +22,7 @@ from probegym.agents.benchmark.results import Facts, Run
 from probegym.agents.bundle import find
 from probegym.agents.evaluate import EVALUATION_SEED, Results, evaluate
 from probegym.agents.registry import make_agent
+from probegym.console import plain
 from probegym.errors import ProbeGymError
 from probegym.terminal.benchmark import chosen, run
 from tests.helpers import python
@@ -455,7 +455,7 @@ def test_an_interrupted_benchmark_says_how_to_go_on(small, tmp_path):
         def run(self, *_):
             raise KeyboardInterrupt
 
-    console = Console(width=200, file=io.StringIO())
+    console = plain(width=200, file=io.StringIO())
     with pytest.raises(KeyboardInterrupt):
         run(small, tmp_path / "out", Interrupted(), console)
     assert "interrupted: the same command goes on" in console.file.getvalue()

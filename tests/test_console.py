@@ -52,7 +52,7 @@ def test_a_policy_whose_folder_has_brackets_is_measured_under_its_name(tmp_path,
     assert done.exit_code == 0 and "[red]x" in done.output
 
 
-COMMANDS = [ROOT / "probegym/cli.py", ROOT / "probegym/agents/demo.py", *sorted((ROOT / "probegym/terminal").glob("*.py"))]
+COMMANDS = [ROOT / "probegym/cli.py", ROOT / "probegym/agents/demo.py", *sorted((ROOT / "probegym/terminal").rglob("*.py"))]
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.stem)

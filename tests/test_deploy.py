@@ -217,13 +217,20 @@ def test_another_terminal_can_do_all_that_an_operator_can(tmp_path):
         (["--sample", "kept", "--dose", "5"], "--dose and --changes-each are for a new sample"),
         (["--dose", "5", "--dry-run"], "the first commands may take .* beyond the limits"),
         (["--seconds", "1", "--mode", "twin", "--dry-run"], None),
-        (["--instrument", "nowhere.json"], "no twin of this deployment"),
+        (["--instrument", "nowhere.json"], "nowhere.json cannot be read"),
+        (["--instrument", "there.json"], "no twin of this deployment"),
+        (["--instrument", "there.json", "--dry-run"], "no twin of this deployment"),
+        (["--instrument", "nowhere.json", "--mode", "shadow", "--dry-run"], "nowhere.json cannot be read"),
+        (["--instrument", "tem", "--dry-run"], "there is no instrument 'tem': use twin"),
+        (["--instrument", "nanonis-twin", "--dry-run"], "needs an STM of one lane"),
+        (["--mode", "replay", "--record", "nowhere", "--dry-run"], "nowhere"),
         (["--instrument", "nowhere.json", "--mode", "shadow"], "nowhere.json cannot be read"),
         (["--instrument", "tem"], "there is no instrument 'tem': use twin"),
     ],
 )
 def test_what_lacks_or_contradicts_is_said_before_anything_starts(tmp_path, given, told):
     Ledger.create(tmp_path / "kept", Budget(dose=1.0, changes=1, instrument="STEM twin")).close()
+    (tmp_path / "there.json").write_text('{"driver": "served", "port": 1, "secrets": {}}')
     command = [sys.executable, "-m", "probegym", "deploy", "--policy", STEM[2], "--env", "StemTuning", "--out", "out", *given]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path, env=os.environ | {"COLUMNS": "500"})
     if told is None:
@@ -265,4 +272,4 @@ def test_a_dry_run_prints_the_plan_and_starts_nothing(tmp_path):
     desk.until("first commands(.|\n)*AcquireRonchigram(.|\n)*AcquireRonchigram")
     told = desk.said
     assert desk.process.wait(30) == 0 and not (tmp_path / "none").exists()
-    assert all(word in told for word in ("sha256", "safe state: blank the beam", "AcquireRonchigram(", "SetAberrations", "irreversible"))
+    assert all(word in told for word in ("sha256", "safe state: blank the beam", "AcquireRonchigram(", "SetAberrations", "limits of the run: seconds without limit, irreversible commands without limit"))

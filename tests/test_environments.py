@@ -30,6 +30,12 @@ def test_every_environment_has_a_case():
     assert set(CASES) == set(probegym.ENVIRONMENTS)
 
 
+def test_every_metric_has_its_unit(env):
+    task = env.episodes.task
+    scalars = {name for name, values in task.metrics(env.episodes.truth, env.episodes.memory).items() if values.ndim == 1}
+    assert scalars <= set(task.metric_units) and set(task.metric_units.values()) <= {"1", "m", "N", "Hz", "rad^2", "nm^2", "meV"}
+
+
 # ---- the conventions of gymnasium and stable-baselines3 ----
 
 

@@ -57,7 +57,10 @@ def test_a_film_of_every_environment_and_a_sheet_of_all(tmp_path):
 
 def test_only_what_is_asked_for_once_and_the_same_again(tmp_path):
     for out in ("a", "b"):
-        assert call("AdatomManipulation", "adatommanipulation-v0", "--out", out, "--seed", 7, "--steps", 2).exit_code == 0
+        done = call("AdatomManipulation", "adatommanipulation-v0", "--out", out, "--seed", 7, "--steps", 2)
+        assert done.exit_code == 0
+        told = done.output.splitlines()
+        assert (told[0], told[-1]) == (f"{out}/{short(ADATOM)}.gif", f"{out}/sheet.png")  # paths that can be copied
     assert [path.name for path in sorted((tmp_path / "a").iterdir())] == ["AdatomManipulation.gif", "sheet.png"]
     for name in ("AdatomManipulation.gif", "sheet.png"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()

@@ -8,7 +8,8 @@ import pytest
 from probegym.hardware_bridge.instruments.nanonis import commands
 from probegym.hardware_bridge.instruments.nanonis.feedback import SATURATION
 from probegym.hardware_bridge.instruments.nanonis.protocol import ControllerError
-from probegym.hardware_bridge.instruments.nanonis.sample import CONTACT, DECAY, FERMI, conductance
+from probegym.hardware_bridge.instruments.nanonis.sample import DECAY, FERMI, conductance
+from probegym.hardware_bridge.instruments.nanonis.settings import CONTACT
 from tests.nanonis_helpers import ADATOMS, DRAGGING, IMAGING, STM, at_work, bench, eventually, tunnel
 
 __all__ = ["bench"]  # a fixture

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import io
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
 from typer.testing import CliRunner
 
 import probegym
 from probegym.agents.base import RandomAgent
 from probegym.cli import app
+from probegym.console import plain
 from probegym.envs.controls import Choice
 from probegym.errors import ProbeGymError
 from probegym.terminal import compare
@@ -53,7 +54,7 @@ def test_every_environment_is_played_by_lines(name, tmp_path):
     told = play(name, "--seed", 5, text="u\n+\nn\n0\n\nx\nh\nq\n")
     first, *_ = told.splitlines()
     assert first.startswith("1 ") and purpose(f"probegym/{name}-v0") in first
-    assert "no key 'x': 1-9" in told and "done" in told
+    assert re.search(r"no key 'x': 1(-[2-9])? n p choose", told) and "done" in told
     assert float(re.split(r" {2,}", line(told, "you"))[2]) == pytest.approx(float(line(told, "you").split()[2]))
     with Image.open(tmp_path / "runs/play/frame.png") as frame:
         assert frame.width > 200
@@ -87,7 +88,7 @@ def test_a_masked_choice_is_told_and_not_made():
 )
 def test_mistakes_are_told_before_anything_is_played(arguments, hint):
     done = CliRunner().invoke(app, ["play", *arguments])
-    assert done.exit_code != 0 and hint in (done.output + str(done.exception))
+    assert done.exit_code != 0 and hint in (done.output + str(done.exception)) and not Path("runs").exists()
 
 
 def test_the_truth_is_hidden_until_it_is_asked_for():
@@ -195,7 +196,7 @@ def test_the_table_is_ranked_and_shows_what_was_spent():
     rows = [Row("you", False, -1.0, none, {"lines": 1.0, "height_error": 2e-9}), Row("oracle", True, 2.0, none | {"time": 3.5}, {"lines": 1.0, "height_error": 1e-10, "more": 1.0})]
     head, lines = table("probegym/AfmTuning-v0", rows)
     assert head == ["who", "goal", "score", "lines", "seconds", "height error"]
-    assert lines == [["oracle", "reached", "+2.00", "1", "3.5", "1e-10"], ["you", "missed", "-1.00", "1", "0", "2e-09"]]
+    assert lines == [["oracle", "reached", "+2.00", "1", "3.5", "100 pm"], ["you", "missed", "-1.00", "1", "0", "2 nm"]]
 
 
 # ---- the terminal ----
@@ -224,7 +225,7 @@ def test_a_terminal_shows_picture_controls_and_keys(name, scenario, tmp_path, mo
     monkeypatch.setattr("shutil.get_terminal_size", lambda: (100, 50))
     shown = io.StringIO()
     game = Game(f"probegym/{name}-v0", scenario, 5)
-    Play(game, tmp_path, Console(file=shown, force_terminal=True, width=100))._draw("hello")
+    Play(game, tmp_path, plain(file=shown, force_terminal=True, width=100))._draw("hello")
     text = re.sub(r"\x1b\[[\d;]*[A-Za-z]", "", shown.getvalue())
     assert len(text.splitlines()) <= 50 and "hello" in text and "q end" in text
     assert all(f"{index + 1} {part.name}" in text for index, part in enumerate(game.controls.parts))

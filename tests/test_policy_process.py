@@ -325,7 +325,7 @@ def test_the_process_holds_pipes_and_no_connections_files_or_secrets(folder, tmp
         os.close(kept)
     assert not [name for name in opened if name.startswith("socket:") or str(tmp_path) in name]
     assert b"hunter2" not in environment and {entry.split(b"=")[0].decode() for entry in environment.split(b"\0") if entry} <= {
-        *outside.PASSED_ON, *outside.ONE_THREAD, "LC_CTYPE"}  # fmt: skip
+        *outside.FOUND_BY, *outside.ONE_THREAD, "LC_CTYPE"}  # fmt: skip
     assert "onnxruntime" in libraries and "torch" not in libraries and "h5py" not in libraries
     assert len(threads) <= 2  # ONNX Runtime works on one; a second waits
 

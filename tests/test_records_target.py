@@ -13,12 +13,12 @@ import h5py
 import numpy as np
 import pytest
 
-from probegym.errors import ProbeGymError
 from probegym.hardware_bridge import codec
 from probegym.hardware_bridge.commands import InspectLevels, Readings
 from probegym.hardware_bridge.records import Record, Recorder, RecordError, target
-from probegym.hardware_bridge.records.export import FORMATS, export, main
+from probegym.hardware_bridge.records.export import FORMATS, export
 from tests.helpers import ROOT
+from tests.test_cli import call, is_one_line
 from tests.test_records import complaint
 
 EVERY = pytest.mark.parametrize("to", FORMATS)
@@ -131,12 +131,15 @@ def test_hdf5_that_fails_on_the_way_leaves_nothing(record, tmp_path, monkeypatch
 
 FULL = """
 import resource, sys
-from probegym.hardware_bridge.records.export import main
-codes = []
-for limit in map(int, sys.argv[2].split()):
+from probegym.errors import ProbeGymError
+from probegym.hardware_bridge.records.export import export
+record, to, out, limits = sys.argv[1:]
+for limit in map(int, limits.split()):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-    codes.append(main(["--out", sys.argv[1], *sys.argv[3:]]))
-print(codes)
+    try:
+        print(export(record, to, out))
+    except ProbeGymError as error:
+        print(error, file=sys.stderr)
 """
 
 
@@ -146,11 +149,11 @@ def test_a_disk_that_is_full_leaves_nothing(record, tmp_path, to):
     """HDF5 itself would end the process, and tell it in pages."""
     before = everything(tmp_path)
     limits = "0 1 100 1000 2000 2500 3000 4000" + " 100000 500001 720000" * (to != "minari")
-    command = [sys.executable, "-c", FULL, str(tmp_path / "out"), limits, str(record), "--to", to]
+    command = [sys.executable, "-c", FULL, str(record), to, str(tmp_path / "out"), limits]
     alone = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}  # which would write into the full disk as well
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=alone, timeout=120)
     lines = done.stderr.splitlines()
-    assert done.returncode == 0 and json.loads(done.stdout) == [1] * len(limits.split()), done.stderr[-2000:]
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr[-2000:]
     assert len(lines) == len(limits.split()) and all("out cannot be written (File too large)" in line for line in lines), lines
     assert everything(tmp_path) == before
 
@@ -179,15 +182,13 @@ def test_an_interrupted_export_leaves_nothing(record, tmp_path):
     assert everything(tmp_path) == before
 
 
-def test_the_command_line(record, tmp_path, capsys):
+def test_the_command_line(record, tmp_path):
     out = tmp_path / "x.hspy"
-    command = [sys.executable, "-m", "probegym.hardware_bridge.records.export", str(record), "--to", "hspy", "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0 and done.stdout.strip() == str(out) and out.exists(), done.stderr
-    assert main([str(tmp_path / "nothing"), "--to", "nxs"]) == 1 and capsys.readouterr().err.count("\n") == 1
-    assert main([str(record), "--to", "nxs", "--out", str(out)]) == 1 and "already" in capsys.readouterr().err
-    with pytest.raises(ProbeGymError, match="hspy, nxs, minari"):
-        export(record, "zspy")
+    done = call("record", "export", record, "--to", "hspy", "--out", out)
+    assert done.exit_code == 0 and done.output.strip() == str(out) and out.exists()
+    for given, told in (((tmp_path / "nothing", "--to", "nxs"), "nothing"), ((record, "--to", "nxs", "--out", out), "already"), ((record, "--to", "zspy"), "hspy, nxs, minari")):
+        done = call("record", "export", *given)
+        assert is_one_line(done) and told in done.stderr
 
 
 @pytest.mark.parametrize("run", [3, None, "", "a\nb", "\0", "\ud800", "../x", "x" * 81, ["run"]])

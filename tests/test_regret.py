@@ -232,7 +232,7 @@ class Late(FixedRecipe):
 
 
 @pytest.mark.parametrize("agent, options, told", [
-    (Recited(4), {"continuation": "self"}, "cannot go on from a snapshot: use continuation='oracle'"),
+    (Recited(4), {"continuation": "self"}, "cannot go on from a snapshot: use the continuation oracle"),
     (RandomAgent(), {"continuation": "self"}, "draws its actions by chance"),
     (Late(), {"continuation": "self"}, "keeps late of each lane"),
     (FixedRecipe(), {"advisers": {"recited": Recited(4)}}, "recited works through an episode .* leave it out"),

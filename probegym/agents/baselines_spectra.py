@@ -29,7 +29,7 @@ class Explorer(Agent):
 
     def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
         if episodes.task_of(SpectrumExplorationTask).settings.action != "locate":
-            raise ProbeGymError(f"{type(self).__name__} picks places, but scenario {episodes.scenario.name!r} steers: use one with action 'locate'")
+            raise ProbeGymError(f"this agent picks places, but scenario {episodes.scenario.name!r} steers: use one with action 'locate'")
         measured = observation["measured"][:, 0] > 0
         score = np.stack([self.score({name: v[lane] for name, v in observation.items()}, lane) for lane in range(self.lanes)])
         return np.where(measured, -np.inf, score).reshape(self.lanes, -1).argmax(1)
@@ -119,7 +119,7 @@ class DeepKernelExplorer(Explorer):
 
     def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
         if "mean" not in observation:
-            raise ProbeGymError(f"{type(self).__name__} needs a surrogate: use a scenario whose embedding is not 'none'")
+            raise ProbeGymError("this agent needs a surrogate: use a scenario whose embedding is not 'none'")
         return super().act(observation, episodes)
 
 
@@ -171,7 +171,7 @@ class WeightsSchedule(Agent):
 
     def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
         if episodes.task_of(SpectrumExplorationTask).settings.action != "steer":
-            raise ProbeGymError(f"{type(self).__name__} steers, but scenario {episodes.scenario.name!r} picks places: use one with action 'steer'")
+            raise ProbeGymError(f"this agent steers, but scenario {episodes.scenario.name!r} picks places: use one with action 'steer'")
         left = observation["budget"]
         return np.clip(left * self.first + (1 - left) * self.last, -1, 1).astype(np.float32)
 

@@ -37,7 +37,6 @@ class Memories:
     """
 
     def __init__(self, agent: Agent | Script):
-        self.name = type(agent).__name__
         if isinstance(agent, Script):
             self._refuse("works through an episode from its start and cannot go on from a snapshot")
         self.agent: Agent = agent
@@ -52,7 +51,7 @@ class Memories:
                 self._refuse(f"does not keep {_told(path)} by lanes")
 
     def _refuse(self, why: str) -> NoReturn:
-        raise ProbeGymError(f"{self.name} {why}: use continuation='oracle', or another agent")
+        raise ProbeGymError(f"this agent {why}: use the continuation oracle, or another agent")
 
     def take(self, lane: int) -> Memory:
         """A copy of what the agent remembers of one lane."""

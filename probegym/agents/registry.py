@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -105,6 +106,11 @@ def family(env_id: str) -> str:
     return task_type(env_id).family
 
 
+def policies(env_id: str) -> list[str]:
+    """Names of the policies that ship for an environment."""
+    return [name for name, folder in bundle.shipped().items() if json.loads((folder / "policy.json").read_text(encoding="utf-8"))["environment"] == env_id]
+
+
 def make_agent(name: str, env_id: str | None = None) -> Agent | Script:
     """A baseline by name, or a policy by shipped name or folder; raises ProbeGymError, also when it is not for ``env_id``."""
     if name in (known := baselines()):
@@ -116,7 +122,7 @@ def make_agent(name: str, env_id: str | None = None) -> Agent | Script:
     except ProbeGymError as error:
         if "no policy" not in str(error):
             raise
-        names = [*baselines(None if env_id is None else family(env_id)), *bundle.shipped()]
+        names = [*baselines(), *bundle.shipped()] if env_id is None else [*baselines(family(env_id)), *policies(env_id)]
         raise ProbeGymError(f"unknown agent {name!r}: use one of {', '.join(names)}, or a policy folder") from error
     made_for = policy.spec.get("environment")
     if env_id is not None and made_for != env_id:

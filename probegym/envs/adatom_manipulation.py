@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from typing import ClassVar
 
 import numpy as np
 from gymnasium import spaces
@@ -24,6 +25,7 @@ class AdatomManipulationTask(Task):
     twin = "probegym.hardware_bridge.twins.adatoms:AdatomTwin"
     controls_from = "probegym.envs.adatom_controls:controls"
     measured = "drags"
+    metric_units: ClassVar = {"distance": "m", "error": "m", "drags": "1", "images": "1", "tip_changes": "1"}
     decides = ("action", "chosen")
     goal_info = ("achieved_before",)
 

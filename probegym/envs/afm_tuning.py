@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 from gymnasium import spaces
@@ -26,6 +27,7 @@ class AfmTuningTask(Task):
     twin = "probegym.hardware_bridge.twins.afm:AfmTwin"
     controls_from = "probegym.envs.afm_controls:controls"
     measured = "lines"
+    metric_units: ClassVar = {"line_rate": "Hz", "peak_force": "N", "tip_radius": "m", "height_error": "m", "surface": "1", "crashed": "1", "diverged": "1"}
     decides = ("settings",)
 
     def __init__(self, settings: dict):

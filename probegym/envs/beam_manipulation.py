@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 from gymnasium import spaces
@@ -27,6 +28,7 @@ class BeamManipulationTask(Task):
     twin = "probegym.hardware_bridge.twins.graphene:GrapheneTwin"
     controls_from = "probegym.envs.beam_controls:controls"
     measured = "images"
+    metric_units: ClassVar = {"distance": "m", "bonds_left": "1", "moves": "1", "dwells": "1"}
 
     def __init__(self, settings: dict):
         self.settings = s = parsed(Settings, settings, "task")
@@ -140,10 +142,7 @@ class BeamManipulationTask(Task):
 
     def metrics(self, truth: Lanes, memory: Lanes) -> Lanes:
         own = {"bonds_left" if name == "left" else name: memory[name].copy() for name in ("left", "moves", "dwells")}
-        if not truth:
-            return own
-        distance = beam_rewards.goal_distance(truth, memory).sum(1)
-        return own | {"distance": np.where(np.isfinite(distance), distance, 0.0)}
+        return own | ({"distance": np.nan_to_num(beam_rewards.goal_distance(truth, memory).sum(1), posinf=0.0)} if truth else {})
 
     def oracle(self, truth: Lanes, memory: Lanes) -> np.ndarray:
         return self.action(*beam_oracle.best(self.settings, truth, memory))

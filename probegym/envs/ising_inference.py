@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable
+from typing import ClassVar
 
 import numpy as np
 from gymnasium import spaces
@@ -27,6 +28,7 @@ class IsingInferenceTask(Task):
     twin = "probegym.hardware_bridge.twins.ising:IsingTwin"
     controls_from = "probegym.envs.ising_controls:controls"
     measured = "images"
+    metric_units: ClassVar = {"coupling_deviation": "meV", "field_error": "meV", "images": "1", "error": "1", "surprise": "1"}
     decides = ("chosen", "annealed", "fresh", "previous", "looks", "kept")
 
     def __init__(self, settings: dict):
@@ -128,12 +130,9 @@ class IsingInferenceTask(Task):
         return np.zeros(len(known), bool), known
 
     def metrics(self, truth: Lanes, memory: Lanes) -> Lanes:
-        m = memory
-        own = {"images": m["images"].copy(), "coupling_deviation": 1e3 * np.sqrt(m["covariance"][:, 0, 0])}
-        if truth:
-            own |= {"error": ising_rewards.relative_error(m["mean"], truth["coupling"]), "field_error": 1e3 * np.abs(m["mean"][:, 1] - truth["field"])}
-            own |= {"surprise": (m["mean"][:, 0] - truth["coupling"]) ** 2 / m["covariance"][:, 0, 0]}
-        return own
+        mean, variance = memory["mean"], memory["covariance"][:, 0, 0]
+        own = {"images": memory["images"].copy(), "coupling_deviation": 1e3 * np.sqrt(variance)}
+        return own | (ising_rewards.errors(mean, variance, truth) if truth else {})
 
     def oracle(self, truth: Lanes, memory: Lanes) -> np.ndarray:
         """Most information on J for its time at the true J, h and classifier, held as long as the true relaxation asks for."""

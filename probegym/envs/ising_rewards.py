@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from probegym.envs.task import Transition
+from probegym.hardware_bridge.commands import Lanes
 
 LEAST_ERROR = 0.005  # relative error of J below which less does not count
 
@@ -12,6 +13,12 @@ LEAST_ERROR = 0.005  # relative error of J below which less does not count
 def relative_error(mean: np.ndarray, coupling: np.ndarray) -> np.ndarray:
     """|J believed - J| / |J| (lanes,) for means (lanes, 3) of J, h and phi."""
     return np.abs(mean[:, 0] - coupling) / np.maximum(np.abs(coupling), 1e-6)
+
+
+def errors(mean: np.ndarray, variance: np.ndarray, truth: Lanes) -> Lanes:
+    """Of means (lanes, 3) and J's variance (lanes,): relative error of J, error of h in meV, and how surprising the true J is."""
+    coupling = truth["coupling"]
+    return {"error": relative_error(mean, coupling), "field_error": 1e3 * np.abs(mean[:, 1] - truth["field"]), "surprise": (mean[:, 0] - coupling) ** 2 / variance}
 
 
 def information(t: Transition) -> np.ndarray:

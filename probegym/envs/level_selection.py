@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 import numpy as np
 from gymnasium import spaces
@@ -36,6 +37,7 @@ class LevelSelectionTask(Task):
     twin = "probegym.hardware_bridge.twins.flakes:FlakesTwin"
     controls_from = "probegym.envs.level_controls:controls"
     measured = "maps"
+    metric_units: ClassVar = {"uncertainty": "1", "rmse": "1", "optical_maps": "1", "eds_maps": "1", "stm_maps": "1"}
     decides = ("instrument", "place", "steps")
 
     def __init__(self, settings: dict):

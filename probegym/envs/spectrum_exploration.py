@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 import numpy as np
 from gymnasium import spaces
@@ -30,6 +31,7 @@ class SpectrumExplorationTask(Task):
     twin = "probegym.hardware_bridge.twins.spectra:SpectraTwin"
     controls_from = "probegym.envs.exploration_controls:controls"
     measured = "spectra"
+    metric_units: ClassVar = {"behaviours": "1", "regret": "1", "rank": "1", "found": "1"}
     decides = ("at",)
 
     def __init__(self, settings: dict):

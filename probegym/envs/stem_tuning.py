@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 import numpy as np
 from gymnasium import spaces
@@ -55,6 +56,7 @@ class StemTuningTask(Task):
     twin = "probegym.hardware_bridge.twins.stem:StemTwin"
     controls_from = "probegym.envs.stem_controls:controls"
     measured = "images"
+    metric_units: ClassVar = {"phase_variance": "rad^2", "strehl": "1"}
     decides = ("set_point", "excursion", "declared")
 
     def __init__(self, settings: dict):

@@ -106,6 +106,7 @@ class Task(ABC):
     twin: ClassVar[str]  # "module:Class" of its twin, loaded only when asked for
     controls_from: ClassVar[str] = ""  # "module:function" of the controls of a task, for a person who plays; loaded only when asked for
     measured: ClassVar[str] = "measurements"  # what one measurement is, in the plural
+    metric_units: ClassVar[dict[str, str]] = {}  # of the scalars that ``metrics`` gives; "1" for a pure number
     decides: ClassVar[tuple[str, ...]] = ()  # what ``decode`` writes of the memory; put back when the world refuses the step
     goal_info: ClassVar[tuple[str, ...]] = ()  # what ``goal_reward`` needs of the info of a step
     observation_space: spaces.Dict
@@ -179,7 +180,7 @@ class Task(ABC):
 
     @abstractmethod
     def metrics(self, truth: Lanes, memory: Lanes) -> Lanes:
-        """Extra scalars for ``info``, each (lanes,)."""
+        """Extra scalars for ``info``, each (lanes,), in the units of ``metric_units``."""
 
     def goal_reward(self, achieved: np.ndarray, desired: np.ndarray, info: Lanes) -> np.ndarray:
         """Reward (n,) of steps as they would have been paid for another goal; for tasks that show ``achieved_goal`` and ``desired_goal``.

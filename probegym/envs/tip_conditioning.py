@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 import numpy as np
 from gymnasium import spaces
@@ -40,6 +41,7 @@ class TipConditioningTask(Task):
     twin = "probegym.hardware_bridge.twins.stm:StmTwin"
     controls_from = "probegym.envs.tip_controls:controls"
     measured = "images"
+    metric_units: ClassVar = {"area_spoiled": "nm^2", "actions": "1", "tip_quality": "1"}
     decides = ("action", "just_spoilt", "actions", "place", "discs", "treated", "clearance")
 
     def __init__(self, settings: dict):

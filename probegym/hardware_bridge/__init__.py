@@ -1,0 +1,1 @@
+"""The bridge from a policy to an instrument: commands, twins, guard, drivers, records, deployment and the operator's page."""

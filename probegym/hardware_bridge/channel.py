@@ -261,7 +261,7 @@ def connect(port: int, secret: str, seconds: float = 5.0) -> Channel:
     return channel
 
 
-def spawn(module: str, *arguments: str, told: Json | None = None, seconds: float = START_SECONDS, silent: bool = False) -> tuple[subprocess.Popen[bytes], Channel]:
+def spawn(module: str, *arguments: str, told: Json | None = None, silent: bool = False) -> tuple[subprocess.Popen[bytes], Channel]:
     """Start ``python -m module`` in a process of its own and wait until it has connected back; ``told`` is handed over on standard input.
 
     silent: it may outlive this process and must not hold its terminal. Raises ProbeGymError when it does not come up.
@@ -275,7 +275,7 @@ def spawn(module: str, *arguments: str, told: Json | None = None, seconds: float
         assert process.stdin
         process.stdin.write(codec.dumps(listener.reached() | {"told": told or {}}).encode() + b"\n")
         process.stdin.flush()
-        return process, listener.accept(seconds)
+        return process, listener.accept()
     except (OSError, ProbeGymError) as error:
         process.kill()
         process.wait()

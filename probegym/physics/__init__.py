@@ -1,0 +1,1 @@
+"""Simulators: arrays in, arrays out; no rewards, no Gymnasium."""

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table as Printed
-from rich.text import Text
 
 from probegym.agents import executors, files
 from probegym.agents.benchmark import jobs, report, results, rows, submission
 from probegym.agents.benchmark import suite as suites
 from probegym.agents.benchmark.results import Facts, Run
 from probegym.agents.benchmark.suite import Suite
+from probegym.console import say
 from probegym.errors import ProbeGymError
 
 NEEDED_BYTES = 200_000_000
@@ -32,25 +32,25 @@ def run(suite: Suite, out: Path, executor: executors.Executor, console: Console)
     files.writable(out, NEEDED_BYTES)
     todo, planned = jobs.jobs(suite, out), jobs.planned(suite)
     before = {run.facts for run in results.found(out, planned)}
-    console.print(f"{report.counted(len(todo), 'job')} to do, {report.counted(len(planned), 'run')} of {report.counted(suite.episodes, 'episode')} in all; raw results in {out / 'raw'}", highlight=False, soft_wrap=True)
+    say(console, f"{report.counted(len(todo), 'job')} to do, {report.counted(len(planned), 'run')} of {report.counted(suite.episodes, 'episode')} in all; raw results in {out / 'raw'}")
     begun, failed, busy = time.monotonic(), [], 0.0
 
     def told(outcome: executors.Outcome) -> None:
         nonlocal busy
         busy += outcome.seconds
         again = f", attempt {outcome.attempts}" if outcome.attempts > 1 else ""
-        console.print(f"{outcome.name}: {f'{outcome.seconds:.0f} s{again}' if outcome.ok else f'FAILED{again}: {outcome.error.splitlines()[-1]}'}", highlight=False, markup=False, emoji=False, soft_wrap=True)
+        say(console, f"{outcome.name}: {f'{outcome.seconds:.0f} s{again}' if outcome.ok else f'FAILED{again}: {outcome.error.splitlines()[-1]}'}")
         failed.extend([] if outcome.ok else [outcome.name])
 
     try:
         executor.run(todo, told)
     except KeyboardInterrupt:
-        console.print(f"interrupted: the same command goes on with what is not in {out / 'raw'} yet", highlight=False, markup=False, emoji=False, soft_wrap=True)
+        say(console, f"interrupted: the same command goes on with what is not in {out / 'raw'} yet")
         raise
     found = results.found(out, planned)
     episodes = sum(run.seconds for run in found if run.facts not in before)
     beside = f"; {busy:.0f} s in them, {episodes:.0f} s of it episodes: {busy / episodes - 1:.1%} beside these" if episodes else ""
-    console.print(f"all jobs: {time.monotonic() - begun:.0f} s{beside}", highlight=False)
+    say(console, f"all jobs: {time.monotonic() - begun:.0f} s{beside}")
     return max(_shown(suite, out, planned, found, console), int(bool(failed)))
 
 
@@ -72,9 +72,9 @@ def _shown(suite: Suite, out: Path, planned: list[Facts], found: list[Run], cons
         for name in head:
             printed.add_column(name, overflow="fold")
         for line in lines:
-            printed.add_row(*map(Text, line))
+            printed.add_row(*line)
         console.print(printed)
     if table.missing:
-        console.print(f"missing: {report.counted(len(table.missing), 'run')}, the same command goes on", highlight=False)
-    console.print(f"report in {out / 'report.html'}", highlight=False, soft_wrap=True)
+        say(console, f"missing: {report.counted(len(table.missing), 'run')}, the same command goes on")
+    say(console, f"report in {out / 'report.html'}")
     return int(bool(table.missing))

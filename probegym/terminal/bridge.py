@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from probegym.agents.seeds import EVALUATION_SEED
-from probegym.console import plain
+from probegym.console import plain, say
 from probegym.envs import environment_type
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.deployment import Mode
@@ -18,7 +18,7 @@ from probegym.terminal.options import MAXIMUM_SEED, ScenarioOption, environment
 from probegym.terminal.serve import Protocol, Twin
 
 BY_DEFAULT = "By default without limit in modes twin and shadow, else"
-record_app = typer.Typer(help="Records of runs: verify, export, compare. Data sets: record, build, replay.", no_args_is_help=True)
+record_app = typer.Typer(help="Records of runs: verify, export, compare. Data sets: record, build, replay.")
 Folder = Annotated[Path, typer.Argument(metavar="RECORD", help="Folder of a record.")]
 
 
@@ -51,7 +51,7 @@ def deploy(
     supervised: an operator agrees to actions. autonomous: alone, within the lease.
     """
     from probegym.agents.bundle import find
-    from probegym.hardware_bridge.deployment.run import EVERY_ACTION, Orders
+    from probegym.hardware_bridge.deployment.run import EVERY_ACTION, WITHOUT_LIMIT, Orders
     from probegym.terminal import deploy as deployment
 
     simulated = mode in (Mode.twin, Mode.shadow, Mode.replay)
@@ -65,7 +65,7 @@ def deploy(
     if sample is not None and not new_sample and (dose is not None or changes_each is not None):
         raise ProbeGymError(f"{sample} has its budget: --dose and --changes-each are for a new sample")
     given = {"seconds": seconds, "changes": changes, "dose": dose, "changes_each": changes_each, "damage": damage}
-    free: dict[str, Any] = {"seconds": 1e12, "changes": 10**9, "dose": 1e18, "changes_each": 10**9, "damage": 1e9} if simulated else {}
+    free: dict[str, Any] = WITHOUT_LIMIT if simulated else {}
     account = sample or out / f"sample-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.account"
     orders = Orders(environment(env), scenario, find(policy), mode, out, account, episodes, seed, deadline, pace,
                     approvals=EVERY_ACTION if approvals is None else approvals, record=record, instrument=instrument, new_sample=new_sample or sample is None,
@@ -144,7 +144,7 @@ def verify(folder: Folder) -> None:
     from probegym.hardware_bridge.records.read import Record
 
     report = Record(folder).verify()
-    plain(soft_wrap=True).print(str(report), highlight=False)
+    say(plain(), str(report))
     raise typer.Exit(0 if report.sound else 1)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,14 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from probegym.agents.bundle import shipped
 from probegym.agents.evaluate import evaluate
-from probegym.agents.registry import BASELINES, family, make_agent, task_type
+from probegym.agents.registry import BASELINES, family, make_agent, policies, task_type
 from probegym.envs.task import Observation
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Lanes, Readings
+from probegym.hardware_bridge.programs.quantities import quantity
 
 PATIENCE = 5.0  # s an agent, unless all are waited for
+DIGITS = 3
 HEADS = {"time": "seconds", "dose": "dose, e/\u00c5\u00b2"}
 
 
@@ -53,8 +53,7 @@ class _Patience:
 
 def players(env_id: str) -> list[str]:
     """Names of those who can play an environment: random, its scripts, its policies, the oracle."""
-    policies = [name for name, folder in shipped().items() if json.loads((folder / "policy.json").read_text(encoding="utf-8"))["environment"] == env_id]
-    return ["random", *BASELINES[family(env_id)], *policies, "oracle"]
+    return ["random", *BASELINES[family(env_id)], *policies(env_id), "oracle"]
 
 
 def others(env_id: str, scenario: str, seed: int, patience: float = PATIENCE) -> Iterator[Row | str]:
@@ -73,13 +72,13 @@ def others(env_id: str, scenario: str, seed: int, patience: float = PATIENCE) ->
 
 def table(env_id: str, rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Head and lines of the comparison, the highest score first; costs that nobody had are left out, and metrics that are no numbers."""
-    measured = task_type(env_id).measured
+    measured, units = task_type(env_id).measured, task_type(env_id).metric_units
     costs = [name for name in ("measurements", *(name for name in Readings.COSTS if name != "measurements")) if any(row.costs[name] for row in rows)]
     metrics = [name for name in rows[0].metrics if name != measured and all(name in row.metrics for row in rows)]
     head = ["who", "goal", "score", *(measured if name == "measurements" else HEADS.get(name, name) for name in costs), *(name.replace("_", " ") for name in metrics)]
     ranked = sorted(rows, key=lambda row: -row.score)
     return head, [
-        [row.who, "reached" if row.success else "missed", signed(row.score), *(_number(row.costs[name]) for name in costs), *(_number(row.metrics[name]) for name in metrics)]
+        [row.who, "reached" if row.success else "missed", signed(row.score), *(_number(row.costs[name]) for name in costs), *(metric(row.metrics[name], units.get(name, "1")) for name in metrics)]
         for row in ranked
     ]
 
@@ -94,5 +93,10 @@ def signed(score: float) -> str:
     return f"{round(score, 2) + 0.0:+.2f}"
 
 
+def metric(value: float, unit: str) -> str:
+    """A metric with its unit, for people: 9.3e-11 and "m" give "93 pm"."""
+    return _number(value) if unit == "1" else quantity(value, unit, DIGITS)
+
+
 def _number(value: float) -> str:
-    return f"{value:.0f}" if value == np.round(value) and abs(value) < 1e5 else f"{value:.3g}"
+    return f"{value:.0f}" if value == np.round(value) and abs(value) < 1e5 else f"{value:.{DIGITS}g}"

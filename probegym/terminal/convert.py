@@ -15,6 +15,7 @@ from probegym import scenarios
 from probegym.agents import bundle, files
 from probegym.agents.convert import algorithm
 from probegym.agents.registry import task_type
+from probegym.console import say
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.channel import PASSED_ON
 from probegym.hardware_bridge.deployment.bundle import Bundle, read
@@ -36,7 +37,7 @@ def convert(model: Path, trust: bool, env_id: str, scenario: str, out: Path, con
     kind = algorithm(model)
     files.writable(out.parent, NEEDED_BYTES)
     warning = f"loading {model}: this runs whatever code it holds, with your rights"
-    console.print(warning, style="bold red", highlight=False, soft_wrap=True)
+    say(console, warning, style="bold red")
     with tempfile.TemporaryDirectory(prefix=".convert-", dir=out.parent) as scratch:
         _load([str(model), kind, env_id, scenario, str(Path(scratch) / "policy")], model)
         converted = read(Path(scratch) / "policy")
@@ -45,7 +46,7 @@ def convert(model: Path, trust: bool, env_id: str, scenario: str, out: Path, con
             pass
         _write(converted, model, out)
     told = f"policy in {out}\nmeasure it before it is used:  probegym evaluate --agent {out} --env {env_id.split('/')[1]} --scenario {scenario}"
-    console.print(told + "\na VecNormalize that it was trained with is not in the zip and not in the policy", highlight=False, soft_wrap=True)
+    say(console, told + "\na VecNormalize that it was trained with is not in the zip and not in the policy")
 
 
 def _load(arguments: list[str], model: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from probegym.console import bar, plain
+from probegym.console import bar, plain, say
 from probegym.errors import ProbeGymError
 from probegym.terminal.options import MAXIMUM_SEED, ScenarioOption, Seed, environment
 
@@ -67,8 +67,8 @@ def _record(env_id: str, agents: dict[str, int], scenario: str, seed: int, root:
     told = made.storage.metadata
     for agent, r in results.items():
         score = datasets.normalised(made, r.returns.mean())
-        console.print(f"{agent}: {len(r.success)} episodes, return {r.returns.mean():.3f} ({score:.2f} of the way from random to oracle), success {r.success.mean():.0%}", highlight=False)
-    console.print(f"{made.id}: {made.total_steps} steps, {told['dataset_size']:.1f} MB, in {Path(made.storage.data_path).parent}", highlight=False)
+        say(console, f"{agent}: {len(r.success)} episodes, return {r.returns.mean():.3f} ({score:.2f} of the way from random to oracle), success {r.success.mean():.0%}")
+    say(console, f"{made.id}: {made.total_steps} steps, {told['dataset_size']:.1f} MB, in {Path(made.storage.data_path).parent}")
 
 
 def build(
@@ -87,7 +87,7 @@ def build(
         for agent in kinds.values():
             identity = datasets.dataset_id(env_id, {agent: episodes})
             if (there := datasets.folder_of(identity, out)).exists():
-                console.print(f"{identity} is there: {len(datasets.load(str(there)))} episodes", highlight=False)
+                say(console, f"{identity} is there: {len(datasets.load(str(there)))} episodes")
                 continue
             scores = scores or datasets.references(env_id, "train")
             command = f"probegym record dataset --env {env_id.split('/')[1]} --agent {agent} --scenario train --episodes {episodes} --seed 0"
@@ -144,9 +144,9 @@ def clone(
             cloner.run(lambda news: progress.update(task, completed=news.update, told=f"loss {news.loss:.3f}"))
     except KeyboardInterrupt:
         again = shlex.join(["probegym", "clone", "--data", data, *options, "--out", str(out), *(["--resume"] if cloner.checkpoint.exists() else [])])
-        console.print(f"interrupted; go on with:\n  {again}", highlight=False)
+        say(console, f"interrupted; go on with:\n  {again}")
         raise
     policy = cloner.finish(out / "policy", shlex.join(["probegym", "clone", "--data", cloner.config.data, *options]))
     env = cloner.config.env_id.split("/")[1]
     told = f"held-out loss {cloner.least:.4f}\npolicy in {policy}\nmeasure it with:  probegym evaluate --agent {shlex.quote(str(policy))} --env {env}"
-    console.print(told, highlight=False)
+    say(console, told)

@@ -6,43 +6,53 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from probegym.console import say
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge import codec
 from probegym.hardware_bridge.channel import Disconnected, on_signals
 from probegym.hardware_bridge.codec import Json
 from probegym.hardware_bridge.commands import Command
 from probegym.hardware_bridge.deployment import Mode
-from probegym.hardware_bridge.deployment.run import Deployment, Orders, agreement, budgeted, checked, described, opening
+from probegym.hardware_bridge.deployment.run import (
+    EVERY_ACTION,
+    WITHOUT_LIMIT,
+    Deployment,
+    Orders,
+    agreement,
+    budgeted,
+    checked,
+    described,
+    opening,
+)
 from probegym.hardware_bridge.page.display import readable
 from probegym.hardware_bridge.world import Refused
 
 POLL_SECONDS = 0.2
 SETTLING_SECONDS = 2.0  # for the guard to reach its safe state after a run
+UNITS = {"seconds": "seconds", "dose": "electrons per square Angstrom", "damage": "events of damage"} | dict.fromkeys(("changes", "changes_each"), "irreversible commands")
 LIMITS = "They are set with --seconds and --changes; those of a new sample with --dose and --changes-each"
 
 
 def plan(orders: Orders, console: Console) -> None:
     """Print what a deployment would do, and start nothing. Raises ProbeGymError where it could not be done."""
     bundle, descriptor = checked(orders), described(orders)
-    say = partial(console.print, highlight=False, soft_wrap=True)
-    say(f"{orders.mode} of {orders.env_id}, scenario {orders.scenario}, {orders.episodes} episode(s)", style="bold")
-    say(f"policy {bundle.name}, sha256 {bundle.digest}, {1e3 * orders.deadline:g} ms for each decision")
+    say(console, f"{orders.mode} of {orders.env_id}, scenario {orders.scenario}, {orders.episodes} episode(s)", style="bold")
+    say(console, f"policy {bundle.name}, sha256 {bundle.digest}, {1e3 * orders.deadline:g} ms for each decision")
     if orders.record is not None:
-        say(f"answers come from record {orders.record}; no instrument is there, nothing is sent")
+        say(console, f"answers come from record {orders.record}; no instrument is there, nothing is sent")
         return
     budget = budgeted(orders)
-    say(f"instrument {orders.instrument}; limits and worst cases below are those of the scenario's twin: {descriptor.name} ({descriptor.kind})")
-    say(f"safe state: {', then '.join(descriptor.safe)}")
-    say(f"limits of the run: {orders.seconds:g} s, {orders.changes} irreversible commands")
-    say(f"sample: {budget.dose:g} electrons per square Angstrom and {budget.changes} irreversible commands for each region, account {orders.sample}")
+    say(console, f"instrument {orders.instrument}; limits and worst cases below are those of the scenario's twin: {descriptor.name} ({descriptor.kind})")
+    say(console, f"safe state: {', then '.join(descriptor.safe)}")
+    say(console, f"limits of the run: {_most('seconds', orders.seconds)}, {_most('changes', orders.changes)}, {_most('damage', orders.damage)}")
+    say(console, f"limits of each region of the sample: {_most('dose', budget.dose)}, {_most('changes_each', budget.changes)}; account {orders.sample}")
     verbs = Table("verb", "effect", "limits", box=None, pad_edge=False, header_style="dim")
     for verb, capability in descriptor.capabilities.items():
         units = {name: unit for name, (_, unit) in codec.ARGUMENTS[verb].items()}
@@ -57,6 +67,12 @@ def plan(orders: Orders, console: Console) -> None:
     seconds, dose = sum(step["seconds"] for step in steps), max((step["dose"] for step in steps), default=0.0)
     if seconds > orders.seconds or dose > budget.dose:
         raise ProbeGymError(f"the first commands may take {seconds:.4g} s and {dose:.4g} electrons per square Angstrom, which is beyond the limits. {LIMITS}")
+
+
+def _most(name: str, value: float) -> str:
+    """A limit of ``Orders``, or what of it was spent, in words."""
+    unit = UNITS[name]
+    return f"{value:.7g} {unit}" if value < WITHOUT_LIMIT[name] else f"{unit} without limit"
 
 
 def _short(limit: float | tuple[float, ...]) -> str:
@@ -89,7 +105,7 @@ def deploy(orders: Orders, page: bool, console: Console) -> int:
         stack.enter_context(_aborting(run, console))
         stack.enter_context(_missed(run))
         if run.record:
-            console.print(f"record {run.record}", highlight=False, soft_wrap=True)
+            say(console, f"record {run.record}")
         if run.operator:
             _cleared(run, console)
         if page:
@@ -97,7 +113,7 @@ def deploy(orders: Orders, page: bool, console: Console) -> int:
         elif run.operator and orders.mode is not Mode.shadow:
             _arm(run, console)
         elif orders.mode is Mode.shadow and not run.guard:
-            console.print(f"looking at {orders.instrument}: waiting for frames that somebody else takes", highlight=False, soft_wrap=True)
+            say(console, f"looking at {orders.instrument}: waiting for frames that somebody else takes")
         return _played(run, console, asks=not page)
 
 
@@ -109,7 +125,7 @@ def _page(run: Deployment, console: Console, stack: ExitStack) -> None:
     by_hand = run.orders.mode in (Mode.supervised, Mode.autonomous)
     page = start_page(run.guard.reached["operator"], request=run.request() if by_hand else None, descriptor=run.descriptor, mode=str(run.orders.mode))
     stack.callback(page.close)
-    console.print(f"operator page, once: {page.url_with_code}", highlight=False, soft_wrap=True)
+    say(console, f"operator page, once: {page.url_with_code}")
     if run.orders.mode is Mode.twin:
         _arm(run, console)
     while by_hand and (status := run.operator.status())["state"] != "running":
@@ -122,16 +138,18 @@ def _arm(run: Deployment, console: Console) -> None:
     assert run.operator
     told = run.operator.ask(run.request())
     request, budget, spent = told["request"], told["budget"], told["spent"]
-    say = partial(console.print, highlight=False, soft_wrap=True)
-    say(f"policy tried; self-test passed: the safe state is confirmed\npolicy {request['policy']}")
-    say(f"this run: at most {request['seconds']:g} s, {request['changes']} irreversible commands and {request['damage']:g} events of damage; {request['approvals']} approvals")
-    say(f"sample: {spent['dose']:.4g} of {budget['dose']:.4g} electrons per square Angstrom spent, {spent['changes']} of {budget['changes']} irreversible commands")
+    say(console, f"policy tried; self-test passed: the safe state is confirmed\npolicy {request['policy']}")
+    say(console, f"limits of the run: {', '.join(_most(name, request[name]) for name in ('seconds', 'changes', 'damage'))}")
+    if run.orders.mode is Mode.supervised:
+        say(console, "to be agreed to: every action" if request["approvals"] >= EVERY_ACTION else f"to be agreed to: the first {request['approvals']} actions")
+    say(console, f"limits of each region of the sample: {_most('dose', budget['dose'])}, {_most('changes_each', budget['changes'])}")
+    say(console, f"spent in its worst region: {_most('dose', spent['dose'])}, {_most('changes_each', spent['changes'])}")
     word = told["nonce"]
     if run.orders.mode is not Mode.twin:
         word = _typed(f"type {word} to arm: ", console)
     run.operator.arm(word)
     if run.orders.mode is not Mode.twin:
-        say(f"armed; the lease ends in {run.operator.status()['lease']:.0f} s. In another terminal: probegym operate present --at {run.desk}")
+        say(console, f"armed; the lease ends in {run.operator.status()['lease']:.0f} s. In another terminal: probegym operate present --at {run.desk}")
 
 
 def _cleared(run: Deployment, console: Console) -> None:
@@ -139,7 +157,7 @@ def _cleared(run: Deployment, console: Console) -> None:
     assert run.operator
     status = run.operator.status()
     if status["state"] == "fault":
-        console.print(f"a guard before this one ended in fault: {status['why']}", style="red", highlight=False, soft_wrap=True)
+        say(console, f"a guard before this one ended in fault: {status['why']}", style="red")
         if _typed("type reset once the instrument has been looked at: ", console) != "reset":
             raise ProbeGymError("the fault stays: nothing is armed")
         run.operator.reset()
@@ -167,7 +185,7 @@ _typing = Typed()
 
 
 def _typed(question: str, console: Console) -> str:
-    console.print(question, end="", highlight=False)
+    say(console, question, end="")
     return _typing.line()
 
 
@@ -183,7 +201,7 @@ def _aborting(run: Deployment, console: Console) -> Iterator[None]:
             except ProbeGymError as error:
                 confirmed, why = False, str(error)
             told = "aborted: the instrument is in its safe state" if confirmed else f"aborted, but THE SAFE STATE IS NOT CONFIRMED ({why}): look at the instrument"
-            console.print(told, style="bold red", highlight=False, soft_wrap=True)
+            say(console, told, style="bold red")
         raise
 
 
@@ -199,7 +217,6 @@ def _missed(run: Deployment) -> Iterator[None]:
 
 def _played(run: Deployment, console: Console, asks: bool) -> int:
     successes, episodes, known = 0, 0, run.orders.mode in (Mode.twin, Mode.replay)
-    say = partial(console.print, highlight=False, soft_wrap=True)
     for news in run.play():
         if asks and run.operator and run.orders.mode is Mode.supervised:
             _decisions(run, console)
@@ -209,26 +226,26 @@ def _played(run: Deployment, console: Console, asks: bool) -> int:
             successes += end["success"] is True
             told = {True: "success", False: "no success", None: "success not known"}[end["success"]]
             costs, name = end["costs"], f"seed {end['seed']}" if known else f"episode {episodes}"
-            say(f"{name}: {told}, {end['steps']} steps, {costs['measurements']:g} measurements, {costs['time']:.4g} s, "
+            say(console, f"{name}: {told}, {end['steps']} steps, {costs['measurements']:g} measurements, {costs['time']:.4g} s, "
                 f"at most {costs['dose']:.4g} electrons/A^2, damage {costs['damage']:g}")  # fmt: skip
         if "stopped" in news:
-            say(f"stopped: {news['stopped']}", style="red")
+            say(console, f"stopped: {news['stopped']}", style="red")
             if "spent" in news["stopped"] or "irreversible" in news["stopped"]:
-                say(LIMITS)
+                say(console, LIMITS)
             if run.operator:
-                say(_after(run))
-            _latency(news.get("latency"), say)
+                say(console, _after(run))
+            _latency(news.get("latency"), console)
             return 1
         if "done" in news:
-            say(f"{episodes} episodes, {successes} known successes")
-            _latency(news["done"], say)
+            say(console, f"{episodes} episodes, {successes} known successes")
+            _latency(news["done"], console)
             if run.worker and run.worker[0].poll() not in (None, 0):
-                say("the policy that worked with the twin ended early: see its record", style="red")
+                say(console, "the policy that worked with the twin ended early: see its record", style="red")
             if run.orders.mode is Mode.shadow and not run.record:
-                say(f"shadow's record {news['record']}: nothing was sent")
+                say(console, f"shadow's record {news['record']}: nothing was sent")
             elif run.orders.mode is Mode.shadow:
                 same, total = agreement(Path(news["record"]), Path(run.record))
-                say(f"shadow's record {news['record']}: {same} of {total} commands are those that the same policy gave behind the guard; the shadow sent nothing")
+                say(console, f"shadow's record {news['record']}: {same} of {total} commands are those that the same policy gave behind the guard; the shadow sent nothing")
     return 0
 
 
@@ -242,9 +259,9 @@ def _after(run: Deployment) -> str:
     return f"guard: {status['state']}; safe state {stands}"
 
 
-def _latency(took: Json | None, say: Callable[[str], None]) -> None:
+def _latency(took: Json | None, console: Console) -> None:
     if took and took["steps"]:
-        say(f"decisions: {took['steps']}, p50 {1e3 * took['p50_s']:.2f} ms, p99 {1e3 * took['p99_s']:.2f} ms, worst {1e3 * took['worst_s']:.2f} ms; "
+        say(console, f"decisions: {took['steps']}, p50 {1e3 * took['p50_s']:.2f} ms, p99 {1e3 * took['p99_s']:.2f} ms, worst {1e3 * took['worst_s']:.2f} ms; "
             f"whole steps: p50 {1e3 * took['step_p50_s']:.1f} ms, p99 {1e3 * took['step_p99_s']:.1f} ms")  # fmt: skip
 
 
@@ -254,12 +271,11 @@ def _decisions(run: Deployment, console: Console) -> None:
     waiting = run.operator.status()["waiting"]
     if waiting is None:
         return
-    say = partial(console.print, highlight=False, soft_wrap=True)
-    say(f"action {waiting['action']}: {waiting['command']['verb']}")
+    say(console, f"action {waiting['action']}: {waiting['command']['verb']}")
     for name, value in readable(waiting["command"]):
-        say(f"  {name:<14} {value}")
+        say(console, f"  {name:<14} {value}")
     agreed = _typed("agree? [y/n, n ends the run] ", console).lower() in ("y", "yes")
     try:
         run.operator.decide(waiting["number"], agreed)
     except Refused as error:
-        say(str(error), style="red")  # the session is told as well, and ends the run
+        say(console, str(error), style="red")  # the session is told as well, and ends the run

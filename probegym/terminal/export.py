@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from probegym.agents import bundle, files
-from probegym.console import bar
+from probegym.console import bar, say
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.deployment.bundle import read
 from probegym.hardware_bridge.deployment.policy import PolicyProcess
@@ -36,7 +36,7 @@ def export(source: str, out: Path, console: Console) -> None:
         pass
     bundle.write(out, verified.model, verified.spec)
     told = f"policy of {verified.spec['environment']}, scenario {verified.spec['scenario']}, in {out}\nsha256 {verified.digest}"
-    console.print(told, highlight=False, soft_wrap=True)
+    say(console, told)
 
 
 def _from_checkpoint(folder: Path, out: Path, console: Console) -> None:
@@ -61,7 +61,7 @@ def _from_checkpoint(folder: Path, out: Path, console: Console) -> None:
         sb3.export_sb3(model, training, out, command)
     else:
         _distilled(folder, env_id, scenario, number, seed, out, console)
-    console.print(f"policy of {env_id}, scenario {scenario}, from {path}, in {out}\nsha256 {read(out).digest}", highlight=False, soft_wrap=True)
+    say(console, f"policy of {env_id}, scenario {scenario}, from {path}, in {out}\nsha256 {read(out).digest}")
 
 
 def _distilled(folder: Path, env_id: str, scenario: str, updates: int, seed: int, out: Path, console: Console) -> None:

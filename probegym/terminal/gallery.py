@@ -9,7 +9,7 @@ import typer
 
 import probegym
 from probegym.agents.seeds import EVALUATION_SEED
-from probegym.console import plain
+from probegym.console import plain, say
 from probegym.terminal.options import MAXIMUM_SEED, environment
 
 SEED = EVALUATION_SEED + 4
@@ -35,10 +35,10 @@ def gallery(
     for env_id, agents in drawing.players(ids).items():
         sides = drawing.pair(env_id, agents, seed, steps)
         path = drawing.write(folder, env_id, sides)
-        console.print(f"[b]{path}[/b]", highlight=False, soft_wrap=True)
+        say(console, str(path), style="bold")
         for side in sides:
-            console.print(f"  {side.title} {side.agent}: {side.told}", highlight=False, soft_wrap=True)
+            say(console, f"  {side.title} {side.agent}: {side.told}")
         shown[env_id] = sides[0]
     sheet = folder / drawing.SHEET
     files.write_bytes(sheet, drawing.sheet(shown))
-    console.print(f"[b]{sheet}[/b]", highlight=False, soft_wrap=True)
+    say(console, str(sheet), style="bold")

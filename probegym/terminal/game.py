@@ -16,14 +16,14 @@ from probegym.envs import environment_type, single_env
 from probegym.envs.controls import LARGE, Choice, Values
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Readings
-from probegym.terminal.compare import Row
+from probegym.terminal.compare import Row, metric
 
 MOVES = {
     "d": (1, 0), "+": (1, 0), "=": (1, 0), "a": (-1, 0), "-": (-1, 0), "w": (0, 1), "s": (0, -1),
     "D": (LARGE, 0), "]": (LARGE, 0), "A": (-LARGE, 0), "[": (-LARGE, 0), "W": (0, LARGE), "S": (0, -LARGE),
 }  # fmt: skip
 """Key -> small steps to the right and up."""
-HELP = "1-9 n p choose   arrows or w a s d - + move, W A S D [ ] far   enter do it   0 back   u explain   h goal   t truth   q end"
+HELP = "{} n p choose   arrows or w a s d - + move, W A S D [ ] far   enter do it   0 back   u explain   h goal   t truth   q end"
 LONGEST = 120  # characters of what was done
 UNITS = {"time": "s", "dose": "e/A^2", "damage": "damage"}
 
@@ -107,8 +107,13 @@ class Game:
         elif key == "t":
             return self.show_truth()
         else:
-            return f"no key {key!r}: {HELP}"
+            return f"no key {key!r}: {self.help()}"
         return ""
+
+    def help(self) -> str:
+        """The keys, in one line."""
+        most = min(len(self.controls.parts), 9)
+        return HELP.format("1" if most == 1 else f"1-{most}")
 
     def show_truth(self) -> str:
         """Show what no instrument could tell, or hide it again; returns what to tell."""
@@ -170,7 +175,7 @@ class Game:
                 unit = UNITS.get(name, "")
                 most = f" of {limits[name]:.6g}" if name in limits else ""
                 told[measured if name == "measurements" else name] = f"{self.info[name]:.4g}{most} {unit if name != 'damage' else ''}".rstrip()
-        return told | {name.replace("_", " "): f"{value:.4g}" for name, value in self._known().items() if name != measured}
+        return told | {name.replace("_", " "): metric(value, self.task.metric_units.get(name, "1")) for name, value in self._known().items() if name != measured}
 
     def _known(self) -> Mapping[str, float]:
         """Metrics; without the truth those that an instrument would give."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
+from probegym.console import say
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.guard.operator import Operator
 from probegym.hardware_bridge.instruments.drivers import from_file
@@ -45,9 +45,8 @@ def operate(action: Action, at: Path, number: int | None, console: Console) -> N
         getattr(operator, action)()
     status = operator.status()
     safe = "safe state confirmed" if status["safe"] is True else "not in its safe state"
-    say = partial(console.print, highlight=False, soft_wrap=True)
-    say(f"{status['state']} ({status['why']}); {status['instrument']}: {safe}; lease {status['lease']:.0f} s")
+    say(console, f"{status['state']} ({status['why']}); {status['instrument']}: {safe}; lease {status['lease']:.0f} s")
     if (waiting := status["waiting"]) is not None:
-        say(f"request {waiting['number']} waits, action {waiting['action']}: {waiting['command']['verb']}")
+        say(console, f"request {waiting['number']} waits, action {waiting['action']}: {waiting['command']['verb']}")
         for name, value in readable(waiting["command"]):
-            say(f"  {name:<14} {value}")
+            say(console, f"  {name:<14} {value}")

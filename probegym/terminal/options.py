@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,6 +17,7 @@ MAXIMUM_SEED = 2**31 - 1
 Env = Annotated[str, typer.Argument(metavar="ENV", help="Environment, for example StemTuning.")]
 ScenarioOption = Annotated[str, typer.Option("--scenario", help="Scenario by name, or FILE.yaml:NAME.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=MAXIMUM_SEED, help="Seed of everything random.")]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, max=10_000, help="Jobs at once; by default 2, with ray all processors.")]
 
 
 class ExecutorName(StrEnum):
@@ -32,3 +34,14 @@ def environment(name: str) -> str:
     if wanted not in short:
         raise ProbeGymError(f"unknown environment {name!r}: use one of {', '.join(key.split('/')[1] for key in probegym.ENVIRONMENTS)}")
     return short[wanted]
+
+
+def results_file(out: Path | None) -> None:
+    """Try where a file of results is to be, before the long work; None: none is wanted. Raises ProbeGymError."""
+    if out is None:
+        return
+    if out.is_dir():
+        raise ProbeGymError(f"{out} is a folder: name a file with --out")
+    from probegym.agents import files
+
+    files.writable(out.parent, needed=1_000_000)

@@ -14,10 +14,11 @@ from rich.console import Console
 
 from probegym.agents.files import write_bytes
 from probegym.agents.report import png
+from probegym.console import say
 from probegym.envs.controls import Place
 from probegym.errors import ProbeGymError
 from probegym.terminal.compare import PATIENCE, Row, others, passed_over, signed, table
-from probegym.terminal.game import HELP, Game, purpose, section
+from probegym.terminal.game import Game, purpose, section
 
 ARROWS = {"A": "w", "B": "s", "C": "d", "D": "a"}
 CURSOR = (240, 180, 41)
@@ -100,7 +101,7 @@ class Play:
         c, g = self.console, self.game
         status = "   ".join(f"{name} {value}" for name, value in g.status().items()) + f"   score {signed(g.score())}"
         if not c.is_terminal:
-            c.print(f"{self._control(g.chosen)} | {status} | {told or HELP}", highlight=False, markup=False, soft_wrap=True)
+            say(c, f"{self._control(g.chosen)} | {status} | {told or g.help()}")
             return
         c.clear()
         columns, rows = shutil.get_terminal_size()
@@ -109,12 +110,12 @@ class Play:
         for picture in pictures:
             c.file.write(half_blocks(picture, min(columns, 2 * spare * picture.shape[1] // picture.shape[0])) + "\n")
         for index in range(len(g.controls.parts)):
-            c.print(self._control(index), style="bold reverse" if index == g.chosen else "", highlight=False, markup=False)
-        c.print(f"{g.env_id.split('/')[1]}, {g.scenario}, seed {g.seed}   {status}", highlight=False, markup=False)
+            c.print(self._control(index), style="bold reverse" if index == g.chosen else "")
+        c.print(f"{g.env_id.split('/')[1]}, {g.scenario}, seed {g.seed}   {status}")
         if foreseen := g.foreseen():
-            c.print(f"this step: {foreseen}", highlight=False, markup=False)
-        c.print(told, style="cyan", highlight=False, markup=False)
-        c.print(HELP, style="dim", highlight=False, markup=False)
+            c.print(f"this step: {foreseen}")
+        c.print(told, style="cyan")
+        c.print(g.help(), style="dim")
 
     def _control(self, index: int) -> str:
         g, part = self.game, self.game.controls.parts[index]
@@ -144,10 +145,10 @@ class Play:
             rows.append(one) if isinstance(one, Row) else slow.append(one)
         head, lines = table(g.env_id, rows)
         for line in self._fitting(head, lines):
-            self.console.print(line, style="bold" if line.startswith("you") else "", highlight=False, markup=False, soft_wrap=True)
+            say(self.console, line, style="bold" if line.startswith("you") else "")
         below = f"score: the environment's return of the episode, on seed {g.seed} of scenario {g.scenario}; last picture: {self.out / 'frame.png'}"
         for text in filter(None, (passed_over(slow, self.patience), below)):
-            self.console.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
+            say(self.console, text, style="dim")
 
     def _fitting(self, head: list[str], lines: list[list[str]]) -> list[str]:
         """The table in plain columns; in a terminal without the last ones that do not fit."""

@@ -10,10 +10,9 @@ import typer
 from rich.table import Table
 
 from probegym import scenarios
-from probegym.console import bar, plain
+from probegym.console import bar, plain, say
 from probegym.envs import environment_type
-from probegym.errors import ProbeGymError
-from probegym.terminal.options import MAXIMUM_SEED, ScenarioOption, environment
+from probegym.terminal.options import MAXIMUM_SEED, ScenarioOption, environment, results_file
 
 if TYPE_CHECKING:
     from probegym.agents.regret import Regrets
@@ -62,10 +61,7 @@ def regret(
     from probegym.agents.regret import regrets
     from probegym.agents.seeds import EVALUATION_SEED
 
-    if out is not None:
-        if out.is_dir():
-            raise ProbeGymError(f"{out} is a folder: name a file with --out")
-        files.writable(out.parent, needed=1_000_000)
+    results_file(out)
     advisers = {}
     for name in beside or []:
         advisers[name] = make_agent(name, env_id)
@@ -82,7 +78,7 @@ def regret(
         what |= {"value": str(value), "draws": draws, "continuation": str(continuation)}
         columns = ("episode", "step", "taken", "guided", "values", "regret", "obtained", "success")
         write_json(out, files.plain(what | {"summary": found.summary(), "candidates": found.names} | {name: getattr(found, name).tolist() for name in columns}))
-        console.print(f"results in {out}", highlight=False, soft_wrap=True)
+        say(console, f"results in {out}")
 
 
 def _table(found: Regrets, value: str) -> Table:

@@ -8,9 +8,9 @@ import gymnasium as gym
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from probegym import scenarios
+from probegym.console import say
 from probegym.envs import environment_type
 from probegym.envs.episodes import build_world, sample_actions
 from probegym.errors import ProbeGymError
@@ -27,7 +27,7 @@ def listed(env_id: str, file: Path | None, console: Console) -> None:
     Settings of task and instrument of one's own are made, nothing is played. Raises ProbeGymError with file and line.
     """
     family = environment_type(env_id).task_type.family
-    console.print(env_id, style="bold", highlight=False)
+    say(console, env_id, style="bold")
     table = Table("scenario", "split", "axis", "what it is", "against train", box=None, pad_edge=False, header_style="dim")
     train = scenarios.load(family, "train")
     for name in scenarios.names(family, file):
@@ -35,7 +35,7 @@ def listed(env_id: str, file: Path | None, console: Console) -> None:
         if file is not None:
             gym.make(env_id, scenario=f"{file}:{name}", disable_env_checker=True).close()
         told = "" if file is None and scenario.split in ("train", "id") else _told(shifts(train, scenario))
-        table.add_row(*map(Text, (name, scenario.split, scenario.axis, scenario.description, told)))
+        table.add_row(name, scenario.split, scenario.axis, scenario.description, told)
     console.print(table)
 
 
@@ -62,7 +62,7 @@ def checked(env_id: str, file: Path | None, console: Console) -> int:
             line = f"{_played(env_id, told)} steps played{'' if file is None else f', {_ends(env_id, told)} ends of distributions tried'}"
         except ProbeGymError as error:
             failed, line = failed + 1, str(error)
-        console.print(Text(f"  {name}: {line}"), soft_wrap=True)
+        say(console, f"  {name}: {line}")
     return int(failed > 0)
 
 

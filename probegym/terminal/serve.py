@@ -5,12 +5,12 @@ from __future__ import annotations
 import signal
 import time
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from probegym import scenarios
+from probegym.console import say
 from probegym.envs import environment_type
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.channel import on_signals
@@ -72,12 +72,11 @@ def serve(twin: Twin, protocol: Protocol, scenario: str, pace: float, out: Path,
         running.close()
         raise
     try:
-        say = partial(console.print, highlight=False, soft_wrap=True)
-        say(f"{twin} twin, scenario {scenario} of {twin.environment}, speaks {protocol} on the loopback interface")
+        say(console, f"{twin} twin, scenario {scenario} of {twin.environment}, speaks {protocol} on the loopback interface")
         if isinstance(running, NanonisProcess):
             others = "" if set(running.ports) == set(PORTS) else f" ({PORTS[0]} to {PORTS[-1]} are not all free)"
-            say(f"ports {', '.join(map(str, running.ports))}{others}, one client each")
-        say(f"how it is reached: {out}; drive it with: probegym deploy --instrument {out} ...\nCtrl-C ends it")
+            say(console, f"ports {', '.join(map(str, running.ports))}{others}, one client each")
+        say(console, f"how it is reached: {out}; drive it with: probegym deploy --instrument {out} ...\nCtrl-C ends it")
         while running.alive():
             time.sleep(POLL_SECONDS)
         raise ProbeGymError("the instrument's process has ended")

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from probegym.agents import files
-from probegym.console import bar
+from probegym.console import bar, say
 from probegym.errors import ProbeGymError
 from probegym.physics import from_file, specimens
 from probegym.physics.native import cache_folder
@@ -61,11 +61,11 @@ def build(what: str, energy: float | None, semiangle: float | None, detectors: l
     except ProbeGymError as error:
         raise ProbeGymError(str(error).replace("choose another with --out", "set PROBEGYM_CACHE to another")) from error
     wanted = recipe(what, energy, semiangle, detectors, thickness, name)
-    console.print(f"building {wanted.name}: {wanted.description}", highlight=False)
+    say(console, f"building {wanted.name}: {wanted.description}")
     with bar(console) as progress:
         task = progress.add_task("starting", told="")
         built = specimens.build(wanted, lambda stage, done, total: progress.update(task, description=stage, completed=done, total=total))
     path = folder / f"{wanted.name}.npz"
     specimens.save(built, path)
-    console.print(f"kept in {path}, {path.stat().st_size / 1e6:.1f} MB: a scenario names it as specimens: [{wanted.name}]", highlight=False, soft_wrap=True)
+    say(console, f"kept in {path}, {path.stat().st_size / 1e6:.1f} MB: a scenario names it as specimens: [{wanted.name}]")
     return path

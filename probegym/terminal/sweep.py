@@ -9,10 +9,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from probegym.console import plain
-from probegym.terminal.options import Env, ExecutorName, ScenarioOption, Seed, environment
-
-Workers = Annotated[int | None, typer.Option("--workers", min=1, max=10_000, help="Trainings at once; by default 2, with ray all processors.")]
+from probegym.console import plain, say
+from probegym.terminal.options import Env, ExecutorName, ScenarioOption, Seed, Workers, environment
 
 
 class Swept(StrEnum):
@@ -59,8 +57,8 @@ def sweep(
     if (best := rows[0])["result"]:
         policy = out / f"trial-{best['trial']}/policy"
         told = f"best: trial {best['trial']}, policy in {policy}\ntrain it again, longer, or with more --seeds by\n  {read(policy).spec['command']}"
-        console.print(told, highlight=False, soft_wrap=True)
-    console.print(f"all trials in {out / 'sweep.json'}", highlight=False, soft_wrap=True)
+        say(console, told)
+    say(console, f"all trials in {out / 'sweep.json'}")
     train.refuse_failures(rows, "trial")
 
 

@@ -17,7 +17,7 @@ from probegym.agents import files
 from probegym.agents.executors import Executor, Json, Outcome
 from probegym.agents.seeds import LIVE_SEED
 from probegym.agents.training import DIARY, command_line, seeds
-from probegym.console import bar
+from probegym.console import bar, say
 from probegym.envs import environment_type
 from probegym.errors import ProbeGymError
 
@@ -48,16 +48,16 @@ def _interruptible(command: str, out: Path, console: Console) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if (out / "checkpoint.pt").exists():
-            console.print(f"interrupted; go on from the last checkpoint with:\n  {command} --resume", highlight=False, soft_wrap=True)
+            say(console, f"interrupted; go on from the last checkpoint with:\n  {command} --resume")
         else:
-            console.print("interrupted before the first checkpoint: start again without --resume", highlight=False)
+            say(console, "interrupted before the first checkpoint: start again without --resume")
         raise
 
 
 def _finished(policy: Path, env_id: str, console: Console) -> None:
     where = "" if env_id == DEFAULT_ENVIRONMENT else f" --env {env_id.split('/')[1]}"
     told = f"policy in {policy}\nmeasure it with:  probegym evaluate --agent {shlex.quote(str(policy))}{where}"
-    console.print(told, highlight=False, soft_wrap=True)
+    say(console, told)
 
 
 def distil(env_id: str, scenario: str, updates: int | None, seed: int, out: Path, resume: bool, console: Console) -> None:
@@ -71,7 +71,7 @@ def distil(env_id: str, scenario: str, updates: int | None, seed: int, out: Path
         learner = registry.make_learner(env_id, scenario, updates, seed, out)
         if resume:
             learner.load()
-            console.print(f"going on from update {learner.update}", highlight=False)
+            say(console, f"going on from update {learner.update}")
         _run(learner, env_id, scenario, console)
         with bar(console) as progress:
             task = progress.add_task("choosing threshold", told="")
@@ -92,7 +92,7 @@ def _run(learner: Learner, env_id: str, scenario: str, console: Console) -> None
             if news.success is not None:
                 told["success"] = f"success {news.success:.0%}"
                 if not console.is_terminal:
-                    console.print(f"update {news.update}: success {news.success:.0%}", highlight=False)
+                    say(console, f"update {news.update}: success {news.success:.0%}")
             progress.update(task, completed=news.update, told="  ".join(filter(None, told.values())))
 
         def live(agent) -> float:
@@ -138,7 +138,7 @@ def many(env_id: str, scenario: str, algorithm: str, length: int | None, hyperpa
     with told_as_they_end(f"training {len(numbers)} seeds", len(numbers), console) as report:
         rows = seeds(executor, told, numbers, out, report)
     console.print(_seeds_table(rows, "updates" if algorithm == "distil" else "steps"))
-    console.print(f"curves in {out / 'seeds.json'}, policies in {out}/seed-*/policy", highlight=False, soft_wrap=True)
+    say(console, f"curves in {out / 'seeds.json'}, policies in {out}/seed-*/policy")
     refuse_failures(rows, "seed")
 
 
@@ -173,13 +173,13 @@ def told_as_they_end(what: str, total: int, console: Console) -> Iterator[Callab
         def report(outcome: Outcome) -> None:
             tries = "" if outcome.attempts == 1 else f" at attempt {outcome.attempts}"
             told = f"done in {outcome.seconds:.0f} s{tries}" if outcome.ok else f"failed{tries}: {outcome.error.splitlines()[-1]}"
-            console.print(f"{outcome.name}: {told}", highlight=False, soft_wrap=True)
+            say(console, f"{outcome.name}: {told}")
             progress.advance(task)
 
         try:
             yield report
         except KeyboardInterrupt:
-            console.print("interrupted; the same command with --resume goes on from the last checkpoints", highlight=False)
+            say(console, "interrupted; the same command with --resume goes on from the last checkpoints")
             raise
 
 

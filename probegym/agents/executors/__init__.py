@@ -21,6 +21,7 @@ Json = dict[str, Any]
 
 CALL = re.compile(r"probegym(\.[A-Za-z_]\w*)+:[A-Za-z_]\w*", re.ASCII)
 RETRIES = 2
+LAST_LINES = 8  # of what went wrong
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,12 @@ def survive(pool: AbstractContextManager[Pool], work: Sequence[Work], retries: i
                 known[name] = Outcome(name, not error, attempts[name], spent[name], error)
                 report(known[name])
     return [known[name] for name in pieces]
+
+
+def refuse_too_few(workers: int | None, retries: int) -> None:
+    """Raises ProbeGymError for executors that could do nothing."""
+    if (workers is not None and workers < 1) or retries < 0:
+        raise ProbeGymError(f"{workers} workers and {retries} retries: use at least 1 worker and 0 retries")
 
 
 def refuse_twins(work: Sequence[Work]) -> None:

@@ -15,12 +15,11 @@ from dataclasses import asdict, dataclass
 from types import ModuleType
 from typing import Any
 
-from probegym.agents.executors import RETRIES, Json, Outcome, Report, Work, survive
+from probegym.agents.executors import LAST_LINES, RETRIES, Json, Outcome, Report, Work, refuse_too_few, survive
 from probegym.agents.executors.worker import ENVIRONMENT, perform
 from probegym.errors import ProbeGymError
 
 LOOK_SECONDS, KNOCK_SECONDS = 0.5, 10.0
-LAST_LINES = 8
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,7 @@ class Ray:
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        if (self.workers is not None and self.workers < 1) or self.retries < 0:
-            raise ProbeGymError(f"{self.workers} workers and {self.retries} retries: use at least 1 worker and 0 retries")
+        refuse_too_few(self.workers, self.retries)
 
     def run(self, work: Sequence[Work], report: Report = lambda _: None) -> list[Outcome]:
         """The outcomes in the order of ``work``; ``report`` gets each when it is known. Raises ProbeGymError when there is no Ray, or no cluster."""

@@ -14,12 +14,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import IO
 
-from probegym.agents.executors import RETRIES, Outcome, Report, Work, survive
+from probegym.agents.executors import LAST_LINES, RETRIES, Outcome, Report, Work, refuse_too_few, survive
 from probegym.agents.executors.worker import ENVIRONMENT, PATIENCE
-from probegym.errors import ProbeGymError
 
 LOOK_SECONDS = 0.05
-LAST_LINES, LAST_BYTES = 8, 8000  # of stderr
+LAST_BYTES = 8000  # of stderr
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,7 @@ class Local:
     retries: int = RETRIES
 
     def __post_init__(self) -> None:
-        if self.workers < 1 or self.retries < 0:
-            raise ProbeGymError(f"{self.workers} workers and {self.retries} retries: use at least 1 worker and 0 retries")
+        refuse_too_few(self.workers, self.retries)
 
     def run(self, work: Sequence[Work], report: Report = lambda _: None) -> list[Outcome]:
         """The outcomes in the order of ``work``; ``report`` gets each when it is known."""

@@ -26,7 +26,7 @@ from probegym.hardware_bridge.deployment.bundle import MAXIMUM_LANES, read
 from probegym.hardware_bridge.deployment.pipes import Ended, receive, send
 
 PROCESS = "probegym.hardware_bridge.deployment.policy_process"
-PASSED_ON = ("PYTHONPATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "SYSTEMROOT", "APPDATA")
+FOUND_BY = ("PYTHONPATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "SYSTEMROOT", "APPDATA")
 """What of the environment the process needs to find Python's and its own libraries."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 START_SECONDS, STOP_SECONDS = 30.0, 1.0
@@ -55,7 +55,7 @@ class PolicyProcess:
     def __enter__(self) -> PolicyProcess:
         if self._process is not None:
             raise ProbeGymError(f"policy {self.bundle.name} was started before: make another PolicyProcess")
-        environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | ONE_THREAD
+        environment = {name: os.environ[name] for name in FOUND_BY if name in os.environ} | ONE_THREAD
         # -P: the folder that we happen to be in is no place to import from
         command = [sys.executable, "-P", "-m", PROCESS, str(self.bundle.folder), self.bundle.digest]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,

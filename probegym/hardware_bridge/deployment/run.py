@@ -39,6 +39,8 @@ from probegym.scenarios import Scenario
 PATIENCE_SECONDS = 60.0  # of a shadow for the next frame
 READY_SECONDS = 120.0  # for a session to build its environment and try its policy
 EVERY_ACTION = 10**9
+WITHOUT_LIMIT = {"seconds": 1e12, "changes": 10**9, "dose": 1e18, "changes_each": 10**9, "damage": 1e9}
+"""Limits of ``Orders`` that no run reaches."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,32 @@ def _meant(orders: Orders) -> tuple[type[Task], Scenario]:
 
 
 def checked(orders: Orders) -> Bundle:
-    """The verified policy, which fits the environment and scenario; raises ProbeGymError. Nothing is started."""
+    """The verified policy, which fits the environment and scenario, as record or instrument do; raises ProbeGymError. Nothing is started."""
     bundle, (task, scenario) = read(orders.policy), _meant(orders)
     bundle.fits(task(scenario.task), orders.env_id)
     if (orders.mode is Mode.replay) != (orders.record is not None):
         raise ProbeGymError("mode replay needs a record, and no other mode takes one: give --record with --mode replay")
+    if orders.record is not None:
+        _recorded_seed(orders, orders.record)
+    else:
+        drivers.check(orders.instrument, _asked(orders))
     return bundle
+
+
+def _asked(orders: Orders) -> drivers.Meant:
+    """What the instrument is to be."""
+    task, scenario = _meant(orders)
+    return drivers.Meant(task.twin, scenario.world, orders.pace, judged=orders.mode is Mode.twin)
+
+
+def _recorded_seed(orders: Orders, folder: Path) -> int:
+    """Of the recorded episode. Raises ProbeGymError for a record of another environment or scenario."""
+    told = about(Record(folder))
+    if (told["environment"], told["scenario"]) != (orders.env_id, orders.scenario):
+        raise ProbeGymError(f"record {folder} is of {told['environment']}, scenario {told['scenario']}: replay it with these")
+    if "seed" not in told:
+        raise ProbeGymError(f"record {folder} tells no seed of an episode: it cannot be replayed by a policy")
+    return int(told["seed"])
 
 
 def described(orders: Orders) -> Descriptor:
@@ -136,8 +158,8 @@ class Deployment:
         self.close()
 
     def _start(self) -> None:
-        o, (task, scenario) = self.orders, _meant(self.orders)
-        self.instrument = drivers.reach(o.instrument, drivers.Meant(task.twin, scenario.world, o.pace, judged=o.mode is Mode.twin))
+        o = self.orders
+        self.instrument = drivers.reach(o.instrument, _asked(o))
         if o.mode is Mode.shadow and o.instrument not in drivers.STARTED:
             return  # somebody else works with it, behind a guard of their own
         o.runs.mkdir(parents=True, exist_ok=True)
@@ -160,7 +182,7 @@ class Deployment:
 
     def _prepare(self) -> None:
         o = self.orders
-        plan = session.Plan(o.env_id, o.scenario, str(o.policy.absolute()), o.episodes, self._seed(), o.deadline, self._world())
+        plan = session.Plan(o.env_id, o.scenario, str(o.policy.absolute()), o.episodes, o.seed if o.record is None else _recorded_seed(o, o.record), o.deadline, self._world())
         self.played = session.start(plan)
         _ready(self.played)
         if o.mode is Mode.shadow and self.guard:  # somebody must work with a twin for its shadow to see anything: the same policy does
@@ -216,18 +238,6 @@ class Deployment:
         """Of the guard for a session, which must not be able to agree to its own commands."""
         assert self.guard
         return {role: self.guard.reached[role] for role in ("session", "pulse")}
-
-    def _seed(self) -> int:
-        """Of a replay, that of the recorded episode. Raises ProbeGymError for a record of another environment or scenario."""
-        o = self.orders
-        if o.record is None:
-            return o.seed
-        told = about(Record(o.record))
-        if (told["environment"], told["scenario"]) != (o.env_id, o.scenario):
-            raise ProbeGymError(f"record {o.record} is of {told['environment']}, scenario {told['scenario']}: replay it with these")
-        if "seed" not in told:
-            raise ProbeGymError(f"record {o.record} tells no seed of an episode: it cannot be replayed by a policy")
-        return int(told["seed"])
 
     def close(self) -> None:
         """End everything, the instrument last; its safe state comes first."""

@@ -22,13 +22,12 @@ from probegym.envs.core import ScopeEnv
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.channel import Channel, called, spawn
 from probegym.hardware_bridge.codec import Arrays, Json
+from probegym.hardware_bridge.commands import Readings
 from probegym.hardware_bridge.deployment.policy import PolicyFault, PolicyProcess
 from probegym.hardware_bridge.deployment.world import GuardedWorld, ObservedWorld, ReplayedWorld
 from probegym.hardware_bridge.records.log import Recorder
 from probegym.hardware_bridge.records.steps import space_to_json
 from probegym.hardware_bridge.world import Refused, World
-
-COSTS = ("time", "dose", "damage", "measurements")
 
 
 @dataclass(frozen=True)
@@ -125,9 +124,9 @@ class Session:
             self.took.append(time.monotonic() - begun)
             self.world.note("observation", {}, observation)
             self.world.note("reward", {"number": self.actions, "reward": reward, "terminated": terminated, "truncated": truncated})
-            self.tell({"step": steps, "action": np.asarray(action, float).reshape(-1).tolist(), "reward": reward, "costs": {name: float(info[name]) for name in COSTS}})
+            self.tell({"step": steps, "action": np.asarray(action, float).reshape(-1).tolist(), "reward": reward, "costs": {name: float(info[name]) for name in Readings.COSTS}})
         end = {"seed": seed, "steps": steps, "return": total, "success": bool(info["is_success"]) if self.world.judged else None,
-               "costs": {name: float(info[name]) for name in COSTS}}  # fmt: skip
+               "costs": {name: float(info[name]) for name in Readings.COSTS}}  # fmt: skip
         self.world.note("end", end)
         self.tell({"episode": end})
 

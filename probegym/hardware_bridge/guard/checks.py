@@ -14,14 +14,11 @@ from probegym.hardware_bridge import codec
 from probegym.hardware_bridge.capabilities import Capability, Charge, Descriptor, one_lane, per_component
 from probegym.hardware_bridge.commands import Command, MoveStage, Readings, ShiftBeam
 from probegym.hardware_bridge.guard.ledger import Region
-from probegym.hardware_bridge.instruments import Measured
+from probegym.hardware_bridge.instruments import FRAME, LARGEST_READING, OLDEST_READ, Measured
 from probegym.hardware_bridge.world import Refused
 
 OLDEST_ASKED = 5.0  # s between a decision and its command
-OLDEST_READ = 2.0  # s since a control was read back
 MOST_REGIONS = 10_000
-LARGEST_READING = 1e15
-FRAME = 256  # numbers from which two measurements cannot be alike by chance
 PLACES = ("position", "centre", "start", "end", "film_shift")
 LARGEST_NUMBER = 2**53  # of a request
 ROUNDING = 1e-6  # of a region's side, so that a place on a border counts for both sides

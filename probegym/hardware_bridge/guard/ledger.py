@@ -96,7 +96,8 @@ class Ledger:
         try:
             file = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | files.BINARY, 0o644)
             try:
-                _write(file, _line({"budget": budget.model_dump()}, 0)[0])
+                files.write(file, _line({"budget": budget.model_dump()}, 0)[0])
+                files.sync(file)
                 os.link(scratch, target)  # there complete or not at all, and never over another
             finally:
                 os.close(file)
@@ -155,7 +156,8 @@ class Ledger:
         try:
             if self.broken:
                 raise OSError(0, "it failed before")  # half a line may stand at its end
-            _write(self.file.fileno(), line)
+            files.write(self.file.fileno(), line)
+            files.sync(self.file.fileno())
             status, there = os.fstat(self.file.fileno()), os.stat(self.path)
             if (there.st_dev, there.st_ino) != (status.st_dev, status.st_ino) or status.st_size != self.size + len(line):
                 raise OSError(0, "it was deleted, moved, or changed by somebody else")
@@ -186,9 +188,3 @@ def _line(entry: codec.Json, before: int) -> tuple[bytes, int]:
     text = codec.dumps(entry).encode()
     checksum = zlib.crc32(text, before)
     return b"%08x %s\n" % (checksum, text), checksum
-
-
-def _write(file: int, line: bytes) -> None:
-    if os.write(file, line) != len(line):
-        raise OSError(28, "short write")
-    files.sync(file)

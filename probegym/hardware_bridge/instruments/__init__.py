@@ -11,6 +11,10 @@ from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.capabilities import Descriptor
 from probegym.hardware_bridge.commands import Command, Readings
 
+OLDEST_READ = 2.0  # s since a control was read back
+LARGEST_READING = 1e15
+FRAME = 256  # numbers from which two measurements cannot be alike by chance
+
 
 class InstrumentFault(ProbeGymError):
     """The instrument did not answer as it should: what it did is not known, and a command is never sent twice."""

@@ -19,12 +19,10 @@ from probegym.errors import ProbeGymError
 from probegym.hardware_bridge import capabilities, codec
 from probegym.hardware_bridge.capabilities import Capability, Effect, per_component
 from probegym.hardware_bridge.commands import Command, Readings
-from probegym.hardware_bridge.instruments import Instrument, InstrumentFault, Measured
+from probegym.hardware_bridge.instruments import FRAME, LARGEST_READING, OLDEST_READ, Instrument, InstrumentFault, Measured
 from probegym.hardware_bridge.instruments.wrong import malformed, outside
 from probegym.hardware_bridge.world import Refused
 
-FRAME = 256  # numbers from which two measurements cannot be alike by chance
-OLDEST_READ = 2.0  # s
 SLACK_SECONDS = 2.0  # beyond a deadline, on a machine that does other things as well
 FREED_SECONDS = 10.0  # until an instrument that was given up can be had again
 BEGUN_SECONDS = 0.3  # after which a long command is under way
@@ -254,7 +252,7 @@ def _plausible(instrument: Instrument, command: Command, capability: Capability,
         _needed(shape is None or values.shape[1:] == tuple(shape), f"{label} has the shape {values.shape[1:]}, not {shape}")
         lacks = name in capability.may_lack and values.dtype.kind == "f"
         known = values[~np.isnan(values)] if lacks else values
-        low, high = capability.readings.get(name, (-1e15, 1e15))
+        low, high = capability.readings.get(name, (-LARGEST_READING, LARGEST_READING))
         _needed(((known >= low) & (known <= high)).all(), f"{label} is not finite, or not within {low:g} and {high:g}")
     for name in Readings.COSTS:
         cost = np.asarray(getattr(readings, name))

@@ -25,7 +25,7 @@ STARTED = {
     "nion-twin": "probegym.hardware_bridge.instruments.nion.twin",
     "nanonis-twin": "probegym.hardware_bridge.instruments.nanonis.server",
 }
-"""Instrument that is started for a deployment -> module with ``started(meant)``."""
+"""Instrument that is started for a deployment -> module with ``started(meant)``, and ``fits(meant)``, which raises ProbeGymError where it cannot be."""
 
 LONGEST_FILE = 1 << 20
 
@@ -88,13 +88,25 @@ def reach(instrument: str, meant: Meant) -> Reached:
     """An instrument by name, started for this, or by a file FILE.json that tells how it is reached. Raises ProbeGymError."""
     if instrument in STARTED:
         return cast(Reached, importlib.import_module(STARTED[instrument]).started(meant))
+    return Running(_told(instrument, meant))
+
+
+def check(instrument: str, meant: Meant) -> None:
+    """Raise ProbeGymError where ``reach`` could not succeed, as far as that is known without starting anything."""
+    if instrument in STARTED:
+        importlib.import_module(STARTED[instrument]).fits(meant)
+    else:
+        _told(instrument, meant)
+
+
+def _told(instrument: str, meant: Meant) -> Json:
     if not instrument.endswith(".json"):
         raise ProbeGymError(f"there is no instrument {instrument!r}: use {', '.join(STARTED)}, or a FILE.json that tells how it is reached")
-    if meant.judged:
-        raise ProbeGymError(f"{instrument} is no twin of this deployment: use --mode shadow, supervised or autonomous")
     reached = from_file(Path(instrument))
     _module(reached)
-    return Running(reached)
+    if meant.judged:
+        raise ProbeGymError(f"{instrument} is no twin of this deployment: use --mode shadow, supervised or autonomous")
+    return reached
 
 
 def write(path: Path, reached: Json) -> None:

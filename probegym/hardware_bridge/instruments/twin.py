@@ -101,6 +101,10 @@ def start(twin: str, world: dict[str, Any], key: int = 0, pace: float = 0.0, jud
     return launched("probegym.hardware_bridge.instruments.twin", told)
 
 
+def fits(meant: Meant) -> None:
+    """A deployment's own twin always does."""
+
+
 def started(meant: Meant) -> HostProcess:
     """The twin of a deployment, see drivers.py."""
     return start(meant.twin, meant.world, pace=meant.pace, judged=meant.judged)

@@ -26,7 +26,7 @@ STATISTICS: dict[str, Callable[[np.ndarray], float]] = {
 UNITS = {unit for arguments in codec.ARGUMENTS.values() for _, unit in arguments.values() if unit} | {"1", DOSE}
 """Every unit of the language."""
 
-PREFIXED = {"m", "s", "A", "V", "Hz", "eV", "rad", "m/s"}
+PREFIXED = {"m", "s", "A", "V", "Hz", "eV", "rad", "m/s", "N"}
 PREFIXES = {-15: "f", -12: "p", -9: "n", -6: "u", -3: "m", 0: "", 3: "k", 6: "M", 9: "G"}
 
 
@@ -36,12 +36,12 @@ def reading_unit(verb: str, reading: str, statistic: str) -> str:
     return "1" if statistic == "count" or kind is None else kind.units.get(reading, "1")
 
 
-def quantity(value: float, unit: str) -> str:
+def quantity(value: float, unit: str, digits: int = 6) -> str:
     """A number with its unit for people: 5e-09 and "m" give "5 nm"."""
-    value += 0.0  # no minus before a zero
-    if unit not in PREFIXED or value == 0:
-        return f"{value:.6g}" + ("" if unit == "1" else f" {unit}")
+    value = float(f"{value:.{digits}g}") + 0.0  # no minus before a zero
+    if unit not in PREFIXED or value == 0 or not math.isfinite(value):
+        return f"{value:g}" + ("" if unit == "1" else f" {unit}")
     power = 3 * math.floor(math.log10(abs(value) * (1 + 1e-9)) / 3)
     if power not in PREFIXES:
-        return f"{value:.6g} {unit}"
-    return f"{value / 10.0**power:.6g} {PREFIXES[power]}{unit}"
+        return f"{value:g} {unit}"
+    return f"{value / 10.0**power:.{digits}g} {PREFIXES[power]}{unit}"

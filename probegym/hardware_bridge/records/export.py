@@ -1,17 +1,13 @@
-"""A record in the formats of others: HyperSpy (.hspy), NeXus NXdata (.nxs), Minari. After the run, in a process of its own.
-
-    python -m probegym.hardware_bridge.records.export FOLDER --to hspy|nxs|minari [--out PATH]
+"""A record in the formats of others: HyperSpy (.hspy), NeXus NXdata (.nxs), Minari. After the run, never by what controls an instrument.
 
 What is written has its name when it is complete; nothing is overwritten, and nothing is ever written into a record's folder.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -256,23 +252,3 @@ def export(folder: str | os.PathLike[str], to: str, out: str | os.PathLike[str] 
         raise ProbeGymError(f"records are exported to {', '.join(FORMATS)}, got {to!r}")
     record, (write, ending) = Record(folder), FORMATS[to]
     return write(record, Path(out or os.path.abspath(folder) + ending))
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; 0 when the export is there, 1 with one line of what is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m probegym.hardware_bridge.records.export", description="Export the record of a run.")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--to", choices=FORMATS, required=True)
-    parser.add_argument("--out", type=Path)
-    given = parser.parse_args(arguments)
-    try:
-        path = export(given.folder, given.to, given.out)
-    except ProbeGymError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    sys.stdout.write(f"{path}\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

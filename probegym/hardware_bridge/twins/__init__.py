@@ -1,0 +1,1 @@
+"""Twins: the physics of an instrument behind the commands that the instrument itself is given."""

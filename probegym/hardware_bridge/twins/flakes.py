@@ -94,6 +94,18 @@ class FlakesConfig(BaseModel):
         return self
 
 
+def map_seconds(levels: list[Level], pace: np.ndarray, transfer: np.ndarray) -> np.ndarray:
+    """Seconds (lanes, levels, levels) from where the sample is (row) to a measurement at another level.
+
+    pace: factor (lanes, levels) on the seconds of each; transfer: factor (lanes,) on loading and unloading.
+    """
+    each = np.array([level.points * level.dwell + level.overhead for level in levels])
+    moves, loads, unloads = (np.array([getattr(level, name) for level in levels]) for name in ("move", "load", "unload"))
+    change = transfer[:, None, None] * (unloads[:, None] + loads)
+    same = np.eye(len(levels), dtype=bool)
+    return np.asarray(np.where(same, moves * pace[:, None], change) + (each * pace)[:, None])
+
+
 class FlakesTwin(LaneTwin):
     """Implements the world protocol; ``config`` is the ``world`` table of a scenario."""
 
@@ -126,7 +138,7 @@ class FlakesTwin(LaneTwin):
         c, on = self.config, np.nonzero(where)[0]
         keys = np.asarray(keys, np.uint64)[on]
         drawn = self._drawn(keys)  # first, because it may refuse
-        lanes, n = len(keys), len(c.levels)
+        lanes = len(keys)
         radius = np.stack([c.radius.sample(randomness.subkey(keys, f, "radius"), "radius") for f in range(FLAKES)], 1)
         refuse_outside("radius", radius, LIMITS["radius"])
         labels = flakes.outlines(keys, drawn["count"], radius, drawn["gap"], c.view, c.rows)
@@ -134,12 +146,7 @@ class FlakesTwin(LaneTwin):
         length = drawn["length"] * drawn["error_length"]
         present = (pixels > 0)[:, None]
         drawn_quantities = flakes.quantities(keys, flakes.growth(centre, drawn["share"], length), drawn["correlation"])
-        pace = drawn["pace"]
-        each = np.array([level.points * level.dwell + level.overhead for level in c.levels])
-        moves, loads, unloads = (np.array([getattr(level, name) for level in c.levels]) for name in ("move", "load", "unload"))
-        change = drawn["transfer"][:, None, None] * (unloads[:, None] + loads)
-        same = np.eye(n, dtype=bool)
-        seconds = np.where(same, moves * pace[:, None], change) + (each * pace)[:, None]
+        seconds = map_seconds(c.levels, drawn["pace"], drawn["transfer"])
         fresh = {
             "key": keys, "count": np.zeros(lanes), "instrument": np.zeros(lanes), "labels": labels, "quantities": drawn_quantities * present,
             "correlations": drawn["correlation"], "field": np.stack([drawn["share"], drawn["length"]], 1), "seconds": seconds,

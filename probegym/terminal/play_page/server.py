@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from rich.console import Console
 
+from probegym.console import say
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.channel import HOST
 from probegym.hardware_bridge.page.access import COOKIE, LOGIN, Checks, Keys
@@ -133,6 +134,6 @@ class Handler(BaseHTTPRequestHandler):
 def serve(game: Game, console: Console, patience: float) -> None:
     """Serve until interrupted; prints the address that opens the page once."""
     with PlayServer(Board(game, patience)) as server:
-        console.print(f"open in a browser on this machine, once: {server.url()}", highlight=False, soft_wrap=True)
+        say(console, f"open in a browser on this machine, once: {server.url()}")
         console.print("Ctrl-C ends", style="dim")
         server.serve_forever()

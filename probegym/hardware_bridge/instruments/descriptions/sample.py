@@ -10,7 +10,7 @@ from probegym.hardware_bridge.capabilities import Capability, Descriptor, Effect
 from probegym.hardware_bridge.commands import InspectLevels
 from probegym.hardware_bridge.instruments.descriptions import limits
 from probegym.hardware_bridge.instruments.descriptions.base import REGION, SAFE_STEPS, Description, highest, span
-from probegym.hardware_bridge.twins.flakes import LIMITS, FlakesTwin
+from probegym.hardware_bridge.twins.flakes import LIMITS, FlakesTwin, map_seconds
 from probegym.hardware_bridge.twins.spectra import ROUNDING, SAME_VIEW, SpectraTwin
 from probegym.hardware_bridge.twins.spectra_sources import Recorded
 from probegym.physics.flakes import FLAKES
@@ -54,10 +54,7 @@ def laboratory(world: FlakesTwin) -> Description:
     """Data sheets and maps; what a map takes depends on where the sample is, so the longest way to any instrument is charged."""
     c, levels = world.config, world.config.levels
     pace, transfer = highest(c.pace, LIMITS["pace"][1]), highest(c.transfer, LIMITS["transfer"][1])
-    each = np.array([level.points * level.dwell + level.overhead for level in levels])
-    moves, loads, unloads = (np.array([getattr(level, name) for level in levels]) for name in ("move", "load", "unload"))
-    seconds = np.where(np.eye(len(levels), dtype=bool), moves * pace, transfer * (unloads[:, None] + loads)) + each * pace
-    longest, above = float(seconds.max()), (0.0, LARGEST)
+    longest, above = float(map_seconds(levels, np.full((1, len(levels)), pace), np.full(1, transfer)).max()), (0.0, LARGEST)
     inspect = Capability(
         effect=Effect.reads, may_lack=("correlations",), may_repeat=tuple(InspectLevels().returns()),
         readings={

@@ -73,7 +73,7 @@ def afm(world: AfmTwin) -> Description:
         "SetFeedback": Capability(effect=Effect.sets, ranges=feedback, reads_back=names),
         "ScanLine": Capability(effect=Effect.reads, ranges={"line_rate": span(limits.LINE_RATE)}, counts={"pixels": afm_twin.PIXELS}, readings={"phase": (-np.pi, np.pi)}),
         "TestFeedback": Capability(
-            effect=Effect.reads, ranges={"relay": span((limits.LEAST_LENGTH, limits.AMPLITUDE)), "duration": span((limits.LEAST_LENGTH, afm_twin.LONGEST_TEST))},
+            effect=Effect.reads, ranges={"relay": span((limits.LEAST_LENGTH, limits.AMPLITUDE)), "duration": span((limits.LEAST_TIME, afm_twin.LONGEST_TEST))},
             counts={"samples": afm_twin.SAMPLES},
         ),
     }  # fmt: skip

@@ -95,16 +95,16 @@ TABLE: dict[str, tuple[str, str]] = {
 }  # fmt: skip
 """Name -> what it takes and what it returns: fields with type and unit, in the order of the wire."""
 
-Z_OFF, Z_ON, Z_HOLD, Z_SWITCHING_OFF, Z_SAFE_TIP, Z_WITHDRAWING = 1, 2, 3, 4, 5, 6  # ZCtrl.StatusGet
+Z_OFF, Z_ON, Z_HOLD, Z_SAFE_TIP, Z_WITHDRAWING = 1, 2, 3, 5, 6  # ZCtrl.StatusGet; 4 is switching off
 SAFE_TIP_ON, SAFE_TIP_OFF = 1, 2  # SafeTip.OnOffSet, 0 changes nothing; OnOffGet says 0 or 1
 SCAN_START, SCAN_STOP, SCAN_PAUSE, SCAN_RESUME, SCAN_FREEZE, SCAN_UNFREEZE, SCAN_CENTRE = range(7)  # Scan.Action
 DOWN, UP = 0, 1  # Scan.Action, Scan.FrameDataGrab
 BACKWARD, FORWARD = 0, 1  # Scan.FrameDataGrab
 PULSE_HOLD, PULSE_NO_HOLD = 1, 2  # Bias.Pulse, 0 keeps what was set last
 PULSE_RELATIVE, PULSE_ABSOLUTE = 1, 2  # Bias.Pulse, 0 keeps what was set last
-KEEP_SPEED, KEEP_TIME = 1, 2  # Scan.SpeedSet, 0 keeps what was set last
+KEEP_SPEED = 1  # Scan.SpeedSet; 0 keeps what was set last, 2 the time of a line
 YES, NO = 1, 2  # TipShaper.PropsSet, 0 keeps what was set last; PropsGet says 0 or 1
-Z_PLUS, Z_MINUS = 4, 5  # Motor.StartMove; 0 to 3 are X+, X-, Y+, Y-
+Z_PLUS = 4  # Motor.StartMove; 0 to 3 are X+, X-, Y+, Y-, 5 is Z-
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.instruments.nanonis import commands as names
 from probegym.hardware_bridge.instruments.nanonis.motion import Ramp, rest
 from probegym.hardware_bridge.instruments.nanonis.protocol import Values
-from probegym.hardware_bridge.instruments.nanonis.sample import CONTACT, Sample, conductance, gap
+from probegym.hardware_bridge.instruments.nanonis.sample import Sample, conductance, gap
+from probegym.hardware_bridge.instruments.nanonis.settings import CONTACT
 
 HIGHEST_BIAS = 10.0  # V
 Z_RANGE = 400e-9  # m, half of it each way

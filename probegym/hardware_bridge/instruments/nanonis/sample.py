@@ -9,12 +9,12 @@ from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.capabilities import Range
 from probegym.hardware_bridge.commands import AcquireTopograph, Command, DipTip, DragTip, LaneState, LocateAdatoms, PulseBias
 from probegym.hardware_bridge.instruments.descriptions import describe
+from probegym.hardware_bridge.instruments.nanonis.settings import CONTACT
 from probegym.hardware_bridge.world import World
 
 ON = np.ones(1, bool)
 BARRIER = 4.5  # eV, of a clean apex
 DECAY = 2 * np.sqrt(2 * constants.m_e * constants.e * BARRIER) / constants.hbar  # 1/m: a conductance falls as exp(-DECAY gap)
-CONTACT = 2 * constants.e**2 / constants.h  # S, one conductance quantum, at a gap of zero
 FERMI = 1.2e10  # 1/m, wave vector in the noble metals
 PIEZO = 1e-6  # m that the scanner reaches each way; a twin may have a larger surface
 
@@ -35,7 +35,7 @@ class Sample:
     def __init__(self, world: World):
         self.world, self.descriptor = world, describe(world).descriptor
         if world.lanes != 1 or self.descriptor.kind != "stm":
-            raise ProbeGymError(f"a Nanonis controller needs an STM of one lane, {self.descriptor.name} is {self.descriptor.kind} with {world.lanes}")
+            raise ProbeGymError(f"a Nanonis controller needs an STM of one lane, {self.descriptor.name} is {self.descriptor.kind} with {world.lanes}: use an environment such as probegym/TipConditioning-v0")
         self.looks = LocateAdatoms if self.has(LocateAdatoms) else AcquireTopograph
         self.reach = min(PIEZO, float(np.max(self._range(self.looks, "centre").high)))
         self.most_samples = self.descriptor.capabilities["DragTip"].counts["samples"][1] if self.has(DragTip) else 0

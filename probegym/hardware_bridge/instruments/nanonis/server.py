@@ -32,6 +32,7 @@ from probegym.hardware_bridge.instruments.host import Server as HostServer
 from probegym.hardware_bridge.instruments.nanonis import commands, protocol
 from probegym.hardware_bridge.instruments.nanonis.controller import Controller
 from probegym.hardware_bridge.instruments.nanonis.faults import WireFaults
+from probegym.hardware_bridge.instruments.nanonis.sample import Sample
 from probegym.hardware_bridge.instruments.nanonis.twin import settings_of
 from probegym.hardware_bridge.instruments.twin import build
 
@@ -288,6 +289,11 @@ def start(
     told = {"twin": twin, "world": world, "key": key, "pace": pace, "ports": list(ports), "faults": faults or [], "judged": judged, "elsewhere": elsewhere}
     process, channel, answer = launch("probegym.hardware_bridge.instruments.nanonis.server", told, START_SECONDS)
     return NanonisProcess(process, channel, answer["reached"], answer["ports"])
+
+
+def fits(meant: Meant) -> None:
+    """Raise ProbeGymError for a twin that is no STM."""
+    Sample(build(meant.twin, meant.world, 0))
 
 
 def started(meant: Meant) -> NanonisProcess:

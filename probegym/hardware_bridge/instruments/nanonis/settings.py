@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from scipy import constants
 
 from probegym import tables
 from probegym.errors import ProbeGymError
@@ -20,7 +21,7 @@ LONGEST_FILE = 1 << 20
 PREFIXES = {"": 0, "f": -15, "p": -12, "n": -9, "u": -6, "µ": -6, "m": -3, "k": 3, "M": 6}
 MOST = {"m": 1e-3, "m/s": 1e-3, "V": 10.0, "A": 1e-3, "S": 1e-4, "s": 1e4}  # beyond which a number was meant in another unit
 SLOWEST = 1e-12  # m/s of anything
-G0 = 7.748e-5  # S, 2 e^2/h, CODATA 2018: a tip at it touches
+CONTACT = 2 * constants.e**2 / constants.h  # S, one conductance quantum: a tip at it touches
 SHOWN = 10e-6  # A that a preamplifier shows at most, 10 V at 1e6 V/A: a threshold at it would never act
 EXACT = Context(traps=[])  # what is too large for it is infinite
 CONTACT_SHARE = 0.5  # of the threshold of SafeTip: no set point may be nearer to it
@@ -88,7 +89,7 @@ class Scan(_Section):
     speed: tuple[Speed, Speed]
     current: tuple[Ampere, Ampere]
     bias: Annotated[Volt, Above]
-    conductance: Annotated[Siemens, Field(gt=0, lt=G0)] = 10e-9
+    conductance: Annotated[Siemens, Field(gt=0, lt=CONTACT)] = 10e-9
     pixels: int = Field(512, ge=8, le=4096)
     line_overhead: Annotated[Second, Field(ge=0)] = 0.05
     backward: bool = True
@@ -107,7 +108,7 @@ class Drag(_Section):
     """Drags at constant height. bias: V of either sign at most; conductance: S at most; length: m at most; recorded: samples that the tip recorder keeps."""
 
     bias: Annotated[Volt, Above]
-    conductance: Annotated[Siemens, Field(gt=0, lt=G0)]
+    conductance: Annotated[Siemens, Field(gt=0, lt=CONTACT)]
     speed: tuple[Speed, Speed]
     length: Annotated[Metre, Above] = 20e-9
     samples: int = Field(8192, ge=1, le=1 << 16)

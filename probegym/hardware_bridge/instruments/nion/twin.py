@@ -13,6 +13,7 @@ from probegym.hardware_bridge.instruments.drivers import Meant
 from probegym.hardware_bridge.instruments.host import HostProcess
 from probegym.hardware_bridge.instruments.nion.setup import NionSetup
 from probegym.hardware_bridge.instruments.nion.stack import installed, stack
+from probegym.hardware_bridge.instruments.nion.worker import fits as fits
 from probegym.hardware_bridge.instruments.nion.worker import start
 from probegym.hardware_bridge.twins.stem import StemTwin
 

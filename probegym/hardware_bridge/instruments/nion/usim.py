@@ -12,6 +12,7 @@ from probegym.hardware_bridge.instruments.host import HostProcess
 from probegym.hardware_bridge.instruments.nion.controls import ANSWER_SECONDS
 from probegym.hardware_bridge.instruments.nion.instrument import NionInstrument
 from probegym.hardware_bridge.instruments.nion.setup import control_of
+from probegym.hardware_bridge.instruments.nion.worker import fits as fits
 from probegym.hardware_bridge.instruments.nion.worker import start
 from probegym.hardware_bridge.twins.stem import StemConfig
 from probegym.physics import randomness

@@ -16,10 +16,15 @@ STEM = "probegym.hardware_bridge.twins.stem:StemTwin"
 START_SECONDS = 120.0  # the vendor's imports take seconds
 
 
-def start(device: str, meant: Meant, faults: list[Json] | None = None) -> HostProcess:
-    """Start a worker. device: ``usim`` or ``twin``. Raises ProbeGymError when it does not come up, or for another environment than of the STEM twin."""
+def fits(meant: Meant) -> None:
+    """Raise ProbeGymError for another twin than the STEM."""
     if meant.twin != STEM:
         raise ProbeGymError(f"Nion Swift runs a STEM, not {meant.twin.rpartition(':')[2]}: use an environment such as probegym/StemTuning-v0")
+
+
+def start(device: str, meant: Meant, faults: list[Json] | None = None) -> HostProcess:
+    """Start a worker. device: ``usim`` or ``twin``. Raises ProbeGymError when it does not come up, or for another environment than of the STEM twin."""
+    fits(meant)
     told = {"device": device, "world": meant.world, "judged": meant.judged, "faults": faults or []}
     return launched("probegym.hardware_bridge.instruments.nion.worker", told, START_SECONDS)
 

@@ -194,7 +194,7 @@ function paintArming(status) {
   const budget = told.bars.slice(2).map((b) => [b.name, b.text]);
   setLines($("arming-lines"), [
     ["Environment", request.environment], ["Scenario", request.scenario], ["Policy", request.policy], ["Time allowed", `${request.seconds} s`],
-    ["Irreversible commands", `${request.changes} allowed`], ["Approval", `the first ${request.approvals || 0} actions, one by one`], ...budget,
+    ["Irreversible commands", `${request.changes} allowed`], ["Approval", request.approvals >= 1e9 ? "every action, one by one" : `the first ${request.approvals || 0} actions, one by one`], ...budget,
   ]);
   $("nonce-shown").hidden = !own;
   $("nonce-elsewhere").hidden = Boolean(own);
