@@ -22,6 +22,7 @@ from probegym.agents.gallery import SIDE
 from probegym.agents.report import gif
 from probegym.agents.stories import play
 from probegym.envs import single_env
+from probegym.envs.pictures import coloured
 
 ENV_ID = "probegym/AdatomManipulation-v0"
 FOLDER = Path(__file__).parent / "images"
@@ -78,7 +79,7 @@ def traces() -> None:
               {"came along": moved > 0.9 * length, "slipped away": (moved > 0.3 * length) & (moved < 0.7 * length), "stayed": moved < 0.05e-9}.items()}  # fmt: skip
     figure, axes = plt.subplots(1, 4, figsize=(12, 3), layout="constrained")
     lane = chosen["came along"]
-    axes[0].imshow(observation["image"][lane, 0], cmap="inferno", extent=(-3.5, 3.5, 3.5, -3.5))
+    axes[0].imshow(coloured(observation["image"][lane, 0], "height"), extent=(-3.5, 3.5, 3.5, -3.5))
     axes[0].add_patch(plt.Circle(tuple(1e9 * m["goal"][lane, 0]), 0.166, fill=False, color="#5cc88c", lw=1.5))
     path = 1e9 * m["path"][lane]
     axes[0].annotate("", path[1], path[0], arrowprops={"arrowstyle": "->", "color": "#78bef0"})
