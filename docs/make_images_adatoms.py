@@ -10,6 +10,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import FixedLocator, NullLocator
 from PIL import Image
 
 import probegym  # noqa: F401  registers the environments
@@ -86,6 +87,7 @@ def traces() -> None:
     axes[0].set(title="image, drag and goal, nm")
     for axis, (name, lane) in zip(axes[1:], chosen.items(), strict=True):
         axis.semilogy(np.linspace(0, 1e9 * length[lane], m["current"].shape[1]), 1e9 * m["current"][lane], lw=0.7, color="#30475e")
+        axis.yaxis.set(major_locator=FixedLocator([4, 6, 10, 15, 20, 25, 30]), minor_locator=NullLocator(), major_formatter="{x:g}")
         axis.set(title=f"{name}: {1e6 * conductance[lane]:g} uS, {1e9 * moved[lane]:.2f} of {1e9 * length[lane]:.2f} nm", xlabel="way of the tip, nm")
         axis.title.set_fontsize(9)
     axes[1].set_ylabel("current, nA")
