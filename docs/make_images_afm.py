@@ -11,6 +11,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import FixedLocator, NullLocator
 from PIL import Image
 
 from probegym.agents import bundle
@@ -36,6 +37,7 @@ def tuning_curve() -> plt.Figure:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.3)
     axes[0].set_yscale("log")
+    axes[0].yaxis.set(major_locator=FixedLocator([0.4, 0.6, 1, 1.5]), minor_locator=NullLocator(), major_formatter="{x:g}")
     axes[0].axhline(PI_ERROR, color="#c8553d", lw=1.2, ls="--")
     axes[0].text(0.98 * update[-1], 1.04 * PI_ERROR, "fixed PI at 8 Hz", color="#c8553d", fontsize=8, ha="right")
     return figure

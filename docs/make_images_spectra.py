@@ -61,8 +61,8 @@ def paths() -> plt.Figure:
             axis.set_title(f"{title}: {name}" if name == "image" else name, fontsize=10)
             axis.tick_params(labelsize=7)
         row[0].set_ylabel("um", fontsize=8)
-        row[0].plot(x, y, "-", color="#5cc88c", lw=0.5, alpha=0.6)
-        row[0].scatter(x, y, c=np.arange(len(x)), cmap=ORDER, s=9)
+        row[0].plot(x, y, "-", color="#5cc88c", lw=0.5, alpha=0.25)
+        row[0].scatter(x, y, c=np.arange(len(x)), cmap=ORDER, s=16, zorder=2)
         row[3].scatter(x, y, s=4, c="#5cc88c")
         for place, colour in zip((best, pixels[0], pixels[len(pixels) // 2]), ("#d62728", "#1f77b4", "#7f7f7f"), strict=True):
             top, left = np.array(divmod(place, image.columns)) + 0.5
