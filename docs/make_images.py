@@ -13,6 +13,8 @@ from probegym import scenarios
 from probegym.agents.bundle import BundlePolicy
 from probegym.agents.report import gif
 from probegym.envs import pictures
+from probegym.envs.core import ScopeEnv
+from probegym.envs.stem_tuning import StemTuningTask
 from probegym.hardware_bridge.commands import AcquireTopograph
 from probegym.hardware_bridge.twins.stm import StmTwin
 
@@ -22,19 +24,32 @@ SEED, TIPS_SEED = 10_000_004, 3
 
 def episode(seed: int) -> list[np.ndarray]:
     """Screens of one episode of the shipped Ronchigram policy, the last one after its declaration."""
-    env = gym.make("probegym/StemTuning-v0", scenario=f"{FOLDER / 'show.yaml'}:show", render_mode="rgb_array").unwrapped
+    show = FOLDER / "show.yaml"
+    env = gym.make("probegym/StemTuning-v0", scenario=f"{show}:show").unwrapped
+    eye = StemTuningTask(scenarios.load("stem_tuning", f"{show}:eye").task)
     policy = BundlePolicy("stem-tuning-ronchigram")
     policy.begin(1, seed)
     observation, _ = env.reset(seed=seed)
-    screens, over = [env.render()], False
+    screens, over = [screen(env, eye)], False
     while not over:
         action = policy.decide({name: value[None] for name, value in observation.items()})[0]
-        declared = action[-1] > 0.5
-        action[-1] = -1.0  # one more set of frames, so that the picture shows the tuned column
         observation, _, terminated, truncated, _ = env.step(action)
-        screens.append(env.render())
-        over = terminated or truncated or declared
+        screens.append(screen(env, eye))
+        over = terminated or truncated
     return screens
+
+
+def screen(env: ScopeEnv, eye: StemTuningTask) -> np.ndarray:
+    """The column of this moment in frames that the episode does not take and that cost it nothing, but for the Ronchigrams that the policy was shown."""
+    played, on, kept = env.episodes, np.ones(1, bool), env.snapshot()
+    memory = eye.memory(1) | {"declared": played.memory["declared"]}
+    seen = eye.encode([played.world.execute(command, on) for command, _ in eye.opening(memory)], memory, np.ones(1), on)
+    env.restore(kept)
+    if not memory["declared"][0]:  # who declares is shown no more
+        seen["ronchigram"] = played.observation["ronchigram"]
+    limits = {f"{name}_limit": np.array(limit) for name, limit in played.limits.items()}
+    observation, truth, memory, spent = ({name: array[0] for name, array in lanes.items()} for lanes in (seen, played.truth, memory, played.ledger))
+    return eye.picture(observation, truth | played.world.portrait(0), memory, spent | limits)
 
 
 TIPS = {"good": {}, "double": {"double": 1.0}, "blunt": {"blunt": 1.0}, "contaminated": {"contaminated": 1.0}, "unstable": {"unstable": 1.0}}

@@ -10,6 +10,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import FixedLocator, NullLocator
 from PIL import Image
 
 import probegym  # noqa: F401  registers the environments
@@ -22,6 +23,7 @@ from probegym.agents.gallery import SIDE
 from probegym.agents.report import gif
 from probegym.agents.stories import play
 from probegym.envs import single_env
+from probegym.envs.pictures import coloured
 
 ENV_ID = "probegym/AdatomManipulation-v0"
 FOLDER = Path(__file__).parent / "images"
@@ -78,13 +80,14 @@ def traces() -> None:
               {"came along": moved > 0.9 * length, "slipped away": (moved > 0.3 * length) & (moved < 0.7 * length), "stayed": moved < 0.05e-9}.items()}  # fmt: skip
     figure, axes = plt.subplots(1, 4, figsize=(12, 3), layout="constrained")
     lane = chosen["came along"]
-    axes[0].imshow(observation["image"][lane, 0], cmap="inferno", extent=(-3.5, 3.5, 3.5, -3.5))
+    axes[0].imshow(coloured(observation["image"][lane, 0], "height"), extent=(-3.5, 3.5, 3.5, -3.5))
     axes[0].add_patch(plt.Circle(tuple(1e9 * m["goal"][lane, 0]), 0.166, fill=False, color="#5cc88c", lw=1.5))
     path = 1e9 * m["path"][lane]
     axes[0].annotate("", path[1], path[0], arrowprops={"arrowstyle": "->", "color": "#78bef0"})
     axes[0].set(title="image, drag and goal, nm")
     for axis, (name, lane) in zip(axes[1:], chosen.items(), strict=True):
         axis.semilogy(np.linspace(0, 1e9 * length[lane], m["current"].shape[1]), 1e9 * m["current"][lane], lw=0.7, color="#30475e")
+        axis.yaxis.set(major_locator=FixedLocator([4, 6, 10, 15, 20, 25, 30]), minor_locator=NullLocator(), major_formatter="{x:g}")
         axis.set(title=f"{name}: {1e6 * conductance[lane]:g} uS, {1e9 * moved[lane]:.2f} of {1e9 * length[lane]:.2f} nm", xlabel="way of the tip, nm")
         axis.title.set_fontsize(9)
     axes[1].set_ylabel("current, nA")

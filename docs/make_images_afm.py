@@ -11,74 +11,17 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib import patheffects
+from matplotlib.ticker import FixedLocator, NullLocator
 from PIL import Image
 
 from probegym.agents import bundle
-from probegym.physics import approach, surfaces, tapping, tips
+from probegym.physics import approach, tapping
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import afm  # the cases and lines that the benchmark measures
 
 FOLDER = Path(__file__).parent / "images"
-EXTENT, SHAPE, KEY = (1e-6, 1e-6), (256, 256), 11
 PI_ERROR = 1.06  # nm, geometric mean of the best fixed PI on training seeds at 8 Hz
-MATERIAL_COLOURS = ["#30475e", "#e7b85c", "#c8553d"]
-
-
-def imaged(surface: surfaces.Surface, second: tuple[float, float, float, float] | None = None, radius: float = 1e-8) -> np.ndarray:
-    """The whole map as a tip reads it, line by line, m."""
-    rows, columns = surface.height.shape
-    tip = tips.sharp(rows, radius=radius)
-    if second:
-        tip["second"][:] = second
-    dy, dx = surface.pixel
-    y = (np.arange(rows) + 0.5) * dy
-    return tips.dilate_lines(surface.height[None], surface.extent, tip, y, dx / 2, dx, columns, maps=np.zeros(rows, int))[0]
-
-
-def panel(axis, height: np.ndarray, title: str, extent=EXTENT, bar: float = 200.0) -> None:
-    """Heights in nm with a colour bar and a scale bar of ``bar`` nm."""
-    nm = height * 1e9
-    low, high = np.quantile(nm, [0.001, 0.999])
-    size = extent[1] * 1e9
-    image = axis.imshow(nm - low, cmap="afmhot", vmin=0, vmax=1.05 * (high - low), extent=(0, size, extent[0] * 1e9, 0))
-    bars = plt.colorbar(image, ax=axis, fraction=0.046, pad=0.03)
-    bars.ax.set_title("nm", fontsize=8)
-    bars.ax.tick_params(labelsize=7)
-    frame(axis, title, size, bar)
-
-
-def frame(axis, title: str, size: float, bar: float) -> None:
-    """Title and scale bar."""
-    axis.set_title(title, fontsize=9)
-    axis.set_xticks([])
-    axis.set_yticks([])
-    line = axis.plot([0.05 * size, 0.05 * size + bar], [0.93 * size] * 2, color="white", lw=3, solid_capstyle="butt")[0]
-    text = axis.text(0.05 * size + bar / 2, 0.905 * size, f"{bar:g} nm", color="white", fontsize=8, ha="center", va="bottom")
-    line.set_path_effects([patheffects.Stroke(linewidth=5, foreground="black"), patheffects.Normal()])
-    text.set_path_effects([patheffects.Stroke(linewidth=2, foreground="black"), patheffects.Normal()])
-
-
-def surfaces_sheet() -> plt.Figure:
-    """Every kind of surface with default parameters: as it is, and as a tip of 10 nm reads it."""
-    figure, axes = plt.subplots(4, 4, figsize=(13.6, 13.2), layout="constrained")
-    cells = iter(axes.ravel())
-    built = {kind: surfaces.build(kind, KEY, EXTENT, SHAPE) for kind in surfaces.KINDS}
-    for kind, surface in built.items():
-        panel(next(cells), surface.height, f"{kind} on {surface.materials[0].name}" if len(surface.materials) > 1 else f"{kind}, {surface.materials[0].name}")
-        panel(next(cells), imaged(surface), f"{kind}, read by a tip of 10 nm")
-    littered = surfaces.with_debris(built["terraces"], surfaces.debris(KEY, EXTENT))
-    panel(next(cells), imaged(littered), "terraces with debris, tip of 10 nm")
-    panel(next(cells), imaged(built["nanoparticles"], (4e-8, 2.5e-8, 2e-9, 8e-9)), "nanoparticles, double tip")
-    panel(next(cells), imaged(built["nanoparticles"], radius=4e-8), "nanoparticles, tip blunted to 40 nm")
-    axis, patchy = next(cells), built["patches"]
-    axis.imshow(patchy.material, cmap=matplotlib.colors.ListedColormap(MATERIAL_COLOURS[:2]), extent=(0, 1000, 1000, 0), interpolation="nearest")
-    frame(axis, "patches: material", 1000, 200)
-    for i, material in enumerate(patchy.materials):
-        axis.text(30, 50 + 55 * i, f"{material.name}: E* = {material.modulus / 1e9:.3g} GPa", color="white", fontsize=8,
-                  bbox={"facecolor": MATERIAL_COLOURS[i], "pad": 2, "edgecolor": "white"})  # fmt: skip
-    return figure
 
 
 def tuning_curve() -> plt.Figure:
@@ -94,6 +37,7 @@ def tuning_curve() -> plt.Figure:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.3)
     axes[0].set_yscale("log")
+    axes[0].yaxis.set(major_locator=FixedLocator([0.4, 0.6, 1, 1.5]), minor_locator=NullLocator(), major_formatter="{x:g}")
     axes[0].axhline(PI_ERROR, color="#c8553d", lw=1.2, ls="--")
     axes[0].text(0.98 * update[-1], 1.04 * PI_ERROR, "fixed PI at 8 Hz", color="#c8553d", fontsize=8, ha="right")
     return figure
@@ -174,7 +118,7 @@ def lines_sheet() -> plt.Figure:
 
 def main() -> None:
     """Write the pictures into docs/images; names on the command line choose some."""
-    sheets = {"afm_surfaces": surfaces_sheet, "afm_tuning_curve": tuning_curve, "afm_approach": approach_sheet, "afm_lines": lines_sheet}
+    sheets = {"afm_tuning_curve": tuning_curve, "afm_approach": approach_sheet, "afm_lines": lines_sheet}
     FOLDER.mkdir(exist_ok=True)
     for name in sys.argv[1:] or sheets:
         path = FOLDER / f"{name}.png"

@@ -14,12 +14,14 @@ import numpy as np
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.colors import LinearSegmentedColormap
 
 import probegym  # noqa: F401  registers the environments
 from probegym.agents.bundle import BundlePolicy
 
 FOLDER = Path(__file__).parent / "images"
 SEED = 10_000_003
+ORDER = LinearSegmentedColormap.from_list("order", ["#5a96dc", "#e88c50"])  # from the first place to the last, as on the screen
 WORLDS = {"id": "plasmons, peak ratio", "near-imprint": "loops, imprint", "far-recorded": "measured loops, log area"}
 COLOURS = {"policy": "#d62728", "fixed-weights": "#1f77b4", "dkl-ei": "#2ca02c", "dkl-ucb": "#17becf", "gp-ei": "#9467bd", "curiosity": "#8c564b",
            "schedule": "#e377c2", "bright-pixel": "#bcbd22", "grid": "#7f7f7f", "random": "#000000"}  # fmt: skip
@@ -52,15 +54,15 @@ def paths() -> plt.Figure:
         y, x = (np.array(np.divmod(pixels, image.columns)) + 0.5) * 1e6 * image.pixel_size
         best = int(np.where(memory["known"], memory["value"], -np.inf).argmax())
         scalar = truth[f"scalar {task.settings.scalarizers[int(memory['target'])]}"]
-        maps = (("image", memory["image"], "gray"), ("expected", memory["mean"], "magma"), ("uncertainty", memory["deviation"], "viridis"), ("truth", scalar, "magma"))
+        maps = (("image", memory["image"], "gray"), ("expected", memory["mean"], "magma"), ("uncertainty", memory["deviation"], "magma"), ("truth", scalar, "magma"))
         for axis, (name, values, colours) in zip(row, maps, strict=False):
             low, high = np.percentile(values, [0.5, 99.9])
             axis.imshow(values.reshape(shape), cmap=colours, vmin=low, vmax=high, extent=extent)
             axis.set_title(f"{title}: {name}" if name == "image" else name, fontsize=10)
             axis.tick_params(labelsize=7)
         row[0].set_ylabel("um", fontsize=8)
-        row[0].plot(x, y, "-", color="#5cc88c", lw=0.5, alpha=0.6)
-        row[0].scatter(x, y, c=np.arange(len(x)), cmap="cool", s=9)
+        row[0].plot(x, y, "-", color="#5cc88c", lw=0.5, alpha=0.25)
+        row[0].scatter(x, y, c=np.arange(len(x)), cmap=ORDER, s=16, zorder=2)
         row[3].scatter(x, y, s=4, c="#5cc88c")
         for place, colour in zip((best, pixels[0], pixels[len(pixels) // 2]), ("#d62728", "#1f77b4", "#7f7f7f"), strict=True):
             top, left = np.array(divmod(place, image.columns)) + 0.5

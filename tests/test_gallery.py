@@ -20,6 +20,8 @@ from probegym.agents.report import gif
 from probegym.agents.stories import play
 from probegym.cli import app
 from probegym.envs import single_env
+from probegym.envs.pictures import Screen, coloured
+from probegym.envs.pictures_sketch import GOOD, LINK, MARK, WARN, Box, Sketch
 from tests.helpers import ROOT
 
 ADATOM = "probegym/AdatomManipulation-v0"
@@ -147,6 +149,24 @@ def test_long_episodes_lose_steps_in_between_but_neither_end(monkeypatch):
             film.seek(film.n_frames - 1)
             ends.append(np.asarray(film.convert("L"), int))
     assert ends[0] == 12 and 2 <= ends[2] <= 6 and np.abs(ends[1] - ends[3]).mean() < 4
+
+
+def test_fine_marks_keep_their_colours_between_many_others():
+    rng, at = np.random.default_rng(0), {}
+    frames = []
+    for _ in range(2):
+        screen = Screen()
+        screen.panel(Box(20, 68, 600, 380), coloured(rng.random((60, 95)), "warm"))
+        sketch = Sketch(Box(640, 68, 300, 380), (0.0, 0.0, 1.0, 1.0))
+        for index, colour in enumerate((GOOD, WARN, MARK, LINK)):
+            sketch.cross((0.2 * index + 0.2, 0.5), colour)
+            at[colour] = (172, round((640 + 300 * (0.2 * index + 0.2)) / 1.5))
+        screen.panel(Box(640, 68, 300, 380), sketch)
+        frames.append(np.asarray(Image.fromarray(screen.array()).resize(gallery.SIDE, Image.Resampling.LANCZOS)))
+    with Image.open(io.BytesIO(gif(frames))) as film:
+        shown = np.asarray(film.convert("RGB"), int)
+    for row, column in at.values():
+        assert np.abs(shown[row, column] - frames[0][row, column]).max() <= 16
 
 
 def test_small_marks_keep_their_colours():

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from itertools import combinations
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
 from probegym.envs import pictures
-from probegym.envs.pictures import Box, Screen, Sketch, coloured, font, round_length, told_length
+from probegym.envs.pictures import Box, Screen, Sketch, coloured, font, round_length, told_angle, told_length
 from tests.environments import CASES, Registered, registered
 
 
@@ -64,21 +65,21 @@ def words(monkeypatch) -> Written:
     kept = Written()
     draw = Screen._word
 
-    def word(self, text, x, y, size, colour, anchor, halo):
+    def word(self, text, x, y, size, colour, anchor):
         if text.strip() and text != "°":  # the ring of Å stands on its A
             kept.append((text, self.draw.textbbox((round(x), round(y)), text, font=font(size), anchor=f"l{anchor[1]}")))
-        draw(self, text, x, y, size, colour, anchor, halo)
+        draw(self, text, x, y, size, colour, anchor)
 
     monkeypatch.setattr(Screen, "_word", word)
     return kept
 
 
 @pytest.fixture
-def bars(monkeypatch) -> list[tuple[Box, float]]:
-    """All scale bars that any screen draws."""
+def bars(monkeypatch) -> list[tuple]:
+    """All scale bars that any screen draws: box, what is as wide as it, and how that is told where it is no length."""
     kept = []
     draw = Screen.scale_bar
-    monkeypatch.setattr(Screen, "scale_bar", lambda self, box, view: (kept.append((box, view)), draw(self, box, view)))
+    monkeypatch.setattr(Screen, "scale_bar", lambda self, box, view, *told: (kept.append((box, view, *told)), draw(self, box, view, *told)))
     return kept
 
 
@@ -112,9 +113,26 @@ def test_one_canvas_title_and_gauges_in_one_place_and_no_text_on_another(subject
 
 def test_what_is_imaged_has_a_scale_bar_of_its_field_of_view(subject, bars):
     drawn(subject, True)
-    series = [s for s in getattr(subject.bare().episodes.task, "series", {}).values() if not hasattr(s, "field_of_view")]
-    assert bars or series  # Ronchigrams are seen in angles
-    assert all(0 < view < 1e-3 and box.width > 100 for box, view in bars)
+    assert bars and all(0 < view < (1 if told else 1e-3) and box.width > 100 for box, view, *told in bars)
+
+
+def test_the_bar_of_a_ronchigram_fits_its_aperture(bars):
+    env = gym.make("probegym/StemTuning-v0", scenario="id", render_mode="rgb_array").unwrapped
+    frames = env.reset(seed=3)[0]["ronchigram"]
+    env.render()
+    assert [told for *_, told in bars] == [told_angle] * 2
+    lit = (frames.mean(0) > 40).mean()  # a disc of 40 mrad
+    assert bars[0][1] == pytest.approx(0.040 * np.sqrt(np.pi / lit), rel=0.02)
+
+
+def test_a_whole_frame_of_the_afm_is_told_as_whole(words):
+    env = gym.make("probegym/AfmTuning-v0", scenario="grains", render_mode="rgb_array").unwrapped
+    env.reset(seed=3)
+    over = False
+    while not over:
+        over = any(env.step(np.zeros(6, np.float32))[2:4])
+    env.render()
+    assert {"line 32 of 32 of the frame", "32 of 40 lines allowed"} <= {text for text, _ in words}
 
 
 def test_every_environment_is_drawn():
@@ -133,6 +151,18 @@ def test_a_scale_bar_is_as_long_as_it_says(view, length, words):
     number, unit = length.split()
     pixels = (screen.array()[386] == 255).all(1).sum() - 1
     assert pixels == pytest.approx(300 * float(number) * {"pm": 1e-12, "nm": 1e-9, "µm": 1e-6}[unit] / view, abs=1)
+
+
+def test_a_scale_bar_can_be_read_over_any_picture(words):
+    screen, box = Screen(), Box(100, 100, 300, 300)
+    screen.panel(box, np.random.default_rng(0).choice(np.array([0, 255], np.uint8), (300, 300, 3)))
+    words.clear()
+    screen.scale_bar(box, 0.08, told_angle)
+    (text, (left, top, right, bottom)), *rest = words
+    assert (text, rest) == ("20 mrad", [])
+    around = screen.array()[top - 2 : bottom + 2, left - 3 : right + 3]
+    grey = np.ptp(around.astype(int), axis=2).max()
+    assert grey <= 6 and (around[[0, -1]] == pictures.BACKGROUND).all() and (around[:, [0, -1]] == pictures.BACKGROUND).all()
 
 
 @pytest.mark.parametrize(("most", "length"), [(3e-9, 2e-9), (2e-9, 2e-9), (9.9e-7, 5e-7), (1e-6, 1e-6)])

@@ -15,6 +15,9 @@ from typing import Any
 import numpy as np
 
 from probegym.agents.stories import Portrait, Story
+from probegym.envs.pictures_sketch import COLOURS, GROUND
+
+EDGES = (1.0, 0.75, 0.5, 0.25)  # of a mark's colour in the pixels at its edge, which are those of thin lines and letters
 
 
 @dataclass
@@ -81,7 +84,7 @@ def gif(frames: list[np.ndarray], milliseconds: int = 1100, colours: int = 255, 
 
 
 def _palette(frames: list[np.ndarray], colours: int):
-    """An image with a palette for all: half of it the commonest colours as they are, the rest so that small marks keep theirs too."""
+    """An image with a palette for all: the screens' own colours with the shades of their edges; the commonest others; the rest so that small marks keep theirs too."""
     from PIL import Image
 
     packed = np.concatenate([frame.reshape(-1, 3).astype(np.int32) @ [65536, 256, 1] for frame in frames])
@@ -90,7 +93,8 @@ def _palette(frames: list[np.ndarray], colours: int):
     found, counts = found[order], counts[order]
     rgb = np.stack([found >> 16, found >> 8 & 255, found & 255], 1).astype(np.uint8)
     _, first = np.unique(rgb // 8 @ np.array([65536, 256, 1]), return_index=True)  # the commonest of those that are alike
-    common = rgb[np.sort(first)[: colours // 2]]
+    shades = np.concatenate([share * np.array(COLOURS) + (1 - share) * np.array(GROUND) for share in EDGES]).round().astype(np.uint8)
+    common = np.concatenate([shades, rgb[np.sort(first)[: colours // 2 - len(shades)]]])
     weighted = np.repeat(rgb, 1 + np.log2(counts).astype(int), axis=0)  # one pixel or a million: a colour counts by the logarithm
     others = Image.fromarray(weighted[None]).quantize(colours - len(common), dither=Image.Dither.NONE).getpalette() or []
     palette = Image.new("P", (1, 1))

@@ -194,7 +194,7 @@ class AfmTuning(ScopeEnv):
 
     1. Termination: after 32 lines. Success: no crash, and from the ninth line on an rms height error of at most 0.2 of the surface's rms height.
     2. Termination: a crash (force above `crash_force`, piezo at its end, motion diverged), unless the scenario has `crash_ends: false`.
-    3. Truncation: another line would not fit into the scenario's budget.
+    3. Truncation: another line would not fit into the budget. Scenarios allow 40 lines, which a frame of 32 does not need.
 
     ## Arguments
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -35,6 +36,7 @@ MAIN, SIDE, BELOW = Box(20, 68, 380, 380), Box(424, 68, 516, 380), Box(424, 344,
 PAIR = (Box(424, 68, 248, 248), Box(692, 68, 248, 248))
 TRIO, UNDER = tuple(Box(20 + 313 * k, 68, 293, 293) for k in range(3)), Box(20, 372, 920, 76)
 TITLE, TEXT, SMALL = 22, 14, 12
+PAD = 5  # of a plate around what stands on it
 FOOT, SLOTS = 474, 5  # top of the gauges, how many there is room for at least
 
 
@@ -91,24 +93,28 @@ class Screen:
         self.text(title, EDGE, 12, TITLE)
         self.text(told, width - EDGE, 18, TEXT, FAINT, "ra")
 
-    def text(self, text: str, x: float, y: float, size: int = TEXT, colour: Colour = INK, anchor: str = "la", halo: bool = False) -> None:
+    def text(self, text: str, x: float, y: float, size: int = TEXT, colour: Colour = INK, anchor: str = "la") -> None:
         """One line of text. The font lacks Å, µ, ² and ³: they are put together."""
-        pieces = [piece for piece in re.split("([Åµ²³])", text) if piece]
+        pieces = _pieces(text)
         if anchor[0] != "l":
-            x -= sum(_width(piece, size) for piece in pieces) * {"m": 0.5, "r": 1.0}[anchor[0]]
+            x -= told_width(text, size) * {"m": 0.5, "r": 1.0}[anchor[0]]
         for piece in pieces:
             if piece in "²³":
-                self._word({"²": "2", "³": "3"}[piece], x, y - 0.08 * size, _raised(size), colour, anchor, halo)
+                self._word({"²": "2", "³": "3"}[piece], x, y - 0.08 * size, _raised(size), colour, anchor)
             else:
-                self._word(piece.replace("Å", "A").replace("µ", "u"), x, y, size, colour, anchor, halo)
+                self._word(piece.replace("Å", "A").replace("µ", "u"), x, y, size, colour, anchor)
             if piece == "Å":
-                self._word("°", x + 0.18 * size, y - 0.24 * size, round(0.9 * size), colour, anchor, halo)
+                self._word("°", x + 0.18 * size, y - 0.24 * size, round(0.9 * size), colour, anchor)
             if piece == "µ":
                 self.draw.line((x + 0.09 * size, y + 0.6 * size, x + 0.09 * size, y + 1.15 * size), fill=colour, width=max(size // 12, 1))
             x += _width(piece, size)
 
-    def _word(self, text: str, x: float, y: float, size: int, colour: Colour, anchor: str, halo: bool) -> None:
-        self.draw.text((round(x), round(y)), text, font=font(size), fill=colour, anchor=f"l{anchor[1]}", stroke_width=int(halo), stroke_fill=BACKGROUND)
+    def _word(self, text: str, x: float, y: float, size: int, colour: Colour, anchor: str) -> None:
+        self.draw.text((round(x), round(y)), text, font=font(size), fill=colour, anchor=f"l{anchor[1]}")
+
+    def plate(self, x: float, y: float, width: float, height: float) -> None:
+        """Dark ground for what must be read over a picture."""
+        self.draw.rectangle((round(x) - PAD, round(y) - PAD, round(x + width) + PAD, round(y + height) + PAD), fill=BACKGROUND)
 
     def panel(self, box: Box, shown: np.ndarray | Sketch, title: str = "", key: Key | None = None) -> Box:
         """A picture (h, w, 3) uint8 or a sketch, as large as the box allows, title and key above; returns where the picture lies."""
@@ -147,13 +153,13 @@ class Screen:
         self.image.paste(Image.fromarray(gradient), (left, round(y - 15)))
         self.text(key.low, left - 5, y - 19, SMALL, FAINT, "ra")
 
-    def scale_bar(self, box: Box, field_of_view: float) -> None:
-        """A bar of a round length, about a quarter of the picture, in its lower left corner; field_of_view in m is as wide as the box."""
+    def scale_bar(self, box: Box, field_of_view: float, told: Callable[[float], str] | None = None) -> None:
+        """A bar of a round length, about a quarter of the picture, in its lower left corner; field_of_view is as wide as the box: m, or what ``told`` says."""
         length = round_length(0.3 * field_of_view)
-        x, y, width = box.x + 10, box.y + box.height - 16, round(box.width * length / field_of_view)
-        self.draw.rectangle((x - 1, y - 1, x + width + 1, y + 5), fill=BACKGROUND)
+        label, x, y, width = (told or told_length)(length), box.x + 10, box.y + box.height - 16, round(box.width * length / field_of_view)
+        self.plate(x, y - 18, max(width, told_width(label, TEXT)), 22)
         self.draw.rectangle((x, y, x + width, y + 4), fill=(255, 255, 255))
-        self.text(told_length(length), x, y - 19, TEXT, (255, 255, 255), halo=True)
+        self.text(label, x, y - 19, TEXT, (255, 255, 255))
 
     def bar(self, x: int, y: int, width: int, gauge: Gauge) -> None:
         """A label, and a bar from 0 to 1 below it where there is a share."""
@@ -183,6 +189,16 @@ def _width(piece: str, size: int) -> float:
     return float(font(_raised(size) if piece in "²³" else size).getlength({"Å": "A", "µ": "u", "²": "2", "³": "3"}.get(piece, piece)))
 
 
+def _pieces(text: str) -> list[str]:
+    """Text in parts, the letters that the font lacks alone."""
+    return [piece for piece in re.split("([Åµ²³])", text) if piece]
+
+
+def told_width(text: str, size: int) -> float:
+    """Width of a line of text, pixels."""
+    return sum(_width(piece, size) for piece in _pieces(text))
+
+
 def round_length(most: float) -> float:
     """The largest of 1, 2, 5 times a power of ten that is not above ``most``."""
     decade = 10.0 ** math.floor(math.log10(most))
@@ -193,6 +209,11 @@ def told_length(length: float) -> str:
     """A length in m in its usual unit."""
     unit, scale = ("µm", 1e-6) if length >= 0.999e-6 else ("nm", 1e-9) if length >= 0.999e-10 else ("pm", 1e-12)
     return f"{length / scale:.3g} {unit}"
+
+
+def told_angle(angle: float) -> str:
+    """An angle in rad in its usual unit."""
+    return f"{1e3 * angle:.3g} mrad"
 
 
 def costs(info: dict[str, np.ndarray], measured: str) -> list[Gauge]:

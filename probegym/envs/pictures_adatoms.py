@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from probegym.envs.pictures import MAIN, SIDE, SMALL, Key, Screen, coloured
+from probegym.envs.pictures import MAIN, SIDE, SMALL, Key, Screen, coloured, told_width
 from probegym.envs.pictures_sketch import FAINT, GOOD, INK, LINK, MARK, Sketch
 from probegym.hardware_bridge.commands import Lanes
 
@@ -79,8 +79,9 @@ def _trace(screen: Screen, memory: Lanes) -> None:
     sketch.curve(decades, INK)
     screen.panel(SIDE, sketch, f"current of the last drag, over {way:.2f} nm")
     for level in levels:
-        height = SIDE.y + SIDE.height * (high - level) / (high - low)
-        screen.text(_told_current(10.0**level), SIDE.x + SIDE.width - 6, height - 16, SMALL, FAINT, "ra", halo=True)
+        label, right, y = _told_current(10.0**level), SIDE.x + SIDE.width - 8, SIDE.y + SIDE.height * (high - level) / (high - low) - 18
+        screen.plate(right - told_width(label, SMALL), y, told_width(label, SMALL), SMALL)
+        screen.text(label, right, y - 1, SMALL, INK, "ra")
 
 
 def _told_current(current: float) -> str:

@@ -31,7 +31,8 @@ def tuning(task: AfmTuningTask, truth: Lanes, memory: Lanes, info: Lanes) -> np.
         row, column = divmod(index, 2)
         told = f"{scale * value:,.0f}" if scale * value >= 1000 else f"{scale * value:.3g}"
         screen.bar(right.x + 152 * column, 244 + 60 * row, 141, Gauge(f"{label} {told}{unit}", float(share)))
-    return screen.foot(info, task.measured)
+    done, lines = int(memory["count"]), task.settings.lines
+    return screen.foot(info, f"{task.measured} allowed", Gauge(f"line {done} of {lines} of the frame", done / lines))
 
 
 def _line(screen: Screen, truth: Lanes, memory: Lanes) -> None:

@@ -13,6 +13,7 @@ Colour = tuple[int, int, int]
 Place = np.ndarray | tuple[float, float]
 BACKGROUND, GROUND, INK, FAINT = (18, 20, 24), (30, 34, 40), (225, 228, 232), (128, 134, 142)
 GOOD, WARN, MARK, LINK = (92, 200, 140), (232, 140, 80), (240, 196, 92), (120, 190, 240)
+COLOURS = (BACKGROUND, INK, FAINT, GOOD, WARN, MARK, LINK)  # of what stands on GROUND
 FINE = 3  # how much finer than the screen marks are drawn
 
 

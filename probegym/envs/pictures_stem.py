@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from probegym.envs.frames import ImageSeries
-from probegym.envs.pictures import SMALL, TRIO, UNDER, Key, Screen, coloured
+from probegym.envs.pictures import SMALL, TRIO, UNDER, Key, Screen, coloured, told_angle
 from probegym.envs.pictures_sketch import BACKGROUND, FAINT, GOOD, WARN, Box
 
 if TYPE_CHECKING:
@@ -28,8 +28,11 @@ def tuning(task: StemTuningTask, observation: dict, truth: dict, memory: dict, i
         at = ", ".join(f"{1e9 * x:+g}" for x in excursions)
         columns = int(np.ceil(np.sqrt(len(frames))))
         there = screen.panel(box, montage(frames, columns), {"haadf": "HAADF", "ronchigram": "Ronchigram"}[name] + (f", C10 {at} nm" if any(excursions) else ", in focus"))
+        there = there._replace(height=box.y + box.height - there.y)  # a bar on free ground, where there is some below
         if isinstance(series, ImageSeries):
             screen.scale_bar(there, series.field_of_view * columns)
+        elif "camera_angle" in truth:
+            screen.scale_bar(there, float(truth["camera_angle"]) * columns, told_angle)
     _wavefront(screen, TRIO[len(stacks)], truth)
     values = truth["aberrations"][: len(task.names)] if truth else memory["set_point"]
     screen.text("aberrations left" if truth else "setpoints", UNDER.x, UNDER.y - 4, SMALL, FAINT)

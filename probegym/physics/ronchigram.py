@@ -72,6 +72,7 @@ class RonchigramFormer:
         half = self.bin * self.pixels // 2
         if half > limit:
             raise ValueError(f"{self.pixels} pixels need {half} grid frequencies, half the band limit is {limit}: ask for fewer pixels")
+        self.angle = 2 * half / self.extent * lam  # across the frame, rad
         self.middle = (self.films.shape[1] - 1) / 2 * self.slice_thickness  # depth of the film's middle below its first slice, m
         index = np.argwhere(inside)
         columns = np.unique(index[:, 0])

@@ -71,6 +71,7 @@ class ShadowFormer:
     middle = 0.0  # depth of the film's middle, m: it is thin
 
     def __post_init__(self):
+        self.angle = 2 * self.semiangle_cutoff  # across the frame, rad
         side = self.pixels * self.samples
         axis = self.semiangle_cutoff * ((np.arange(side) + 0.5) / side * 2 - 1)
         x, y = np.meshgrid(axis, axis, indexing="xy")  # rows along y, columns along x

@@ -248,8 +248,13 @@ class StemTwin(LaneTwin):
         }
 
     def portrait(self, lane: int) -> Lanes:
-        plate = Pupil(self.config.energy, self.config.semiangle_cutoff, self.names, samples=128)
-        return {"wavefront": plate.phase_plate(self.lenses.actual(self.state)[lane])}
+        c, optics = self.config, self.config.ronchigram
+        plate = Pupil(c.energy, c.semiangle_cutoff, self.names, samples=128)
+        seen = {"wavefront": plate.phase_plate(self.lenses.actual(self.state)[lane])}
+        if optics:
+            former = _ronchigram_former(optics.films[self.state["film"][lane]], c.energy, optics.semiangle_cutoff, optics.pixels, self.names)
+            seen["camera_angle"] = np.array(former.angle)  # rad, across a Ronchigram
+        return seen
 
     # ---- commands ----
 
