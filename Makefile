@@ -2,36 +2,34 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
-
 .PHONY: demo test coverage data docs smoke clean
 
-$(STAMP): pyproject.toml constraints.txt
+$(VENV)/.installed-%: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
-	touch $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$*]"
+	touch $@
 
-demo: $(STAMP)
+demo: $(VENV)/.installed-train
 	$(BIN)/probegym demo --out runs/demo
 
-test: $(STAMP)
+test: $(VENV)/.installed-dev
 	$(BIN)/python -m ruff check probegym tests benchmarks notebooks docs
 	$(BIN)/python -m mypy
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 3 --dist loadgroup
 
-coverage: $(STAMP)  # how much of physics, rewards and hardware_bridge the tests run
+coverage: $(VENV)/.installed-dev  # how much of physics, rewards and hardware_bridge the tests run
 	rm -rf runs/coverage && mkdir -p runs/coverage
 	$(BIN)/python -m coverage run -m pytest -n 2 --dist loadgroup
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 
-data: $(STAMP)  # the small data sets for offline learning
+data: $(VENV)/.installed-dev  # the small data sets for offline learning
 	$(BIN)/probegym record build --out runs/data
 
-docs: $(STAMP)  # the site, in runs/site; a warning is an error
+docs: $(VENV)/.installed-dev  # the site, in runs/site; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-smoke: $(STAMP)  # sdist and wheel, each installed alone in an environment of its own, and tried
+smoke: $(VENV)/.installed-dev  # sdist and wheel, each installed alone in an environment of its own, and tried
 	rm -rf runs/smoke
 	$(BIN)/python -m build --outdir runs/smoke/dist .
 	set -e; for file in $(CURDIR)/runs/smoke/dist/*; do \

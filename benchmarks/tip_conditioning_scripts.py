@@ -21,7 +21,7 @@ import numpy as np
 import probegym  # noqa: F401  registers the environments
 from probegym.agents.base import Agent
 from probegym.agents.baselines_stm import FixedRecipe, GreedyTable
-from probegym.agents.conditioning import AREA_UNIT
+from probegym.agents.train_stm import AREA_UNIT
 
 TRAINING_SEED = 5_000_000
 LANES = 512

@@ -11,7 +11,7 @@ from PIL import Image
 import probegym  # noqa: F401  registers the environments
 from probegym import scenarios
 from probegym.agents.bundle import BundlePolicy
-from probegym.agents.report import gif
+from probegym.agents.images import gif
 from probegym.envs import pictures
 from probegym.envs.core import ScopeEnv
 from probegym.envs.stem_tuning import StemTuningTask

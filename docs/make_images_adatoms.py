@@ -20,7 +20,7 @@ from probegym.agents.baselines_adatoms import CorrectedDrag, FixedDrag
 from probegym.agents.bundle import BundlePolicy
 from probegym.agents.evaluate import EVALUATION_SEED
 from probegym.agents.gallery import SIDE
-from probegym.agents.report import gif
+from probegym.agents.images import gif
 from probegym.agents.stories import play
 from probegym.envs import single_env
 from probegym.envs.pictures import coloured

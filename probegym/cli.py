@@ -181,7 +181,7 @@ def demo(out: Annotated[Path, typer.Option("--out", help="Folder of the report."
 @app.command()
 def train(
     env: Env,
-    algorithm: Annotated[Algorithm, typer.Option("--algorithm", help="distil learns from a privileged teacher; ppo and sac by reward.")] = Algorithm.distil,
+    algorithm: Annotated[Algorithm, typer.Option("--algorithm", help="distil: the environment's own trainer, which may learn from what is hidden; ppo and sac: by reward alone.")] = Algorithm.distil,
     scenario: ScenarioOption = "train",
     updates: Annotated[int | None, typer.Option("--updates", min=1, max=10**8, help="Gradient steps (distil; by default the environment's own number).")] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, max=10**10, help="Environment steps (ppo, sac; 100000).")] = None,

@@ -15,12 +15,11 @@ from scipy import stats
 from probegym.agents import bundle, files, hyperparameters, sb3, seeds
 from probegym.agents.base import OracleAgent, RandomAgent
 from probegym.agents.bundle import BundlePolicy, spec_digest
-from probegym.agents.distil import Distillation, Student, Trainer
 from probegym.agents.evaluate import EVALUATION_SEED, Results, evaluate
-from probegym.agents.export import export
 from probegym.agents.registry import make_agent
 from probegym.agents.seeds import LAST_TRAINING_SEED
 from probegym.agents.statistics import median_interval, wilson
+from probegym.agents.train_stem import Distillation, Student, Trainer, export
 from probegym.errors import ProbeGymError
 
 ENV_ID = "probegym/StemTuning-v0"

@@ -24,9 +24,8 @@ from probegym.agents.bundle import BundlePolicy, shipped
 from probegym.agents.convert import _compare as compare
 from probegym.agents.convert import algorithm
 from probegym.agents.convert import main as unpickle
-from probegym.agents.distil import Distillation, Trainer
 from probegym.agents.evaluate import evaluate
-from probegym.agents.export import THRESHOLDS
+from probegym.agents.train_stem import THRESHOLDS, Distillation, Trainer
 from probegym.console import plain
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.deployment.bundle import read

@@ -16,8 +16,8 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from probegym.agents import distil, files
-from probegym.agents.distil import Distillation, Trainer
+from probegym.agents import files, train_stem
+from probegym.agents.train_stem import Distillation, Trainer
 from probegym.cli import app
 from probegym.errors import ProbeGymError
 from probegym.terminal import train as training
@@ -182,7 +182,7 @@ def test_a_disk_that_fills_up_is_no_traceback(monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device", "results.json")
 
-    monkeypatch.setattr("probegym.terminal.measure.write_json", full)
+    monkeypatch.setattr("probegym.agents.files.write_json", full)
     done = call("evaluate", "--agent", "oracle", "--episodes", "2", "--out", "r.json")
     assert is_one_line(done) and done.stderr.startswith("error: results.json: No space left on device"), done.stderr
 
@@ -192,7 +192,7 @@ def test_a_disk_that_fills_up_is_no_traceback(monkeypatch):
 
 KILLED = """if True:
     import os, signal, torch
-    from probegym.agents.distil import Distillation, Trainer
+    from probegym.agents.train_stem import Distillation, Trainer
     torch.set_num_threads(1)
 
     class Doomed(Trainer):
@@ -225,7 +225,7 @@ def test_a_killed_training_resumes_to_the_same_weights(tmp_path):
 def quick(monkeypatch):
     """Small batches and selection, so that a whole training takes seconds."""
     small = lambda env_id, scenario, updates, seed: Distillation(env_id, scenario, updates=updates, lanes=8, seed=seed)  # noqa: E731
-    monkeypatch.setattr(distil, "Distillation", small)
+    monkeypatch.setattr(train_stem, "Distillation", small)
     monkeypatch.setattr(training, "SELECTION_EPISODES", 4)
     monkeypatch.setattr(training, "LIVE_EPISODES", 4)
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from probegym.agents import demo, files
-from probegym.agents.report import ticks
+from probegym.agents.demo_page import ticks
 from probegym.console import plain
 from probegym.errors import ProbeGymError
 

@@ -15,8 +15,8 @@ from probegym.agents import gallery
 from probegym.agents.benchmark.rows import short
 from probegym.agents.evaluate import evaluate
 from probegym.agents.gallery import Side
+from probegym.agents.images import gif
 from probegym.agents.registry import make_agent
-from probegym.agents.report import gif
 from probegym.agents.stories import play
 from probegym.cli import app
 from probegym.envs import single_env

@@ -471,7 +471,7 @@ def test_the_bundle_is_small_and_carries_its_command():
 def test_a_student_resumes_where_it_was(tmp_path):
     import torch
 
-    from probegym.agents.conditioning import EPISODE, Conditioning, Trainer
+    from probegym.agents.train_stm import EPISODE, Conditioning, Trainer
 
     torch.set_num_threads(1)
     config = Conditioning(updates=2 * EPISODE, lanes=8)
@@ -493,7 +493,7 @@ def test_a_student_resumes_where_it_was(tmp_path):
 
 
 def test_statistics_of_treatments_are_chances(tmp_path):
-    from probegym.agents.conditioning import Conditioning, Trainer
+    from probegym.agents.train_stm import Conditioning, Trainer
 
     trainer = Trainer(Conditioning(updates=24, lanes=16), tmp_path)
     trainer.run()

@@ -22,15 +22,16 @@ from rich.console import Console
 from rich.table import Table
 
 from probegym import __version__
-from probegym.agents import distil, files
+from probegym.agents import files, train_stem
 from probegym.agents.base import Agent, Script
 from probegym.agents.bundle import BundlePolicy, shipped
+from probegym.agents.demo_page import Curve, Report, Row, page
 from probegym.agents.evaluate import Results, evaluate
-from probegym.agents.export import choose_threshold, export
+from probegym.agents.images import gif
 from probegym.agents.registry import make_agent
-from probegym.agents.report import Curve, Report, Row, gif, page
 from probegym.agents.seeds import EVALUATION_SEED, LIVE_SEED
 from probegym.agents.stories import Story, tell
+from probegym.agents.train_stem import choose_threshold, export
 from probegym.agents.trainer import Progress
 from probegym.console import bar, plain
 from probegym.errors import ProbeGymError
@@ -96,16 +97,16 @@ class Demo:
         if self.settings.updates:
             return self.settings.updates
         times: list[float] = []
-        config = distil.Distillation(ENV_ID, updates=PACE_UPDATES, lanes=self.settings.lanes, seed=self.settings.seed)
+        config = train_stem.Distillation(ENV_ID, updates=PACE_UPDATES, lanes=self.settings.lanes, seed=self.settings.seed)
         with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
-            distil.Trainer(config, scratch).run(lambda _: times.append(time.perf_counter()))
+            train_stem.Trainer(config, scratch).run(lambda _: times.append(time.perf_counter()))
         pace = (times[-1] - times[0]) / (PACE_UPDATES - 20)  # reports come after updates 20 and 30
         return int(np.clip(self.settings.training_seconds / pace, 200, 3000)) // PACE_UPDATES * PACE_UPDATES
 
-    def _train(self) -> distil.Trainer:
+    def _train(self) -> train_stem.Trainer:
         s, updates = self.settings, self._updates()
-        config = distil.Distillation(ENV_ID, updates=updates, lanes=s.lanes, seed=s.seed)
-        trainer = distil.Trainer(config, self.folder / "training")
+        config = train_stem.Distillation(ENV_ID, updates=updates, lanes=s.lanes, seed=s.seed)
+        trainer = train_stem.Trainer(config, self.folder / "training")
         self.console.print(f"training on scenario {config.scenario}: {updates} gradient steps of {s.lanes} examples, seed {s.seed}")
         with bar(self.console, "  {task.description:<26}", 18) as shown:
             task = shown.add_task("training", total=updates, told="")
@@ -186,7 +187,7 @@ class Demo:
             good = [story for story in options if story.success and story.portraits[0].strehl < 0.3] or options
             self.stories.append(max(good, key=lambda story: len(story.screens)))
 
-    def _report(self, trainer: distil.Trainer) -> Report:
+    def _report(self, trainer: train_stem.Trainer) -> Report:
         s = self.settings
         facts = {
             "training": f"{trainer.config.updates} gradient steps of {s.lanes} examples on scenario train, seed {s.seed}",

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from probegym.agents import files
 from probegym.agents.base import Agent, Script
 from probegym.agents.seeds import EVALUATION_SEED
 from probegym.agents.statistics import median_interval, wilson
@@ -147,8 +144,3 @@ def _run_script(agent: Script, env_id: str, scenario: str, seed: int, kwargs: di
 def _lane(shown: tuple[Any, ...]) -> tuple[Any, ...]:
     """What a single environment gives, as a vector of one lane does."""
     return tuple({name: np.asarray(v)[None] for name, v in x.items()} if isinstance(x, dict) else np.asarray(x)[None] for x in shown)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write atomically; raises ProbeGymError when the folder cannot be written."""
-    files.write_bytes(path, json.dumps(content, indent=1).encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
@@ -10,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from probegym import __version__
 from probegym.errors import ProbeGymError
@@ -118,6 +120,11 @@ def write_bytes(path: Path, content: bytes) -> None:
             scratch.write_bytes(content)
     except OSError as error:
         raise ProbeGymError(f"cannot write {path} ({error.strerror}): free space or choose another folder") from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """The same of content as JSON, what is not finite as null."""
+    write_bytes(path, json.dumps(plain(content), indent=1, allow_nan=False).encode())
 
 
 def commit() -> str:

@@ -13,8 +13,8 @@ from probegym.agents import files
 from probegym.agents.benchmark import suite
 from probegym.agents.benchmark.rows import short
 from probegym.agents.bundle import shipped
+from probegym.agents.images import gif, png
 from probegym.agents.registry import make_agent, task_type
-from probegym.agents.report import gif, png
 from probegym.agents.stories import play
 from probegym.envs import single_env
 from probegym.envs.pictures import EDGE, FAINT, GOOD, SMALL, TITLE, WARN, WIDTH, Screen, costs

@@ -162,15 +162,15 @@ DISTILLATIONS: dict[str, Distillation] = {
     "ising_inference": Distillation("probegym.agents.train_ising:annealer", 80),
     "level_selection": Distillation("probegym.agents.train_levels:chooser", 160),
     "spectrum_exploration": Distillation("probegym.agents.train_spectra:steerer", 800),
-    "stem_tuning": Distillation("probegym.agents.export:tuner", 6000),
-    "tip_conditioning": Distillation("probegym.agents.conditioning:conditioner", 10_000),
+    "stem_tuning": Distillation("probegym.agents.train_stem:tuner", 6000),
+    "tip_conditioning": Distillation("probegym.agents.train_stm:conditioner", 10_000),
 }
 
 
 def distillation(env_id: str) -> Distillation:
     """How an environment's own policy is trained; raises ProbeGymError where there is no such trainer."""
     if family(env_id) not in DISTILLATIONS:
-        raise ProbeGymError(f"{env_id} has no teacher to learn from: use --algorithm ppo")
+        raise ProbeGymError(f"{env_id} has no trainer of its own: use --algorithm ppo or sac")
     return DISTILLATIONS[family(env_id)]
 
 

@@ -7,7 +7,6 @@ Ray's saved state, which holds pickles, is never read.
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -63,10 +62,10 @@ def sweep(asked: Json, trials: Sequence[Json], out: Path, kind: str, workers: in
     asked: what ``training.train`` is told, folder and hyperparameters aside. A trial without result or error was ended early.
     """
     works = [Work(f"trial-{k}", CALL, asked | {"hyperparameters": dict(chosen), "folder": str(out.absolute() / f"trial-{k}")}) for k, chosen in enumerate(trials)]
-    outcomes = asha(works, out, workers, report) if kind == "ray" else Local(workers or 2).run(works, report)
+    outcomes = asha(works, out, workers, report) if kind == "ray" else Local(2 if workers is None else workers).run(works, report)
     rows = [{"trial": k, "hyperparameters": work.told["hyperparameters"]} | entry(work, outcome) for k, (work, outcome) in enumerate(zip(works, outcomes, strict=True))]
     rows.sort(key=rank, reverse=True)
-    files.write_bytes(out / "sweep.json", json.dumps(files.plain({"trained": asked, "trials": rows}), indent=1).encode())
+    files.write_json(out / "sweep.json", {"trained": asked, "trials": rows})
     return rows
 
 

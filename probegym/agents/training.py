@@ -176,7 +176,7 @@ def seeds(executor: Executor, asked: Json, numbers: Sequence[int], out: Path, re
     works = [Work(f"seed-{k}", CALL, asked | {"seed": k, "folder": str(out.absolute() / f"seed-{k}")}) for k in numbers]
     outcomes = executor.run(works, report)
     rows = [{"seed": k} | entry(work, outcome) for k, work, outcome in zip(numbers, works, outcomes, strict=True)]
-    files.write_bytes(out / "seeds.json", json.dumps(files.plain({"trained": asked, "seeds": rows}), indent=1).encode())
+    files.write_json(out / "seeds.json", {"trained": asked, "seeds": rows})
     return rows
 
 

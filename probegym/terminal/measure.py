@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from probegym.agents import files
-from probegym.agents.evaluate import evaluate, write_json
+from probegym.agents.evaluate import evaluate
 from probegym.agents.registry import make_agent, task_type
 from probegym.agents.seeds import EVALUATION_SEED
 from probegym.console import bar, say
@@ -29,7 +30,7 @@ def report(name: str, env_id: str, scenario: str, episodes: int, seed: int | Non
     console.print(_table(summary, task_type(env_id)))
     if out is not None:
         what = {"agent": name, "environment": env_id, "scenario": scenario, "first_seed": seed}
-        write_json(out, files.plain(what | {"summary": summary, "episodes": results.columns()}))
+        files.write_json(out, what | {"summary": summary, "episodes": results.columns()})
         say(console, f"results in {out}")
 
 
@@ -43,8 +44,7 @@ def _table(summary: dict[str, Any], task: type[Task]) -> Table:
         if not summary[f"{cost}_mean"]:
             continue
         value, (low, high) = summary[f"{cost}_to_goal"], summary[f"{cost}_to_goal_interval"]
-        reached = summary["success"] > 0
-        table.add_row(label, f"{value:.4g}" if reached else "-", f"{low:.4g} to {high:.4g}" if reached else "-")
+        table.add_row(label, f"{value:.4g}" if summary["success"] else "-", f"{low:.4g} to {high:.4g}" if np.isfinite(low) else "-")
     for name in summary:
         if name.endswith("_median"):
             what = name.removesuffix("_median")

@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 
 from probegym.agents.files import write_bytes
-from probegym.agents.report import png
+from probegym.agents.images import png
 from probegym.console import say
 from probegym.envs.controls import Place
 from probegym.errors import ProbeGymError

@@ -56,7 +56,6 @@ def regret(
     env_id, console = environment(env), plain()
     scenarios.load(environment_type(env_id).task_type.family, scenario)
     from probegym.agents import files
-    from probegym.agents.evaluate import write_json
     from probegym.agents.registry import make_agent
     from probegym.agents.regret import regrets
     from probegym.agents.seeds import EVALUATION_SEED
@@ -77,7 +76,7 @@ def regret(
         what = {"agent": agent, "environment": env_id, "scenario": scenario, "first_seed": first}
         what |= {"value": str(value), "draws": draws, "continuation": str(continuation)}
         columns = ("episode", "step", "taken", "guided", "values", "regret", "obtained", "success")
-        write_json(out, files.plain(what | {"summary": found.summary(), "candidates": found.names} | {name: getattr(found, name).tolist() for name in columns}))
+        files.write_json(out, what | {"summary": found.summary(), "candidates": found.names} | {name: getattr(found, name).tolist() for name in columns})
         say(console, f"results in {out}")
 
 

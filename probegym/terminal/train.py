@@ -61,7 +61,7 @@ def _finished(policy: Path, env_id: str, console: Console) -> None:
 
 
 def distil(env_id: str, scenario: str, updates: int | None, seed: int, out: Path, resume: bool, console: Console) -> None:
-    """The environment's own trainer, a privileged teacher and a student; the policy goes to OUT/policy."""
+    """The environment's own trainer; the policy goes to OUT/policy."""
     from probegym.agents import registry
 
     updates = updates or registry.distillation(env_id).updates

@@ -15,7 +15,6 @@ from probegym import __version__
 from probegym.agents import files
 from probegym.agents.benchmark import figures
 from probegym.agents.benchmark.rows import BEST, COSTS, Row, Table, ahead, short
-from probegym.agents.evaluate import write_json
 
 HEAD = ("scenario", "agent", "success", "95 %", "score", "95 %", "value", "95 %", "measurements", "seconds", "dose e/\u00c5\u00b2",
         "area: measurements", "area: seconds", "area: dose", "damage")  # fmt: skip
@@ -226,4 +225,4 @@ def write(table: Table, folder: Path) -> None:
     """All files of the report, each complete or not at all."""
     for name, text in (("report.md", markdown(table)), ("table.csv", table_csv(table)), ("speeds.csv", speeds(table)), ("report.html", page(table))):
         files.write_bytes(folder / name, text.encode())
-    write_json(folder / "leaderboard.json", files.plain(leaderboard(table)))
+    files.write_json(folder / "leaderboard.json", leaderboard(table))

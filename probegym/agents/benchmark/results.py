@@ -14,7 +14,7 @@ import numpy as np
 
 import probegym
 from probegym.agents import bundle, files
-from probegym.agents.evaluate import Results, write_json
+from probegym.agents.evaluate import Results
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Readings
 
@@ -80,7 +80,7 @@ def write(folder: Path, run: Run) -> Path:
     """The file of a run, complete or not at all. Raises ProbeGymError."""
     path = folder / run.facts.path
     told = {"schema": SCHEMA, "facts": asdict(run.facts), "seconds": run.seconds, "episodes": run.results.columns()}
-    write_json(path, files.plain(told))
+    files.write_json(path, told)
     return path
 
 

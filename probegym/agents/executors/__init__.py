@@ -85,7 +85,7 @@ class Pool(Protocol):
 
 def survive(pool: AbstractContextManager[Pool], work: Sequence[Work], retries: int, report: Report) -> list[Outcome]:
     """Do every work on a pool, and those that fail again up to ``retries`` times; the order of ``work`` is that of the first attempts."""
-    refuse_twins(work)
+    refuse_equal_names(work)
     pieces = {piece.name: piece for piece in work}
     attempts, spent, began = dict.fromkeys(pieces, 0), dict.fromkeys(pieces, 0.0), dict.fromkeys(pieces, 0.0)
     waiting, running, known = deque(pieces), set[str](), dict[str, Outcome]()
@@ -115,7 +115,7 @@ def refuse_too_few(workers: int | None, retries: int) -> None:
         raise ProbeGymError(f"{workers} workers and {retries} retries: use at least 1 worker and 0 retries")
 
 
-def refuse_twins(work: Sequence[Work]) -> None:
+def refuse_equal_names(work: Sequence[Work]) -> None:
     """Raises ProbeGymError when two works have one name."""
     seen: set[str] = set()
     for piece in work:
@@ -129,7 +129,7 @@ def executor(kind: str, workers: int | None = None, retries: int = RETRIES) -> E
     if kind == "local":
         from probegym.agents.executors.local import Local
 
-        return Local(workers or 2, retries)
+        return Local(2 if workers is None else workers, retries)
     if kind == "ray":
         from probegym.agents.executors.cluster import Ray
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from probegym.agents.report import png
+from probegym.agents.images import png
 from probegym.envs.controls import Choice, Control, Dial, Place
 from probegym.errors import ProbeGymError
 from probegym.terminal.compare import PATIENCE, Row, others, passed_over, signed, table

@@ -13,12 +13,16 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from probegym.agents import symmetry
 from probegym.agents.base import Agent, twin_of
+from probegym.agents.evaluate import Progress, evaluate
+from probegym.agents.export import ship
+from probegym.agents.seeds import SELECTION_SEED
 from probegym.agents.stem_networks import READERS, ShadowReader, TunerPolicy
 from probegym.agents.trainer import ReaderTrainer, Report, descend
 from probegym.envs import vector_env
@@ -34,6 +38,9 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 EPISODE = 3
 WIDTHS = (0.03, 1.0)  # of the teacher's error, in scales
+THRESHOLDS = (0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.035)  # rad^2
+WANTED_SUCCESS = 0.995
+LOOKS = 2  # one to correct by, one to see what that did
 
 
 @dataclass(frozen=True)
@@ -161,3 +168,47 @@ def _ahead(batches: Iterator[Batch]) -> Generator[Batch, None, None]:
         while True:
             now, coming = coming.result(), thread.submit(next, batches)
             yield now
+
+
+# ---- to a policy ----
+
+
+def choose_threshold(trainer: Trainer, episodes: int, progress: Progress = lambda *_: None) -> tuple[float, dict[str, dict[str, float]]]:
+    """The most cautious threshold that succeeds often enough on the training scenario within LOOKS looks; if there is
+    none, the one that succeeds most. Returns it and what every threshold gave.
+    """
+    rates: dict[float, dict[str, float]] = {}
+    for done, threshold in enumerate(THRESHOLDS):
+        progress(done, len(THRESHOLDS))
+        student = Student(trainer.policy(threshold=threshold), trainer.frames)
+        results = evaluate(student, trainer.config.env_id, trainer.config.scenario, episodes, SELECTION_SEED)
+        rates[threshold] = {"success": float(results.success.mean()), "median_images": float(np.median(results.costs["measurements"]))}
+    progress(len(THRESHOLDS), len(THRESHOLDS))
+    looks = {t: rate["median_images"] / trainer.frames_per_step for t, rate in rates.items()}
+    good = [t for t in THRESHOLDS if rates[t]["success"] >= WANTED_SUCCESS and looks[t] <= LOOKS]
+    best = min(good) if good else max(THRESHOLDS, key=lambda t: rates[t]["success"])
+    return best, {str(t): rate for t, rate in rates.items()}
+
+
+def export(trainer: Trainer, folder: Path, threshold: float, rates: dict[str, dict[str, float]], command: str) -> Path:
+    """Write the bundle of a student with its threshold; returns its folder. Raises ProbeGymError when it cannot be written."""
+    policy, observation = trainer.policy(threshold=threshold), trainer.envs.reset(seed=SELECTION_SEED)[0]
+    shown = {name: observation[name][:2] for name in (trainer.frames, "budget")}
+    memory = {"mean": torch.zeros(2, len(trainer.names)), "variance": policy.prior.repeat(2, 1)}
+    rule = f"the lowest threshold with success >= {WANTED_SUCCESS} and a median of at most {LOOKS} looks on the training scenario, seeds from {SELECTION_SEED}"
+    selection = {"rule": rule, "success": rates}
+    return ship(folder, policy, trainer.config, trainer.envs.episodes.task, shown, memory, command, threshold_rad2=threshold, selection=selection)
+
+
+class Tuner(Trainer):
+    """The trainer that ``probegym train StemTuning`` runs: it also chooses its threshold and writes its policy."""
+
+    def finish(self, folder: Path, command: str, episodes: int, report: Progress = lambda *_: None) -> Path:
+        """Choose the threshold on ``episodes`` of the training scenario and write the bundle; returns its folder."""
+        threshold, rates = choose_threshold(self, episodes, report)
+        return export(self, folder, threshold, rates, command)
+
+
+def tuner(env_id: str, scenario: str, updates: int, seed: int, folder: Path) -> Tuner:
+    """The trainer of StemTuning for ``registry.DISTILLATIONS``."""
+    return Tuner(Distillation(env_id, scenario, updates=updates, seed=seed), folder)
