@@ -334,7 +334,8 @@ def test_hyperparameters_depend_on_seed_and_trial_alone(tmp_path):
 
 @pytest.mark.parametrize(("text", "told"), [
     ("a: [", "not valid YAML"),
-    ("- 1\n", "must map hyperparameters"),
+    ("- 1\n", "its entries have no names"),
+    ("{}\n", "must map hyperparameters"),
     ("", "is empty"),
     ("gamma: 0.9\nlr: 1.0\n", "line 2: unknown hyperparameter 'lr'"),
     ("gamma: 0.9\n\nclip_range: {uniform: [0.3, 0.1]}\n", "line 3: clip_range: uniform needs low <= high"),
