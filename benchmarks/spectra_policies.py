@@ -36,8 +36,8 @@ def opponents() -> dict[str, tuple[str, Agent]]:
         "dkl-ei": ("locate", DeepKernelEI()),
         "dkl-ucb": ("locate", DeepKernelUCB()),
         "schedule": ("steer", WeightsSchedule()),
-        "gp-ei": ("bare", SCRIPTS["gp-ei"][1]()),
-        "random": ("bare", SCRIPTS["random"][1]()),
+        "coordinates-ei": ("bare", SCRIPTS["coordinates-ei"][1]()),
+        "random-places": ("bare", SCRIPTS["random-places"][1]()),
     }
 
 

@@ -27,18 +27,18 @@ TRAINING_SEED, LANES = 8_000_000, 20
 WORLDS = ("id", "near-target", "near-loops", "near-imprint", "far-patterns", "far-recorded")
 VARIANTS = {"steer": "", "locate": "action: locate, ", "bare": "action: locate, surrogate: {embedding: none}, "}
 SCRIPTS: dict[str, tuple[str, Callable[[], Agent]]] = {
-    "random": ("bare", scripts.RandomPlaces),
-    "grid": ("bare", scripts.EvenGrid),
-    "bright-pixel": ("bare", scripts.BrightPixels),
-    "gp-ei": ("bare", scripts.CoordinatesEI),
+    "random-places": ("bare", scripts.RandomPlaces),
+    "even-grid": ("bare", scripts.EvenGrid),
+    "bright-pixels": ("bare", scripts.BrightPixels),
+    "coordinates-ei": ("bare", scripts.CoordinatesEI),
     "dkl-ei": ("locate", scripts.DeepKernelEI),
     "dkl-ucb": ("locate", scripts.DeepKernelUCB),
     "curiosity": ("locate", scripts.Curiosity),
 }
 """Script -> variant of the scenario that it needs, and how to make it."""
 TUNED = {
-    "bright-pixel": [(radius, sign) for radius in (1.0, 2.0, 3.0, 4.0, 6.0) for sign in (1, -1)],
-    "gp-ei": [(xi,) for xi in (0.0, 0.05, 0.1, 0.2, 0.3)],
+    "bright-pixels": [(radius, sign) for radius in (1.0, 2.0, 3.0, 4.0, 6.0) for sign in (1, -1)],
+    "coordinates-ei": [(xi,) for xi in (0.0, 0.05, 0.1, 0.2, 0.3)],
     "dkl-ei": [(xi,) for xi in (0.0, 0.05, 0.1, 0.2, 0.3)],
     "dkl-ucb": [(beta,) for beta in (0.4, 1.0, 4.0, 9.0, 16.0)],
     "curiosity": [(novelty,) for novelty in (0.0, 0.5, 1.0, 2.0)],
@@ -130,7 +130,7 @@ def report(results: dict[str, dict], episodes: int) -> None:
         for name, r in agents.items():
             low, high = median_interval(r["rank"])
             worst, best = mean_interval(r["regret"])
-            beats = f"{wins(r, agents['random']):.0%}" if name != "random" and "random" in agents else ""
+            beats = f"{wins(r, agents['random-places']):.0%}" if name != "random-places" and "random-places" in agents else ""
             rows.append((world, name, float(np.median(r["rank"])), f"{low:.1f}-{high:.1f}", f"{np.median(r['regret']):.3f}",
                          f"{r['regret'].mean():.3f}", f"{worst:.3f}-{best:.3f}", f"{r['found'].mean():.0%}", f"{(r['rank'] < 1).mean():.0%}", beats))  # fmt: skip
     header = ("world", "agent", "rank median", "95 %", "regret median", "mean", "95 %", "top 1 % found", "best found", "beats random")

@@ -23,8 +23,8 @@ FOLDER = Path(__file__).parent / "images"
 SEED = 10_000_003
 ORDER = LinearSegmentedColormap.from_list("order", ["#5a96dc", "#e88c50"])  # from the first place to the last, as on the screen
 WORLDS = {"id": "plasmons, peak ratio", "near-imprint": "loops, imprint", "far-recorded": "measured loops, log area"}
-COLOURS = {"policy": "#d62728", "fixed-weights": "#1f77b4", "dkl-ei": "#2ca02c", "dkl-ucb": "#17becf", "gp-ei": "#9467bd", "curiosity": "#8c564b",
-           "schedule": "#e377c2", "bright-pixel": "#bcbd22", "grid": "#7f7f7f", "random": "#000000"}  # fmt: skip
+COLOURS = {"policy": "#d62728", "fixed-weights": "#1f77b4", "dkl-ei": "#2ca02c", "dkl-ucb": "#17becf", "coordinates-ei": "#9467bd", "curiosity": "#8c564b",
+           "schedule": "#e377c2", "bright-pixels": "#bcbd22", "even-grid": "#7f7f7f", "random-places": "#000000"}  # fmt: skip
 
 
 def explored(world: str, seed: int) -> tuple[dict, dict, object]:

@@ -203,7 +203,7 @@ def test_scores_lie_between_random_and_oracle(by_hand):
     assert table.row(ADATOM, "random", "id").score == 0 and table.row(ADATOM, "oracle", "id").score == 1
     row = table.row(ADATOM, "adatom-manipulation", "id")
     assert row.score == pytest.approx(0.6) and row.values == pytest.approx([7, 9]) and row.value == pytest.approx(8)
-    assert rows.normalised(row.values, row.low, row.high) == pytest.approx([0.5, 0.7]) and row.score_interval[0] <= 0.6 <= row.score_interval[1]
+    assert rows.normalised(*rows.tabled([row]))[:, 0] == pytest.approx([0.5, 0.7]) and row.score_interval[0] <= 0.6 <= row.score_interval[1]
     assert row.episodes == 4 and row.steps_per_second == pytest.approx(20 / 8) and row.to_goal["time"] == 1.0
     assert row.area["time"] == pytest.approx(0.5)  # of the 2 s that episodes spend at most, the goal comes after 1 s
     assert row.spent["time"] == 1.0

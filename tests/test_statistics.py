@@ -57,21 +57,29 @@ def test_the_probability_of_improvement_is_mann_whitneys():
 def test_the_interval_draws_runs_within_each_task():
     """Tasks that differ widely do not widen it: no run of one task is drawn for another."""
     scores = np.tile([0.0, 10.0, 20.0, 30.0], (5, 1))
-    low, high = interval(lambda table: float(table.mean()), scores)
+    low, high = interval(lambda table: table.mean((-2, -1)), scores)
     assert low == high == 15.0
 
 
 def test_what_shares_episodes_is_drawn_together():
     """Two agents that differ by 1 in every run, and two copies of a task: the difference is certain, and copies tell nothing new."""
     runs = RNG.normal(0.0, 1.0, (8, 1))
-    ends = interval(lambda a, b: float(a.mean() - b.mean()), runs + 1, runs, together=[0])
+    ends = interval(lambda a, b: a.mean((-2, -1)) - b.mean((-2, -1)), runs + 1, runs, together=[0])
     assert ends == pytest.approx([1.0, 1.0])
     alone, twice, apart = (
-        np.ptp(interval(lambda table: float(table.mean()), np.repeat(runs, n, 1), together=groups)) for n, groups in ((1, [0]), (2, [0, 0]), (2, [0, 1]))
+        np.ptp(interval(lambda table: table.mean((-2, -1)), np.repeat(runs, n, 1), together=groups)) for n, groups in ((1, [0]), (2, [0, 0]), (2, [0, 1]))
     )
     assert twice == pytest.approx(alone) and apart < 0.85 * alone
     with pytest.raises(ValueError, match="same runs and tasks"):
         interval(lambda a, b: 0.0, runs, runs[:4], together=[0])
+
+
+def test_many_tables_are_as_one_after_another():
+    many, others = RNG.normal(0.6, 0.2, (7, 10, 6)), RNG.normal(0.5, 0.2, (7, 4, 6))
+    for of in (interquartile_mean, optimality_gap, lambda table: performance_profile(table, np.linspace(0, 1, 5))):
+        assert np.allclose(of(many), [of(table) for table in many], rtol=1e-12)
+    better = [probability_of_improvement(mine, theirs) for mine, theirs in zip(many, others, strict=True)]
+    assert np.allclose(probability_of_improvement(many, others), better, rtol=1e-12)
 
 
 def test_one_run_has_no_interval():
@@ -100,8 +108,10 @@ def test_the_interval_of_a_ratio_is_over_episodes_in_pairs():
 def test_many_episodes_are_drawn_in_blocks(monkeypatch):
     values = np.random.default_rng(1).normal(size=300)
     at_once = mean_interval(values), median_interval(values), ratio_interval(values + 9, values + 8)
+    whole = interval(interquartile_mean, RUNS).tolist(), interval(probability_of_improvement, RUNS, RUNS + 0.1, together=[0, 0, 1, 1, 2, 2]).tolist()
     monkeypatch.setattr(statistics, "BLOCK", 1000)
     assert at_once == (mean_interval(values), median_interval(values), ratio_interval(values + 9, values + 8))
+    assert whole == (interval(interquartile_mean, RUNS).tolist(), interval(probability_of_improvement, RUNS, RUNS + 0.1, together=[0, 0, 1, 1, 2, 2]).tolist())
 
 
 def test_the_interval_covers_as_often_as_it_says():
@@ -131,7 +141,7 @@ def test_the_efficiency_area_is_the_area_under_the_curve():
     assert efficiency_area(np.zeros(3), np.ones(3, bool), 1.0) == 1 and efficiency_area(np.zeros(3), np.zeros(3, bool), 1.0) == 0
 
 
-@pytest.mark.parametrize("scores", [np.zeros(3), np.zeros((0, 3)), np.zeros((2, 2, 2))])
+@pytest.mark.parametrize("scores", [np.zeros(3), np.zeros((0, 3)), np.zeros((2, 0, 2))])
 def test_what_is_no_table_of_scores_is_refused(scores):
     with pytest.raises(ValueError, match="runs by tasks"):
         interquartile_mean(scores)

@@ -1,6 +1,6 @@
 """Statistics of episodes, and of runs, that hold with few of them.
 
-Scores are arrays (runs, tasks). Formulas of Agarwal et al., "Deep reinforcement learning at the edge of the statistical precipice" (2021,
+Scores are arrays (runs, tasks), or many of them, (..., runs, tasks). Formulas of Agarwal et al., "Deep reinforcement learning at the edge of the statistical precipice" (2021,
 10.48550/arXiv.2108.13264); intervals are percentiles of a bootstrap that draws runs anew for each task (stratified).
 """
 
@@ -19,60 +19,63 @@ Scores = np.ndarray
 
 def _scores(scores: Scores) -> Scores:
     scores = np.asarray(scores, float)
-    if scores.ndim != 2 or not scores.size:
+    if scores.ndim < 2 or not scores.size:
         raise ValueError(f"scores are runs by tasks, got shape {scores.shape}")
     return scores
 
 
-def interquartile_mean(scores: Scores) -> float:
-    """Mean of the middle half of all runs on all tasks."""
-    return float(stats.trim_mean(_scores(scores), 0.25, axis=None))
+def interquartile_mean(scores: Scores) -> np.ndarray:
+    """(...): mean of the middle half of all runs on all tasks."""
+    scores = _scores(scores)
+    return np.asarray(stats.trim_mean(scores.reshape(*scores.shape[:-2], -1), 0.25, axis=-1))
 
 
-def optimality_gap(scores: Scores, aim: float = 1.0) -> float:
-    """How far runs fall short of ``aim`` on average; what is beyond it does not count."""
-    return float(aim - np.minimum(_scores(scores), aim).mean())
+def optimality_gap(scores: Scores, aim: float = 1.0) -> np.ndarray:
+    """(...): how far runs fall short of ``aim`` on average; what is beyond it does not count."""
+    return np.asarray(aim - np.minimum(_scores(scores), aim).mean((-2, -1)))
 
 
 def performance_profile(scores: Scores, levels: np.ndarray) -> np.ndarray:
-    """(levels,): share of runs, averaged over tasks, with a score above each level."""
-    shares: np.ndarray = (_scores(scores)[None] > np.asarray(levels, float)[:, None, None]).mean(axis=(1, 2))
-    return shares
+    """(..., levels): share of runs, averaged over tasks, with a score above each level."""
+    scores = _scores(scores)
+    return np.stack([(scores > level).mean((-2, -1)) for level in np.asarray(levels, float)], -1)
 
 
-def probability_of_improvement(scores: Scores, others: Scores) -> float:
-    """Chance that a run beats one of another agent on the same task, averaged over tasks; a draw counts half.
+def probability_of_improvement(scores: Scores, others: Scores) -> np.ndarray:
+    """(...): chance that a run beats one of another agent on the same task, averaged over tasks; a draw counts half.
 
-    scores, others: (runs, tasks). Raises ValueError where the numbers of tasks differ.
+    scores, others: (..., runs, tasks). Raises ValueError where the numbers of tasks differ.
     """
     mine, theirs = _scores(scores), _scores(others)
-    if mine.shape[1] != theirs.shape[1]:
-        raise ValueError(f"agents with {mine.shape[1]} and {theirs.shape[1]} tasks cannot be compared")
-    difference = mine[:, None] - theirs[None]
-    return float(((difference > 0) + 0.5 * (difference == 0)).mean())
+    if mine.shape[-1] != theirs.shape[-1]:
+        raise ValueError(f"agents with {mine.shape[-1]} and {theirs.shape[-1]} tasks cannot be compared")
+    difference = mine[..., :, None, :] - theirs[..., None, :, :]
+    return np.asarray(0.5 + 0.5 * np.sign(difference).mean((-3, -2, -1)))
 
 
-def interval(statistic: Callable[..., float | np.ndarray], *scores: Scores, together: Sequence[int] | None = None, confidence: float = 0.95,
+def interval(statistic: Callable[..., np.ndarray], *scores: Scores, together: Sequence[int] | None = None, confidence: float = 0.95,
              resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:  # fmt: skip
-    """(2,) or (2, ...): lower and upper end of a statistic's stratified bootstrap interval; NaN where there is only one run. scores: (runs, tasks) of each agent that it takes.
+    """(2, ...): lower and upper end of a statistic's stratified bootstrap interval; NaN where there is only one run. scores: (runs, tasks) of each agent that it takes.
 
-    together: (tasks,) numbers of groups, for runs that share episodes: all tables, and the tasks of one group, draw the same runs. Without
-    it every table draws for every task by itself. Raises ValueError for tables of different shapes that are to be drawn together.
+    statistic: of (..., runs, tasks) of each agent. together: (tasks,) numbers of groups, for runs that share episodes: all tables, and the tasks
+    of one group, draw the same runs. Without it every table draws for every task by itself. Raises ValueError for tables of different shapes that
+    are to be drawn together.
     """
-    rng, tables = np.random.default_rng(seed), [_scores(table) for table in scores]
+    tables = [_scores(table) for table in scores]
     if min(map(len, tables)) < 2:
-        return np.full_like(np.repeat(np.asarray(statistic(*tables), float)[None], 2, 0), np.nan)
+        return np.full_like(np.repeat(np.asarray(statistic(*tables))[None], 2, 0), np.nan)
     if together is not None and len({table.shape for table in tables}) > 1:
         raise ValueError("tables that are drawn together must have the same runs and tasks")
-    drawn = []
-    for _ in range(resamples):
+    rng, block, drawn = np.random.default_rng(seed), max(1, BLOCK // max(table.size for table in tables)), []
+    for done in range(0, resamples, block):
+        draws = min(block, resamples - done)
         if together is None:
-            chosen = [rng.integers(0, len(table), table.shape) for table in tables]
+            chosen = [rng.integers(0, len(table), (draws, *table.shape)) for table in tables]
         else:
             groups = np.asarray(together)
-            chosen = [rng.integers(0, len(tables[0]), (len(tables[0]), groups.max() + 1))[:, groups]] * len(tables)
-        drawn.append(statistic(*(np.take_along_axis(table, index, axis=0) for table, index in zip(tables, chosen, strict=True))))
-    ends: np.ndarray = np.quantile(np.asarray(drawn), [0.5 - confidence / 2, 0.5 + confidence / 2], axis=0)
+            chosen = [rng.integers(0, len(tables[0]), (draws, len(tables[0]), groups.max() + 1))[..., groups]] * len(tables)
+        drawn.append(statistic(*(np.take_along_axis(table[None], index, axis=1) for table, index in zip(tables, chosen, strict=True))))
+    ends: np.ndarray = np.quantile(np.concatenate(drawn), [0.5 - confidence / 2, 0.5 + confidence / 2], axis=0)
     return ends
 
 

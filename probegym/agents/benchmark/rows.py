@@ -177,8 +177,9 @@ def compared(out: Table, kind: str, split: str) -> dict[tuple[str, str], Row]:
 
 
 def normalised(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Scores of runs, (runs, tasks) each: low is random, high the oracle."""
-    return (values - low.mean(0)) / np.maximum(high.mean(0) - low.mean(0), 1e-12)
+    """Scores of runs, (..., runs, tasks) each: low is random, high the oracle."""
+    least, most = (ends.mean(-2, keepdims=True) for ends in (low, high))
+    return (values - least) / np.maximum(most - least, 1e-12)
 
 
 def tabled(rows: Iterable[Row]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
