@@ -14,14 +14,13 @@ import httpx
 import pytest
 import torch
 import yaml
-from typer.testing import CliRunner
 
 from probegym.agents import files, train_stem
 from probegym.agents.train_stem import Distillation, Trainer
-from probegym.cli import app
 from probegym.errors import ProbeGymError
 from probegym.terminal import train as training
 from tests.helpers import ROOT
+from tests.terminal import call
 
 MAIN = "from probegym.cli import main; main()"
 
@@ -31,10 +30,6 @@ def _here(tmp_path, monkeypatch):
     """Everything that a command writes by default goes to a fresh folder."""
     monkeypatch.chdir(tmp_path)
     torch.set_num_threads(1)
-
-
-def call(*arguments, **options):
-    return CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(a) for a in arguments], **options)
 
 
 def good(*arguments, **options) -> str:

@@ -12,7 +12,7 @@ from rich.table import Table
 from probegym.agents.bundle import SHIPPED
 from probegym.console import bar, plain
 from tests.helpers import ROOT
-from tests.test_cli import call
+from tests.terminal import call
 
 NAME = "[red]x[/red] :smile:"
 

@@ -12,7 +12,6 @@ import minari
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from probegym.agents import cloning, datasets
 from probegym.agents.base import Agent, OracleAgent, RandomAgent
@@ -20,9 +19,9 @@ from probegym.agents.baselines_stem import CoordinateDescent
 from probegym.agents.bundle import BundlePolicy
 from probegym.agents.cloning import Cloned, Cloner, Copy
 from probegym.agents.evaluate import EVALUATION_SEED, evaluate
-from probegym.cli import app
 from probegym.errors import ProbeGymError
 from probegym.terminal.datasets import _counts
+from tests.terminal import call
 
 TIP, ADATOM, ISING, STEM = (f"probegym/{name}-v0" for name in ("TipConditioning", "AdatomManipulation", "IsingInference", "StemTuning"))
 SCORES = (-1.0, 1.0)
@@ -54,10 +53,6 @@ def drags(root):
 @pytest.fixture(scope="module")
 def tips(root):
     return datasets.load(str(root / "probegym/TipConditioning/both-v0"))
-
-
-def call(*arguments):
-    return CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(a) for a in arguments])
 
 
 def same(one, other) -> bool:

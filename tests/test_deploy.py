@@ -25,6 +25,7 @@ from probegym.hardware_bridge.deployment.run import Deployment, Orders, agreemen
 from probegym.hardware_bridge.guard.ledger import Budget, Ledger
 from probegym.hardware_bridge.records.read import Record
 from probegym.hardware_bridge.records.steps import episodes as recorded
+from tests.terminal import call
 
 STEM = ("probegym/StemTuning-v0", "id", "stem-tuning-ronchigram")
 TIP = ("probegym/TipConditioning-v0", "id", "tip-conditioning")
@@ -228,15 +229,15 @@ def test_another_terminal_can_do_all_that_an_operator_can(tmp_path):
         (["--instrument", "tem"], "there is no instrument 'tem': use twin"),
     ],
 )
-def test_what_lacks_or_contradicts_is_said_before_anything_starts(tmp_path, given, told):
+def test_what_lacks_or_contradicts_is_said_before_anything_starts(tmp_path, monkeypatch, given, told):
+    monkeypatch.chdir(tmp_path)
     Ledger.create(tmp_path / "kept", Budget(dose=1.0, changes=1, instrument="STEM twin")).close()
     (tmp_path / "there.json").write_text('{"driver": "served", "port": 1, "secrets": {}}')
-    command = [sys.executable, "-m", "probegym", "deploy", "--policy", STEM[2], "--env", "StemTuning", "--out", "out", *given]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path, env=os.environ | {"COLUMNS": "500"})
+    done = call("deploy", "--policy", STEM[2], "--env", "StemTuning", "--out", "out", *given)
     if told is None:
-        assert done.returncode == 0, done.stderr
+        assert done.exit_code == 0, done.output
     else:
-        assert done.returncode == 2 and re.search(told, done.stderr) and done.stderr.count("\n") == 1, done.stderr
+        assert done.exit_code == 2 and re.search(told, done.stderr) and done.stderr.count("\n") == 1, done.output
     assert not (tmp_path / "out").exists()
 
 

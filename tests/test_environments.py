@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import copy
 import json
+import os
+import pickle
 import random
 import warnings
 from itertools import pairwise
@@ -66,29 +68,20 @@ def test_spec_survives_json(subject):
     assert differences(rollout(env, actions), rollout(again, actions)) == []
 
 
-def test_make_without_importing_probegym_first(subject):
+def test_made_without_importing_probegym_it_needs_no_training_library_and_no_simulator_unless_it_says_so(subject):
     code = """if True:
         import sys, gymnasium
         env = gymnasium.make("probegym:" + sys.argv[1], scenario=sys.argv[2])
         env.reset(seed=0)
-        print(env.spec.id)"""
-    assert python(code, subject.id, subject.case.scenario) == subject.id
+        env.step(env.action_space.sample())
+        print([env.spec.id, *(m for m in ("torch", "abtem", "ase", "stable_baselines3", "matplotlib") if m in sys.modules)])"""
+    made, *loaded = ast.literal_eval(python(code, subject.id, subject.case.scenario))
+    assert made == subject.id and set(loaded) <= set(subject.case.libraries)
 
 
 def test_import_is_cheap():
     heavy = ["torch", "matplotlib", "stable_baselines3", "abtem", "ase", "PIL"]
     assert json.loads(python(f"import probegym, sys, json; print(json.dumps([m for m in {heavy} if m in sys.modules]))")) == []
-
-
-def test_a_step_needs_no_training_library_and_no_simulator_unless_it_says_so(subject):
-    code = """if True:
-        import sys, gymnasium, probegym
-        env = gymnasium.make(sys.argv[1], scenario=sys.argv[2])
-        env.reset(seed=0)
-        env.step(env.action_space.sample())
-        print([m for m in ("torch", "abtem", "ase", "stable_baselines3", "matplotlib") if m in sys.modules])"""
-    loaded = ast.literal_eval(python(code, subject.id, subject.case.scenario))
-    assert set(loaded) <= set(subject.case.libraries)
 
 
 # ---- determinism ----
@@ -99,18 +92,23 @@ def test_two_environments_agree_exactly(subject):
     assert differences(rollout(subject.make(), actions), rollout(subject.make(), actions)) == []
 
 
-ROLLOUT = """if True:
-    import sys
-    from tests.environments import registered
-    from tests.helpers import digest, rollout
-    subject = next(s for s in registered() if [s.id, s.case.scenario] == sys.argv[1:3])
-    print(digest(rollout(subject.make(), subject.any_actions(10))))"""
+THERE = """if True:
+    import pickle, sys
+    from pathlib import Path
+    from tests.helpers import digest, follow, rollout
+    subject, chance, snapshot, actions = pickle.loads(Path(sys.argv[1]).read_bytes())
+    print(digest(rollout(subject.make(), chance)))
+    env = subject.bare()
+    env.restore(snapshot)
+    print(digest(follow(env, actions)))"""
 
 
-def test_processes_agree_exactly(subject):
-    here = digest(rollout(subject.make(), subject.any_actions(10)))
-    there = [python(ROLLOUT, subject.id, subject.case.scenario, PYTHONHASHSEED=seed) for seed in ("0", "1")]
-    assert there == [here, here]
+def test_another_process_plays_the_same_and_goes_on_from_a_snapshot(subject, env, tmp_path):
+    chance, actions = subject.any_actions(10), subject.actions(4)
+    env.step(actions[0])
+    (tmp_path / "given").write_bytes(pickle.dumps((Registered(subject.id, subject.case), chance, env.snapshot(), actions[1:])))
+    other = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "0"
+    assert python(THERE, tmp_path / "given", PYTHONHASHSEED=other).split() == [digest(rollout(subject.make(), chance)), digest(follow(env, actions[1:]))]
 
 
 def test_global_generators_are_neither_used_nor_changed(subject):
@@ -164,26 +162,6 @@ def test_snapshot_goes_into_a_new_environment_by_pickle(subject, env):
     here, other = moved(env.snapshot()), subject.bare()
     other.restore(here)
     assert differences(follow(other, actions[1:]), follow(env, actions[1:])) == []
-
-
-RESTORE = """if True:
-    import pickle, sys
-    from pathlib import Path
-    from tests.helpers import digest, follow
-    subject, snapshot, actions = pickle.loads(Path(sys.argv[1]).read_bytes())
-    env = subject.bare()
-    env.restore(snapshot)
-    print(digest(follow(env, actions)))"""
-
-
-def test_snapshot_goes_into_a_new_process(subject, env, tmp_path):
-    import pickle
-
-    actions = subject.actions(4)
-    env.step(actions[0])
-    plain = Registered(subject.id, subject.case)
-    (tmp_path / "snapshot").write_bytes(pickle.dumps((plain, env.snapshot(), actions[1:])))
-    assert python(RESTORE, tmp_path / "snapshot") == digest(follow(env, actions[1:]))
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, moved], ids=["deepcopy", "pickle"])
@@ -390,7 +368,7 @@ def test_costs_never_fall_and_keep_to_the_budget(subject):
     for options in ({}, {"budget": subject.case.short}):
         env = subject.bare(**options)
         limits = env.episodes.limits
-        for seed in range(3):
+        for seed in range(2):
             costs = [env.reset(seed=seed)[1]]
             costs += [s[4] for s in env.counterfactual(subject.actions(200, seed))]
             assert costs[-1]["measurements"] > 0 and costs[-1]["time"] > 0
@@ -418,7 +396,7 @@ def test_the_budget_is_spent_to_the_last_step_that_fits(subject):
     assert len(steps) == (subject.case.short - first) // each
 
 
-def returns(subject: Registered, act, lanes: int = 24) -> np.ndarray:
+def returns(subject: Registered, act, lanes: int) -> np.ndarray:
     """Return of one episode in every lane."""
     env = subject.batch(lanes, autoreset_mode="Disabled")
     env.reset(seed=100)
@@ -433,7 +411,7 @@ def returns(subject: Registered, act, lanes: int = 24) -> np.ndarray:
 
 
 def test_the_oracle_beats_chance_and_doing_nothing(subject):
-    lanes = 24
+    lanes = 12
     chance = subject.any_actions(subject.case.long, lanes=lanes)
     oracle = returns(subject, lambda episodes, _: episodes.task.oracle(episodes.world.truth(), episodes.memory), lanes)
     for other in (returns(subject, lambda _, step: chance[step], lanes), returns(subject, lambda _, step: 0 * chance[step], lanes)):
@@ -462,11 +440,11 @@ def test_resets_do_not_grow_memory(subject):
     env, action = subject.bare(), subject.actions(1)[0]
     sizes = []
     for _ in range(4):
-        for seed in range(20):
+        for seed in range(10):
             env.reset(seed=seed)
             env.step(action)
         sizes.append(resident_bytes())
-    assert sizes[-1] - sizes[0] < 4e6
+    assert sizes[-1] - sizes[0] < 2e6
 
 
 MISTAKES = {

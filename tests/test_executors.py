@@ -14,18 +14,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from probegym.agents import sweep, training
 from probegym.agents.executors import Outcome, Work, executor
 from probegym.agents.executors.cluster import Ray
 from probegym.agents.executors.local import Local
 from probegym.agents.executors.worker import perform
-from probegym.cli import app
 from probegym.errors import ProbeGymError
 from probegym.terminal import train as train_command
 from probegym.terminal.options import ExecutorName
 from tests.helpers import ROOT
+from tests.terminal import call
 
 COUNT = "probegym.agents.executors.rehearsal:count"
 WORKER = "probegym.agents.executors.worker"
@@ -248,10 +247,6 @@ def test_a_damaged_diary_is_refused(tmp_path, content):
     (tmp_path / training.DIARY).write_bytes(content)
     with pytest.raises(ProbeGymError, match="delete the folder"):
         training.train(asked(tmp_path))
-
-
-def call(*arguments):
-    return CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(a) for a in arguments])
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
 import probegym
 from probegym.agents import gallery
@@ -18,11 +17,11 @@ from probegym.agents.gallery import Side
 from probegym.agents.images import gif
 from probegym.agents.registry import make_agent
 from probegym.agents.stories import play
-from probegym.cli import app
 from probegym.envs import single_env
 from probegym.envs.pictures import Screen, coloured
 from probegym.envs.pictures_sketch import GOOD, LINK, MARK, WARN, Box, Sketch
 from tests.helpers import ROOT
+from tests.terminal import call
 
 ADATOM = "probegym/AdatomManipulation-v0"
 WIDTH, HEIGHT = gallery.SIDE
@@ -34,15 +33,11 @@ def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def call(*arguments):
-    return CliRunner(env={"COLUMNS": "200"}).invoke(app, ["gallery", *map(str, arguments)])
-
-
 # ---- the command ----
 
 
 def test_a_film_of_every_environment_and_a_sheet_of_all(tmp_path):
-    done = call("--steps", 1)
+    done = call("gallery", "--steps", 1)
     assert done.exit_code == 0, done.output
     folder = tmp_path / "runs" / "gallery"
     assert {path.name for path in folder.iterdir()} == {f"{short(env_id)}.gif" for env_id in probegym.ENVIRONMENTS} | {"sheet.png"}
@@ -59,7 +54,7 @@ def test_a_film_of_every_environment_and_a_sheet_of_all(tmp_path):
 
 def test_only_what_is_asked_for_once_and_the_same_again(tmp_path):
     for out in ("a", "b"):
-        done = call("AdatomManipulation", "adatommanipulation-v0", "--out", out, "--seed", 7, "--steps", 2)
+        done = call("gallery", "AdatomManipulation", "adatommanipulation-v0", "--out", out, "--seed", 7, "--steps", 2)
         assert done.exit_code == 0
         told = done.output.splitlines()
         assert (told[0], told[-1]) == (f"{out}/{short(ADATOM)}.gif", f"{out}/sheet.png")  # paths that can be copied
@@ -73,7 +68,7 @@ def test_only_what_is_asked_for_once_and_the_same_again(tmp_path):
 ])  # fmt: skip
 def test_mistakes_are_one_line_and_nothing_is_written(arguments, mend, tmp_path):
     (tmp_path / "taken").write_text("a file")
-    done = call(*arguments)
+    done = call("gallery", *arguments)
     assert done.exit_code == 2 and mend in done.output and len(done.output.strip().splitlines()) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
@@ -81,7 +76,7 @@ def test_mistakes_are_one_line_and_nothing_is_written(arguments, mend, tmp_path)
 def test_an_environment_without_a_policy_is_told_before_anything_is_played(monkeypatch):
     monkeypatch.setattr(gallery, "shipped", lambda: {})
     monkeypatch.setattr(gallery, "episode", lambda *_: pytest.fail("played"))
-    done = call("AdatomManipulation")
+    done = call("gallery", "AdatomManipulation")
     assert done.exit_code == 2 and "no policy ships for probegym/AdatomManipulation-v0: train one, or leave the environment out" in " ".join(done.output.split())
 
 

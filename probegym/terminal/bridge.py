@@ -13,9 +13,8 @@ from probegym.console import plain, say
 from probegym.envs import environment_type
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.deployment import Mode
-from probegym.terminal.operate import Action
+from probegym.terminal.choices import Action, Protocol, Twin
 from probegym.terminal.options import MAXIMUM_SEED, ScenarioOption, environment
-from probegym.terminal.serve import Protocol, Twin
 
 BY_DEFAULT = "By default without limit in modes twin and shadow, else"
 record_app = typer.Typer(help="Records of runs: verify, export, compare. Data sets: record, build, replay.")
@@ -93,9 +92,9 @@ def serve(
 
 
 def operate(
-    action: Annotated[Action, typer.Argument(help="present renews the lease; agree and refuse answer what waits; hold lets nothing pass, a session that asks meanwhile ends; disarm and abort take the safe state.")],
+    action: Annotated[Action, typer.Argument(help="present renews the lease; agree and deny answer what waits; hold lets nothing pass, a session that asks meanwhile ends; disarm and abort take the safe state.")],
     at: Annotated[Path, typer.Option("--at", help="FILE-operator.json that a deployment wrote beside its record.")],
-    number: Annotated[int | None, typer.Option("--number", min=1, help="Which request is meant by agree and refuse, as status shows it.")] = None,
+    number: Annotated[int | None, typer.Option("--number", min=1, help="Which request is meant by agree and deny, as status shows it.")] = None,
 ) -> None:
     """Operate a deployment that runs in another terminal.
 

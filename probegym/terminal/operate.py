@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 
 from rich.console import Console
@@ -12,30 +11,17 @@ from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.guard.operator import Operator
 from probegym.hardware_bridge.instruments.drivers import from_file
 from probegym.hardware_bridge.page.display import readable
-
-
-class Action(StrEnum):
-    """What can be asked of a guard that runs."""
-
-    status = "status"
-    present = "present"
-    agree = "agree"
-    refuse = "refuse"
-    hold = "hold"
-    resume = "resume"
-    disarm = "disarm"
-    abort = "abort"
-    reset = "reset"
+from probegym.terminal.choices import Action
 
 
 def operate(action: Action, at: Path, number: int | None, console: Console) -> None:
-    """Do it and print how the guard stands then. number: of the request that is agreed to or refused. Raises ProbeGymError with the guard's reason."""
+    """Do it and print how the guard stands then. number: of the request that is agreed to or denied. Raises ProbeGymError with the guard's reason."""
     reached = from_file(at)
     if not isinstance(reached.get("port"), int) or not isinstance(reached.get("secret"), str):
         raise ProbeGymError(f"{at} does not tell how a guard is reached: give the FILE-operator.json of a deployment that runs")
-    answers = action in (Action.agree, Action.refuse)
+    answers = action in (Action.agree, Action.deny)
     if answers != (number is not None):
-        raise ProbeGymError("say which request is meant, with --number as status shows it" if answers else "--number is for agree and refuse")
+        raise ProbeGymError("say which request is meant, with --number as status shows it" if answers else "--number is for agree and deny")
     operator = Operator.connect(reached)
     if number is not None:
         operator.decide(number, action is Action.agree)

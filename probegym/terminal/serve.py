@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import time
-from enum import StrEnum
 from pathlib import Path
 
 from rich.console import Console
@@ -17,42 +16,9 @@ from probegym.hardware_bridge.channel import on_signals
 from probegym.hardware_bridge.instruments.drivers import Meant, reach, write
 from probegym.hardware_bridge.instruments.nanonis.protocol import PORTS
 from probegym.hardware_bridge.instruments.nanonis.server import NanonisProcess
+from probegym.terminal.choices import Protocol, Twin
 
 POLL_SECONDS = 0.2
-
-
-class Twin(StrEnum):
-    """Twins by the instrument that they are, each with the environment whose scenarios it takes."""
-
-    stem = "stem"
-    stm = "stm"
-    stm_tip = "stm-tip"
-    afm = "afm"
-
-    @property
-    def environment(self) -> str:
-        """Its environment."""
-        return {
-            Twin.stem: "probegym/StemTuning-v0", Twin.stm: "probegym/AdatomManipulation-v0", Twin.stm_tip: "probegym/TipConditioning-v0", Twin.afm: "probegym/AfmTuning-v0",
-        }[self]  # fmt: skip
-
-
-class Protocol(StrEnum):
-    """What it speaks."""
-
-    bridge = "bridge"
-    nanonis = "nanonis"
-    nion = "nion"
-
-    @property
-    def instrument(self) -> str:
-        """The instrument to start for it, by its name in drivers.py."""
-        return "twin" if self is Protocol.bridge else f"{self}-twin"
-
-    @property
-    def twins(self) -> tuple[Twin, ...]:
-        """Twins that can be served so."""
-        return {Protocol.bridge: tuple(Twin), Protocol.nanonis: (Twin.stm, Twin.stm_tip), Protocol.nion: (Twin.stem,)}[self]
 
 
 def serve(twin: Twin, protocol: Protocol, scenario: str, pace: float, out: Path, console: Console) -> None:
