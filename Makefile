@@ -2,6 +2,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+ALONE := OMP_NUM_THREADS=1 PROBEGYM_THREADS=1  # tests share the processors: threads within one would wait for each other
 .PHONY: demo test coverage data docs smoke clean
 
 $(VENV)/.installed-%: pyproject.toml constraints.txt
@@ -15,11 +16,11 @@ demo: $(VENV)/.installed-train
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m ruff check probegym tests benchmarks notebooks docs
 	$(BIN)/python -m mypy
-	$(BIN)/python -m pytest -n 3 --dist loadgroup
+	$(ALONE) $(BIN)/python -m pytest -n 3 --dist loadgroup
 
 coverage: $(VENV)/.installed-dev  # how much of physics, rewards and hardware_bridge the tests run
 	rm -rf runs/coverage && mkdir -p runs/coverage
-	$(BIN)/python -m coverage run -m pytest -n 2 --dist loadgroup
+	$(ALONE) $(BIN)/python -m coverage run -m pytest -n 3 --dist loadgroup
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 

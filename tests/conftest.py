@@ -1,4 +1,4 @@
-"""Tests that ask for ``subject`` run for every case of every registered environment."""
+"""Tests that ask for ``subject`` run for every case of every registered environment, those that ask for ``main`` for its first case."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from probegym.hardware_bridge import channel
 from probegym.hardware_bridge.deployment import policy
-from tests.environments import Registered, registered
+from tests.environments import CASES, Registered, registered
 from tests.guard_helpers import armed, bench
 
 __all__ = ["armed", "bench"]
@@ -19,9 +19,9 @@ if "COVERAGE_PROCESS_CONFIG" in os.environ:  # the bridge's processes are told l
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "subject" in metafunc.fixturenames:
-        subjects = registered()
-        metafunc.parametrize("subject", subjects, ids=[f"{s.id.split('/')[1]}-{s.case.scenario}" for s in subjects])
+    for name, subjects in (("subject", registered()), ("main", [s for s in registered() if s.case is CASES[s.id][0]])):
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, subjects, ids=[f"{s.id.split('/')[1]}-{s.case.scenario}" for s in subjects])
 
 
 @pytest.fixture

@@ -190,7 +190,7 @@ def test_densities_above_one_a_cell_are_refused():
     ],
 )  # fmt: skip
 def test_an_impossible_draw_is_refused_and_the_episodes_stay(name, value):
-    config, lanes = load("tip_conditioning", "id").world, 64
+    config, lanes = load("tip_conditioning", "id").world, 8
     known = name in StmTwin(config, 1).config.surface or name == "reconstruction"
     change = {"surface": config["surface"] | {name: value}} if known else {"tip_change": {name: value}} if name == "rate" else {name: value}
     world = StmTwin(config | change, lanes)

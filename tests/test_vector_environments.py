@@ -81,11 +81,11 @@ def test_a_lane_does_not_depend_on_the_width(subject):
             assert almost(lane_history(runs[narrow], lane), lane_history(runs[wide], lane)) == [], (narrow, wide, lane)
 
 
-def test_threads_change_nothing(subject, monkeypatch):
-    actions, seen = subject.any_actions(3, lanes=40), []
+def test_threads_change_nothing(main, monkeypatch):
+    actions, seen = main.any_actions(3, lanes=20), []
     for threads in ("1", "3"):
         monkeypatch.setenv("PROBEGYM_THREADS", threads)
-        seen.append(vector_rollout(subject.batch(40), actions, 7))
+        seen.append(vector_rollout(main.batch(20), actions, 7))
     assert differences(*seen) == []
 
 
