@@ -7,11 +7,12 @@ import re
 import threading
 
 import numpy as np
+import pytest
 
 from probegym import scenarios
 from probegym.hardware_bridge.commands import AcquireTopograph, DragTip, LocateAdatoms
 from probegym.hardware_bridge.instruments import twin
-from probegym.hardware_bridge.instruments.nanonis import driver, faults, server
+from probegym.hardware_bridge.instruments.nanonis import driver, faults, safety, server
 from probegym.hardware_bridge.instruments.nanonis.controller import Controller
 from probegym.hardware_bridge.instruments.nanonis.twin import settings_of
 
@@ -65,6 +66,8 @@ def rooms():
         made.append(Room(twin_name, scenarios.load(family, scenario).world, pace, list(plan), kind, changes))
         return made[-1]
 
-    yield make
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(safety, "STEP_SECONDS", 0.5)  # the controller is a thread of this process: on a loaded machine it answers late
+        yield make
     for one in made:
         one.close()

@@ -16,6 +16,8 @@ from probegym.physics.recipes import RECIPES
 from probegym.physics.specimens import MOMENTS, Recipe
 from tests.stem_reference import ANGSTROM, MRAD, probe, random_states, scan
 
+pytestmark = pytest.mark.xdist_group("centre_of_mass")  # one process makes what its tests share
+
 SHARP = Optics(source_size=0.0, focal_spread=0.0)
 MADE = [f"{kind}-defects-{number:02d}" for kind in ("graphene", "mos2", "srtio3") for number in (1, 2, 3)]
 

@@ -23,6 +23,8 @@ from probegym.errors import ProbeGymError
 from probegym.terminal.datasets import _counts
 from tests.terminal import call
 
+pytestmark = pytest.mark.xdist_group("datasets")  # one process makes what its tests share
+
 TIP, ADATOM, ISING, STEM = (f"probegym/{name}-v0" for name in ("TipConditioning", "AdatomManipulation", "IsingInference", "StemTuning"))
 SCORES = (-1.0, 1.0)
 

@@ -15,6 +15,8 @@ from probegym.agents.demo_page import ticks
 from probegym.console import plain
 from probegym.errors import ProbeGymError
 
+pytestmark = pytest.mark.xdist_group("demo")  # one process makes what its tests share
+
 TINY = demo.DemoSettings(updates=30, lanes=16, evaluations=2, live_episodes=8, episodes=8, scripts=("coordinate-descent",), script_episodes=1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import signal
@@ -223,7 +224,8 @@ def test_serving_tells_its_ports_and_ctrl_c_ends_it(tmp_path):
         for file in files:
             running.append(subprocess.Popen([sys.executable, "-c", MAIN, *arguments, str(file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)))  # which jobs in the background ignore  # fmt: skip
-            lines = [running[-1].stdout.readline() for _ in range(4)]
+            lines = list(itertools.takewhile(lambda line: not line.startswith("Ctrl-C ends it"), iter(running[-1].stdout.readline, "")))
+            assert len(lines) == 3, lines
             ports = [int(port) for port in re.findall(r"\d+", re.sub(r"\(.*\)", "", lines[1]))]
             assert "scenario id of probegym/TipConditioning-v0" in lines[0] and len(ports) == 4 and "one client each" in lines[1]
             assert json.loads(file.read_text())["ports"] == ports[:3]

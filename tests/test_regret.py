@@ -19,6 +19,8 @@ from probegym.cli import app
 from probegym.errors import ProbeGymError
 from tests.helpers import differences
 
+pytestmark = pytest.mark.xdist_group("regret")  # one process makes what its tests share
+
 TIPS, ADATOMS, BEAM = "probegym/TipConditioning-v0", "probegym/AdatomManipulation-v0", "probegym/BeamManipulation-v0"
 SEED, LOOK, DECLARE, PRICE = 20_000_000, 0, 13, 0.02
 

@@ -14,6 +14,8 @@ from probegym.physics.tip_forces import Interaction
 from tests import tapping_reference
 from tests.helpers import differences
 
+pytestmark = pytest.mark.xdist_group("tapping")  # one process makes what its tests share
+
 NM = 1e-9
 ONE_MODE = {"direct": True, "modes": 1, "steps": 300}
 
