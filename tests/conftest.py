@@ -19,8 +19,9 @@ if "COVERAGE_PROCESS_CONFIG" in os.environ:  # the bridge's processes are told l
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    for name, subjects in (("subject", registered()), ("main", [s for s in registered() if s.case is CASES[s.id][0]])):
+    for name, every in (("subject", True), ("main", False)):
         if name in metafunc.fixturenames:
+            subjects = [s for s in registered() if every or s.case is CASES[s.id][0]]
             metafunc.parametrize(name, subjects, ids=[f"{s.id.split('/')[1]}-{s.case.scenario}" for s in subjects])
 
 

@@ -70,7 +70,7 @@ def disk():
 
 
 @given(content=requests(), number=st.just(1) | JSON, stamp=st.just(1010.0) | JSON, action=st.just(0) | JSON, lies=st.lists(st.floats(-2e-6, 2e-6), min_size=2, max_size=2))
-@settings(PROFILE, max_examples=600)
+@settings(PROFILE, max_examples=1500)
 def test_no_json_reaches_the_instrument_beyond_its_limits(content, number, stamp, action, lies):
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder)).armed()
@@ -88,7 +88,7 @@ def test_no_json_reaches_the_instrument_beyond_its_limits(content, number, stamp
 
 
 @given(st.binary(max_size=60) | JSON.map(lambda content: json.dumps(content).encode()), st.binary(max_size=20), st.booleans())
-@settings(PROFILE, max_examples=400)
+@settings(PROFILE, max_examples=1000)
 def test_any_bytes_are_a_message_or_malformed(head, body, right):
     try:
         header, arrays = codec.unpack(head, body, codec.zlib.crc32(body, codec.zlib.crc32(head)) if right else 1)

@@ -9,11 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
 import probegym
 from probegym.agents.base import RandomAgent
-from probegym.cli import app
 from probegym.console import plain
 from probegym.envs.controls import Choice
 from probegym.errors import ProbeGymError
@@ -21,6 +19,7 @@ from probegym.terminal import compare
 from probegym.terminal.compare import Row, others, players, table
 from probegym.terminal.game import Game, purpose, section
 from probegym.terminal.play import Play, half_blocks, keys
+from tests.terminal import call
 
 SHORT = [name.removeprefix("probegym/").removesuffix("-v0") for name in probegym.ENVIRONMENTS]
 
@@ -38,7 +37,7 @@ def bounds_only(monkeypatch):
 
 
 def play(*arguments, text: str = "") -> str:
-    done = CliRunner().invoke(app, ["play", *map(str, arguments)], input=text)
+    done = call("play", *arguments, input=text)
     assert done.exit_code == 0, done.output
     return done.output
 
@@ -87,7 +86,7 @@ def test_a_masked_choice_is_told_and_not_made():
     [(("Bogus",), "unknown environment"), (("IsingInference", "--scenario", "bogus"), "use one of train"), (("StemTuning", "--seed", "-1"), "greater than or equal to 0"), (("StemTuning", "--out", "/dev/null/x"), "choose another with --out")],
 )
 def test_mistakes_are_told_before_anything_is_played(arguments, hint):
-    done = CliRunner().invoke(app, ["play", *arguments])
+    done = call("play", *arguments)
     assert done.exit_code != 0 and hint in (done.output + str(done.exception)) and not Path("runs").exists()
 
 

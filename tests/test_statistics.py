@@ -145,5 +145,7 @@ def test_the_efficiency_area_is_the_area_under_the_curve():
 def test_what_is_no_table_of_scores_is_refused(scores):
     with pytest.raises(ValueError, match="runs by tasks"):
         interquartile_mean(scores)
+    with pytest.raises(ValueError, match="runs by tasks"):
+        interval(interquartile_mean, np.zeros((2, 2, 2)))
     with pytest.raises(ValueError, match="cannot be compared"):
         probability_of_improvement(np.zeros((2, 3)), np.zeros((2, 4)))

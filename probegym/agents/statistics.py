@@ -58,17 +58,18 @@ def interval(statistic: Callable[..., np.ndarray], *scores: Scores, together: Se
     """(2, ...): lower and upper end of a statistic's stratified bootstrap interval; NaN where there is only one run. scores: (runs, tasks) of each agent that it takes.
 
     statistic: of (..., runs, tasks) of each agent. together: (tasks,) numbers of groups, for runs that share episodes: all tables, and the tasks
-    of one group, draw the same runs. Without it every table draws for every task by itself. Raises ValueError for tables of different shapes that
-    are to be drawn together.
+    of one group, draw the same runs. Without it every table draws for every task by itself. Raises ValueError for many tables of an
+    agent, and for tables of different shapes that are to be drawn together.
     """
     tables = [_scores(table) for table in scores]
+    if max(table.ndim for table in tables) > 2:
+        raise ValueError(f"an interval is of one table of each agent, runs by tasks, got shapes {', '.join(str(table.shape) for table in tables)}")
     if min(map(len, tables)) < 2:
         return np.full_like(np.repeat(np.asarray(statistic(*tables))[None], 2, 0), np.nan)
     if together is not None and len({table.shape for table in tables}) > 1:
         raise ValueError("tables that are drawn together must have the same runs and tasks")
-    rng, block, drawn = np.random.default_rng(seed), max(1, BLOCK // max(table.size for table in tables)), []
-    for done in range(0, resamples, block):
-        draws = min(block, resamples - done)
+    rng, drawn = np.random.default_rng(seed), []
+    for draws in _blocks(resamples, max(table.size for table in tables)):
         if together is None:
             chosen = [rng.integers(0, len(table), (draws, *table.shape)) for table in tables]
         else:
@@ -114,9 +115,16 @@ def score_interval(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> tup
 
 def _draws(episodes: int, resamples: int, seed: int = 0) -> Iterator[np.ndarray]:
     """Episodes drawn anew, (some resamples, episodes) at a time."""
-    rng, block = np.random.default_rng(seed), max(1, BLOCK // episodes)
+    rng = np.random.default_rng(seed)
+    for draws in _blocks(resamples, episodes):
+        yield rng.integers(0, episodes, (draws, episodes))
+
+
+def _blocks(resamples: int, numbers: int) -> Iterator[int]:
+    """How many to draw at a time, of so many numbers each."""
+    block = max(1, BLOCK // numbers)
     for done in range(0, resamples, block):
-        yield rng.integers(0, episodes, (min(block, resamples - done), episodes))
+        yield min(block, resamples - done)
 
 
 def _ends(drawn: list[np.ndarray], confidence: float) -> tuple[float, float]:
