@@ -25,4 +25,4 @@ def describe(world: twin.AfmTwin) -> Description:
             counts={"samples": twin.SAMPLES},
         ),
     }  # fmt: skip
-    return description("AFM twin", "afm", verbs, **{name: np.zeros(1) for name in names.values()})
+    return description("AFM twin", "afm", verbs, {name: np.zeros(1) for name in names.values()})

@@ -29,9 +29,9 @@ class Description:
     rest: dict[str, np.ndarray]
 
 
-def description(name: str, kind: Kind, verbs: dict[str, Capability], region: float = REGION, **rest: np.ndarray) -> Description:
-    """What a twin of some kind of instrument is, with the kind's way to the safe state."""
-    return Description(Descriptor(name=name, kind=kind, capabilities=verbs, safe=SAFE_STEPS[kind], region=region), rest)
+def description(name: str, kind: Kind, verbs: dict[str, Capability], rest: dict[str, np.ndarray] | None = None, region: float = REGION) -> Description:
+    """What a twin of some kind of instrument is, with the kind's way to the safe state; see Description, Descriptor."""
+    return Description(Descriptor(name=name, kind=kind, capabilities=verbs, safe=SAFE_STEPS[kind], region=region), rest or {})
 
 
 def span(limits: tuple[Numbers, Numbers]) -> Range:

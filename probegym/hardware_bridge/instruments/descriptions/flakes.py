@@ -32,4 +32,4 @@ def describe(world: FlakesTwin) -> Description:
     )  # fmt: skip
     verbs = {"InspectLevels": inspect, "MeasureLevel": measure}
     # A map is wider than its position tells: the whole view is one square.
-    return description("laboratory twin", "laboratory", verbs, max(REGION, c.view))
+    return description("laboratory twin", "laboratory", verbs, region=max(REGION, c.view))

@@ -36,4 +36,4 @@ def describe(world: twin.IsingTwin) -> Description:
         overhead=c.overhead, dose_rate=c.classifier.dose_rate, reach=side / 2,
     )  # fmt: skip
     verbs = {"SetConditions": set_conditions, "ClassifyAtoms": classify}
-    return description("hot-stage twin", "stem", verbs, temperature=np.array([coldest]), field=np.zeros(1))
+    return description("hot-stage twin", "stem", verbs, {"temperature": np.array([coldest]), "field": np.zeros(1)})

@@ -40,4 +40,4 @@ def describe(world: SpectraTwin) -> Description:
     verbs = {"AcquireImage": image, "AcquireSpectrum": spectrum}
     # An image does not say where it is; its first pixel is the origin of the positions. One square holds all of it.
     region = max(REGION, view, view * rows / columns)
-    return description(f"spectra twin ({kind.upper()})", kind, verbs, region)
+    return description(f"spectra twin ({kind.upper()})", kind, verbs, region=region)

@@ -26,7 +26,7 @@ def describe(world: StemTwin) -> Description:
         verbs["AcquireImage"] = _image(c)
     if c.ronchigram:
         verbs["AcquireRonchigram"] = _ronchigram(c, c.ronchigram)
-    return description("STEM twin", "stem", verbs, aberrations=np.zeros((1, controls)))
+    return description("STEM twin", "stem", verbs, {"aberrations": np.zeros((1, controls))})
 
 
 def _image(c: StemConfig) -> Capability:
