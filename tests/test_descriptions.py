@@ -354,7 +354,7 @@ def extent(command: Command, twin) -> np.ndarray:
 
 
 def test_every_twin_is_described_and_nothing_else():
-    assert {type(twin_of(name, scenario)) for name, scenario, _ in SCENES} == set(DESCRIBED)
+    assert {type(twin_of(name, scenario)).__name__ for name, scenario, _ in SCENES} == set(DESCRIBED)
     with pytest.raises(ProbeGymError, match="Watched is not described as an instrument: use one of StemTwin"):
         describe(Watched(None))
 

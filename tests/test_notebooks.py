@@ -16,7 +16,7 @@ import pytest
 
 from probegym import scenarios
 from probegym.hardware_bridge.instruments import InstrumentFault, drivers, twin
-from probegym.hardware_bridge.instruments.descriptions import DESCRIBED
+from probegym.hardware_bridge.instruments.descriptions import DESCRIBED, TWINS
 from probegym.hardware_bridge.world import Refused
 from tests.helpers import ROOT, python
 
@@ -113,12 +113,11 @@ async def built(defined, instrument, given=None, name="it"):
 
 
 def of_twin(which):
-    kind = next(kind for kind in DESCRIBED if f"{kind.__module__}:{kind.__name__}".endswith(which))
-    return twin.TwinInstrument(twin.build(f"{kind.__module__}:{kind.__name__}", scenarios.load(*WORLDS[which]).world, 0))
+    return twin.TwinInstrument(twin.build(f"{TWINS}.{which}", scenarios.load(*WORLDS[which]).world, 0))
 
 
 def test_every_twin_is_tried():
-    assert {f"{kind.__module__.rpartition('.')[2]}:{kind.__name__}" for kind in DESCRIBED} == set(WORLDS)
+    assert {f"{module}:{name}" for name, module in DESCRIBED.items()} == set(WORLDS)
 
 
 @pytest.mark.parametrize("which", WORLDS)

@@ -44,13 +44,13 @@ def with_resets(env, actions, seed: int) -> list:
 
 @pytest.mark.parametrize("mode", list(AutoresetMode), ids=lambda m: m.name.lower())
 def test_native_equals_synchronous(subject, mode):
-    actions, budget = subject.any_actions(20, lanes=LANES), subject.case.short
-    native = subject.batch(LANES, budget=budget, autoreset_mode=mode)
-    sync = subject.batch(LANES, "sync", budget=budget, vector_kwargs={"autoreset_mode": mode})
+    actions, budget = subject.any_actions(20, lanes=2), subject.case.short
+    native = subject.batch(2, budget=budget, autoreset_mode=mode)
+    sync = subject.batch(2, "sync", budget=budget, vector_kwargs={"autoreset_mode": mode})
     run = with_resets if mode is AutoresetMode.DISABLED else vector_rollout
     one, other = run(native, actions, 7), run(sync, actions, 7)
     assert ends(one).min() >= 2 and np.array_equal(ends(one), ends(other))
-    for lane in range(LANES):
+    for lane in range(2):
         assert almost(lane_history(one, lane), lane_history(other, lane)) == []
 
 

@@ -62,7 +62,7 @@ class DragActor(Actor):
     """Adds what it has learnt to the shifted straight drag."""
 
     mu: nn.Linear
-    log_std: nn.Linear  # type: ignore[assignment]  # SB3 names the type of its other exploration
+    log_std: nn.Linear  # SB3 names the type of its other exploration
 
     def get_action_dist_params(self, obs: torch.Tensor | dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
         features = self.extract_features(obs, self.features_extractor)

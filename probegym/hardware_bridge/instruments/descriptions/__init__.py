@@ -1,42 +1,31 @@
-"""The twins as instruments: what each can do, within which limits, and what a command can cost at worst."""
+"""The twins as instruments: what each can do, within which limits, and what a command can cost at worst.
+
+A twin's description stands in a module of the name of the twin's own, which is imported when it is asked for: an instrument's process has one twin.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from importlib import import_module
 
 from probegym.errors import ProbeGymError
-from probegym.hardware_bridge.instruments.descriptions import electron, sample, tip
 from probegym.hardware_bridge.instruments.descriptions.base import SAFE_STEPS, Description
 from probegym.hardware_bridge.instruments.descriptions.vocabulary import vocabulary
-from probegym.hardware_bridge.twins.adatoms import AdatomTwin
-from probegym.hardware_bridge.twins.afm import AfmTwin
-from probegym.hardware_bridge.twins.flakes import FlakesTwin
-from probegym.hardware_bridge.twins.graphene import GrapheneTwin
-from probegym.hardware_bridge.twins.ising import IsingTwin
-from probegym.hardware_bridge.twins.spectra import SpectraTwin
-from probegym.hardware_bridge.twins.stem import StemTwin
-from probegym.hardware_bridge.twins.stm import StmTwin
 
-DESCRIBED: dict[type, Callable[[Any], Description]] = {
-    StemTwin: electron.stem,
-    GrapheneTwin: electron.graphene,
-    IsingTwin: electron.lattice,
-    StmTwin: tip.stm,
-    AdatomTwin: tip.adatoms,
-    AfmTwin: tip.afm,
-    SpectraTwin: sample.spectra,
-    FlakesTwin: sample.laboratory,
-}
-"""Class of a twin -> what describes one of its objects."""
+TWINS = "probegym.hardware_bridge.twins"
+DESCRIBED = {
+    "StemTwin": "stem", "GrapheneTwin": "graphene", "IsingTwin": "ising", "StmTwin": "stm", "AdatomTwin": "adatoms", "AfmTwin": "afm", "SpectraTwin": "spectra",
+    "FlakesTwin": "flakes",
+}  # fmt: skip
+"""Class of a twin -> its module in TWINS, and that of its description here."""
 
 
 def describe(world: object) -> Description:
     """A twin as an instrument, for every episode of its scenario; raises ProbeGymError for another world."""
-    for kind, of in DESCRIBED.items():
-        if isinstance(world, kind):
-            return of(world)
-    raise ProbeGymError(f"{type(world).__name__} is not described as an instrument: use one of {', '.join(kind.__name__ for kind in DESCRIBED)}")
+    for kind in type(world).__mro__:
+        if kind.__module__ == f"{TWINS}.{DESCRIBED.get(kind.__name__)}":
+            described: Description = import_module(f"{__name__}.{DESCRIBED[kind.__name__]}").describe(world)
+            return described
+    raise ProbeGymError(f"{type(world).__name__} is not described as an instrument: use one of {', '.join(DESCRIBED)}")
 
 
 __all__ = ["DESCRIBED", "SAFE_STEPS", "Description", "describe", "vocabulary"]

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.constants import angstrom, elementary_charge
 
-from probegym.hardware_bridge.capabilities import Descriptor, Numbers, Range
+from probegym.hardware_bridge.capabilities import ANGSTROM, ELEMENTARY_CHARGE, Capability, Descriptor, Kind, Numbers, Range
 from probegym.physics.optics import wavelength
 from probegym.scenarios.distributions import Distribution
 
@@ -28,6 +27,11 @@ class Description:
 
     descriptor: Descriptor
     rest: dict[str, np.ndarray]
+
+
+def description(name: str, kind: Kind, verbs: dict[str, Capability], rest: dict[str, np.ndarray] | None = None, region: float = REGION) -> Description:
+    """What a twin of some kind of instrument is, with the kind's way to the safe state; see Description, Descriptor."""
+    return Description(Descriptor(name=name, kind=kind, capabilities=verbs, safe=SAFE_STEPS[kind], region=region), rest or {})
 
 
 def span(limits: tuple[Numbers, Numbers]) -> Range:
@@ -56,4 +60,4 @@ def spot(energy: float, semiangle_cutoff: float) -> float:
 
 def flux(current: float, area: float) -> float:
     """Electrons per square Angstrom and second of a current in A on an area in m^2."""
-    return float(current / elementary_charge / (area / angstrom**2))
+    return float(current / ELEMENTARY_CHARGE / (area / ANGSTROM**2))
