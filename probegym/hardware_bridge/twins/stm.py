@@ -84,12 +84,11 @@ class TipChange(BaseModel):
     loosen: Chance = 0.2
 
 
-class StmConfig(BaseModel):
-    """The ``world`` table of a scenario; every number a draw may replace is sampled once an episode."""
+class ApexConfig(BaseModel):
+    """How an apex starts and what treatments do to it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    surface: dict[str, Sampled]  # the fields of stm_surfaces.FIELDS, SI; those left out are zero
     double: Chance  # of a start with two front atoms level, and so on
     blunt: Chance
     contaminated: Chance
@@ -98,6 +97,12 @@ class StmConfig(BaseModel):
     dips: Treatments
     wrong_sign: Chance = 0.25  # factor on the chance to clean when a pulse has not the sign of the adsorbate
     efficacy: Sampled = Field(default=1.0, validate_default=True)  # factor on the chances to clean, settle and reform
+
+
+class StmConfig(ApexConfig):
+    """The ``world`` table of a scenario; every number a draw may replace is sampled once an episode."""
+
+    surface: dict[str, Sampled]  # the fields of stm_surfaces.FIELDS, SI; those left out are zero
     tip_change: TipChange
 
     error_rate: Sampled = Field(default=0.03, validate_default=True)  # of the classifier that judges an image
@@ -132,7 +137,7 @@ class StmTwin(LaneTwin):
     def __init__(self, config: dict[str, Any], lanes: int) -> None:
         self.config = c = parsed(StmConfig, config, "world")
         self.lanes = lanes
-        self.outlook = outlook(c.model_dump_json())
+        self.outlook = outlook(c.model_dump_json(include=set(ApexConfig.model_fields)))
         self._handlers = {AcquireTopograph: self._topograph, PulseBias: self._pulse, DipTip: self._dip}
         self.state: Lanes = stm_apex.empty(lanes) | {
             "key": np.zeros(lanes, np.uint64),
@@ -254,13 +259,13 @@ class StmTwin(LaneTwin):
 
 
 @lru_cache(maxsize=16)
-def outlook(config: str) -> np.ndarray:
+def outlook(apex: str) -> np.ndarray:
     """Expected cost until the apex is good, (STATES, 1 + treatments), by the statistics of the treatments; for the oracle.
 
-    Columns: nothing, then +V and -V of every pulse, then every dip, in the order of the configuration. Each treatment costs
+    Columns: nothing, then +V and -V of every pulse, then every dip, in the order of ``apex`` (an ApexConfig as JSON). Each treatment costs
     1 and its spoilt area over AREA_PRICE. Value iteration on transitions between the kinds of apex, counted in a sample.
     """
-    c = StmConfig.model_validate_json(config)
+    c = ApexConfig.model_validate_json(apex)
     options = [(c.pulses, v, sign) for v in c.pulses.strength for sign in (1.0, -1.0)] + [(c.dips, d, 0.0) for d in c.dips.strength]
     samples, rounds = 3000, 4
     keys, on = np.arange(samples, dtype=np.uint64), np.ones(samples, bool)
