@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 
-from probegym.agents import files, train_stem
+from probegym.agents import files, train_stem, train_stm
 from probegym.agents.train_stem import Distillation, Trainer
 from probegym.errors import ProbeGymError
 from probegym.terminal import train as training
@@ -223,6 +223,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(train_stem, "Distillation", small)
     monkeypatch.setattr(training, "SELECTION_EPISODES", 4)
     monkeypatch.setattr(training, "LIVE_EPISODES", 4)
+    monkeypatch.setattr(train_stm, "GRID", train_stm.GRID[:2])
 
 
 def test_train_then_evaluate(quick, tmp_path):
