@@ -2,7 +2,8 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-ALONE := OMP_NUM_THREADS=1 PROBEGYM_THREADS=1  # tests share the processors: threads within one would wait for each other
+# tests share the processors, so threads within one would wait for each other; they start many processes, which need not compile the package again each time
+ALONE := OMP_NUM_THREADS=1 PROBEGYM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 .PHONY: demo test coverage data docs smoke clean
 
 $(VENV)/.installed-%: pyproject.toml constraints.txt
