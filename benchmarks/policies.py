@@ -27,8 +27,8 @@ def rows(script_episodes: int, agents: list[str] | None) -> list[tuple[str, str,
     table: list[tuple[str, str, int | None]] = []
     ronchigrams = [name for name in names if name == "id" or name.startswith(("near-", "far-"))]
     table += [(agent, name, None) for agent in ("stem-tuning-ronchigram", "ronchigram-segments") for name in ronchigrams]
-    table += [("stem-tuning-haadf", name, None) for name in names if name.startswith("haadf")]
-    table += [(name, scenario, None) for scenario in ("id", "haadf-id") for name in ("oracle", "random")]
+    table += [(f"stem-tuning-{kind}", name, None) for kind in ("haadf", "shadow") for name in names if name.startswith(kind)]
+    table += [(name, scenario, None) for scenario in ("id", "haadf-id", "shadow-id") for name in ("oracle", "random")]
     table += [(name, "beacon", script_episodes) for name in (*SCRIPTS, "oracle", "random")]
     return [row for row in table if not agents or row[0] in agents]
 
