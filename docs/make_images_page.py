@@ -18,7 +18,7 @@ from probegym.hardware_bridge.page import start_page
 
 FOLDER = Path(__file__).parent / "images"
 SIZE = {"width": 1600, "height": 1000}
-AGREED, SHOWN = 2, 14  # actions that are agreed to, one by one, and at which the run is shown
+AGREED, SHOWN = 2, 14  # actions whose commands are agreed to, one by one, and at which the run is shown
 
 
 def until(true: Callable[[], object], seconds: float = 60.0) -> None:
@@ -40,13 +40,18 @@ def pictures(orders: Orders, tab: Page, deployment: Deployment) -> None:
     tab.click("#arm")
     until(lambda: tab.inner_text("#state") == "RUNNING")
     threading.Thread(target=lambda: list(deployment.play()), daemon=True).start()
-    for number in range(AGREED):
-        until(lambda: tab.is_enabled("#agree"))
-        if number == AGREED - 1:
-            tab.screenshot(path=FOLDER / "operator_page_agreement.png")
-        tab.click("#agree")
-        until(lambda: not tab.is_visible("#approval"))
-    until(lambda: tab.inner_text("#action-last").startswith(f"action {SHOWN}"))
+
+    answered = {""}  # requests; the page shows one until the guard has heard of the answer
+
+    def agreed_and_at(number: int) -> bool:
+        if tab.is_enabled("#agree") and (asked := tab.inner_text("#approval-number")) not in answered:
+            answered.add(asked)
+            if tab.inner_text("#approval-verb") == "SetAberrations":
+                tab.screenshot(path=FOLDER / "operator_page_agreement.png")
+            tab.click("#agree")
+        return tab.inner_text("#action-last").startswith(f"action {number}")
+
+    until(lambda: agreed_and_at(SHOWN))
     tab.screenshot(path=FOLDER / "operator_page.png")
     tab.keyboard.press("Escape")
     until(lambda: tab.inner_text("#state") == "FAULT")
