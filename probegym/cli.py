@@ -207,7 +207,7 @@ def train(
 
     hyperparameters = parsed(str(algorithm), chosen or [])
 
-    training.refuse_evaluation(env_id, scenario)
+    training.refuse_unfit(env_id, scenario, str(algorithm))
     if seeds is None and (first_seed is not None or executor or workers):
         raise ProbeGymError("--first-seed, --executor and --workers go with --seeds: give that too, or leave them out")
     if seeds is not None and seed != 1:

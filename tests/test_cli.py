@@ -245,6 +245,11 @@ def test_every_environment_may_name_its_own_trainer(quick, tmp_path):
     assert "images to goal" in told and "tip quality at end" in told and "trehl" not in told and "dose" not in told
 
 
+def test_an_algorithm_that_cannot_take_the_actions_leaves_nothing_behind(tmp_path):
+    done = call("train", "LevelSelection", "--algorithm", "sac")
+    assert is_one_line(done) and "sac needs continuous actions" in done.stderr and not list(tmp_path.iterdir())
+
+
 def _refusals(folder):
     """What a folder that holds a finished training says."""
     done = call("train", "StemTuning", "--updates", "6", "--out", "run")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import gymnasium as gym
+
 from probegym.errors import ProbeGymError
 
 SHARED = {"learning_rate": (1e-8, 1.0), "gamma": (0.0, 1.0)}
@@ -12,6 +14,12 @@ LIMITS: dict[str, dict[str, tuple[float, float]]] = {
     "sac": SHARED | {"tau": (1e-6, 1.0), "batch_size": (1, 65_536), "gradient_steps": (1, 64)},
 }  # fmt: skip
 WHOLE = {"n_epochs", "batch_size", "gradient_steps"}
+
+
+def refuse_actions(algorithm: str, env_id: str, space: gym.Space) -> None:
+    """Raises ProbeGymError for an algorithm that cannot take actions of the kind of the environment."""
+    if algorithm == "sac" and not isinstance(space, gym.spaces.Box):
+        raise ProbeGymError(f"sac needs continuous actions, {env_id} has {space}: use ppo")
 
 
 def refuse_unknown(algorithm: str, name: str, place: str = "") -> None:

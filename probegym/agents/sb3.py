@@ -25,6 +25,7 @@ from torch import nn
 
 from probegym.agents import checkpoints, goals
 from probegym.agents.export import ship
+from probegym.agents.hyperparameters import refuse_actions
 from probegym.agents.seeds import LAST_TRAINING_SEED
 from probegym.envs import vector_env
 from probegym.envs.adatom_manipulation import AdatomManipulationTask
@@ -136,8 +137,7 @@ def build(training: Training, folder: Path) -> BaseAlgorithm:
     if training.algorithm not in ALGORITHMS:
         raise ProbeGymError(f"unknown algorithm {training.algorithm!r}: use one of {', '.join(ALGORITHMS)}")
     envs = vector_env(training.env_id, num_envs=LANES, scenario=training.scenario, autoreset_mode="SameStep")
-    if training.algorithm == "sac" and not isinstance(envs.single_action_space, gym.spaces.Box):
-        raise ProbeGymError(f"sac needs continuous actions, {training.env_id} has {envs.single_action_space}: use ppo")
+    refuse_actions(training.algorithm, training.env_id, envs.single_action_space)
     shared: dict[str, Any] = {"seed": training.seed, "tensorboard_log": str(folder / "tensorboard"), "device": "auto"}
     if training.algorithm == "ppo":
         rollout = 2 ** int(np.clip(np.log2(max(2, training.steps / LANES)), 1, 7))  # a power of two, so that batches divide it

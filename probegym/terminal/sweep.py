@@ -45,7 +45,7 @@ def sweep(
     from probegym.terminal import train
 
     env_id = environment(env)
-    train.refuse_evaluation(env_id, scenario)
+    train.refuse_unfit(env_id, scenario, str(algorithm))
     drawn = draw(read_space(space, algorithm), algorithm, trials, seed)
     train.refuse_mixing(out, f"trial-*/{DIARY}", resume)
     files.writable(out)
