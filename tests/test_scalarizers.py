@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from probegym.errors import ProbeGymError
-from probegym.physics import ferroelectrics, plasmons, scalarizers
+from probegym.physics import ferroelectrics, plasmons, scalarizers, spectrum_files
 from probegym.physics.scalarizers import SCALARIZERS, named, register
 
 BIAS = ferroelectrics.AXIS
@@ -37,7 +37,7 @@ def peaks(*lines, tail: float = 0.0, axis=plasmons.AXIS) -> np.ndarray:
 
 def test_there_is_one_of_every_kind():
     assert {one.kind for one in SCALARIZERS.values()} == set(scalarizers.KINDS)
-    expected = {"peak ratio", "peak maximum", "peak energy", "loop area", "log loop area", "coercive bias", "imprint", "remanence", "work of switching"}
+    expected = {"peak ratio", "peak maximum", "peak energy", "loop area", "log loop area", "log clean loop area", "coercive bias", "imprint", "remanence", "work of switching"}
     assert expected | {"com magnitude", "com angle"} <= set(SCALARIZERS)
 
 
@@ -215,6 +215,26 @@ def test_area_is_its_integral():
     assert of("loop area", loop()) == pytest.approx(abs(integral), rel=5e-3)
     assert of("loop area", loop()) == pytest.approx(1.4 * 7.6, rel=0.02)  # the height times the width between the switching biases
     assert of("log loop area", loop()) == pytest.approx(np.log10(of("loop area", loop())))
+
+
+def test_a_clean_area_leaves_out_what_few_steps_carry():
+    spiked, noisy = np.where(np.arange(64) == 40, 100.0, loop()), ferroelectrics.measure(loop()[None], 0.08, np.full(1, 5, np.uint64), np.arange(1))[0]
+    assert np.isnan(of("log clean loop area", spiked)) and of("log loop area", spiked) > of("log loop area", loop()) + 0.5
+    for clean in (loop(), 5e-4 * loop() + 1, noisy):
+        assert of("log clean loop area", clean) == of("log loop area", clean)
+
+
+def test_the_largest_areas_of_the_recorded_map_are_fits_that_failed_the_clean_ones_are_loops():
+    """The two saturated ends of a loop are apart; where single steps were badly fitted they are not."""
+    recorded = spectrum_files.load()
+
+    def opened(name: str) -> float:
+        values = of(name, recorded.spectra, recorded.axis)
+        best = recorded.spectra[np.argsort(np.where(np.isfinite(values), -values, np.inf))[:50]]
+        high, low = (np.median(best[:, there], 1) for there in (recorded.axis > 7, recorded.axis < -7))
+        return float(np.median(np.abs(high - low) / np.ptp(best, axis=1)))
+
+    assert opened("log clean loop area") > 0.7 and opened("log loop area") < 0.1
 
 
 def test_area_does_not_care_for_sign_offset_or_slope():

@@ -147,11 +147,24 @@ register("peak energy", "eels", lambda axis, spectra: _peak(axis, spectra)[1])
 
 # ---- loops: axis in V, one closed cycle of bias; spectra: piezoresponse ----
 
+CARRIED = 0.1
+"""Share of a loop's largest distance from its median that at least half of its steps must reach."""
+
 
 def _area(bias: np.ndarray, loops: np.ndarray) -> np.ndarray:
     """Area by the shoelace formula, in V x response, without sign: the work a cycle dissipates, for any direction and shape."""
     after, before = np.roll(bias, -1), np.roll(bias, 1)
     return 0.5 * np.abs((loops * (after - before)).sum(-1))
+
+
+def _clean_area(bias: np.ndarray, loops: np.ndarray) -> np.ndarray:
+    """Area of a loop; NaN where a few steps carry the response, as they do where its resonance was not fitted.
+
+    Such steps stand a hundred times above a loop, so no median over steps takes them out. They are told by the median distance from
+    the loop's median, which is then below CARRIED of the largest; so it is of a loop that is on one branch nearly all the time.
+    """
+    distance = np.abs(loops - np.median(loops, -1, keepdims=True))
+    return np.where(np.median(distance, -1) >= CARRIED * distance.max(-1), _area(bias, loops), np.nan)
 
 
 def _crossings(bias: np.ndarray, loops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -222,6 +235,7 @@ def _work(bias: np.ndarray, loops: np.ndarray) -> np.ndarray:
 
 register("loop area", "loop", _area)
 register("log loop area", "loop", lambda bias, loops: np.log10(_area(bias, loops)))
+register("log clean loop area", "loop", lambda bias, loops: np.log10(_clean_area(bias, loops)))
 register("coercive bias", "loop", lambda bias, loops: np.abs(_half_difference(_crossings(bias, loops))))
 register("imprint", "loop", lambda bias, loops: _half_sum(_crossings(bias, loops)))
 register("remanence", "loop", lambda bias, loops: np.abs(_half_difference(_at_zero(bias, loops))))
