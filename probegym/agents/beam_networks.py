@@ -61,7 +61,7 @@ def places() -> np.ndarray:
 
 
 def turns(grid: np.ndarray) -> np.ndarray:
-    """(3, places) indices: turns[k] is where each place lies as the k-th bond, counterclockwise, sees it."""
+    """(3, places) indices: turns[k] is where each place lies as the k-th bond, clockwise in the image, sees it."""
     u = beam_lattice.bonds(np.array([1.0, 0.0]))
     views = np.stack([beam_lattice.seen_from(grid, u[k]) for k in range(3)])
     return ((views[:, :, None] - grid) ** 2).sum(-1).argmin(2)

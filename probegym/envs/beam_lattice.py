@@ -13,11 +13,11 @@ import numpy as np
 
 THIRDS = np.exp(2j * np.pi * np.arange(3) / 3)
 TURNS = np.stack([np.stack([THIRDS.real, THIRDS.imag], -1), np.stack([-THIRDS.imag, THIRDS.real], -1)], -1)
-"""(3, 2, 2): TURNS[k] @ axis is the axis turned by k thirds of a turn, counterclockwise."""
+"""(3, 2, 2): TURNS[k] @ axis is the axis turned by k thirds of a turn from x to y: clockwise in an image, whose y points down."""
 
 
 def bonds(axis: np.ndarray) -> np.ndarray:
-    """(..., 3, 2) unit vectors along the bonds, counterclockwise from ``axis`` (..., 2)."""
+    """(..., 3, 2) unit vectors along the bonds, clockwise in the image from ``axis`` (..., 2)."""
     return np.stack([axis[..., :1] * turn[:, 0] + axis[..., 1:] * turn[:, 1] for turn in TURNS], -2)
 
 

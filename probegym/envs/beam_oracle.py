@@ -54,7 +54,7 @@ def value(bonds: np.ndarray) -> np.ndarray:
 def progress(lobe: np.ndarray, bonds: np.ndarray, dwells: np.ndarray, image: float) -> np.ndarray:
     """Expected fall of :func:`value` per second, (lanes, dwells, places), of every candidate.
 
-    lobe: (lanes, 33, 33) rates in 1/s. bonds: (lanes, 3) to the goal, along the bonds counterclockwise from the x axis. dwells: (dwells,) s.
+    lobe: (lanes, 33, 33) rates in 1/s. bonds: (lanes, 3) to the goal, along the bonds clockwise in the image from the x axis. dwells: (dwells,) s.
     """
     _, index, weight = _candidates()
     rate = (lobe.reshape(len(lobe), -1)[:, index] * weight).sum(-1)  # (lanes, 12, places)

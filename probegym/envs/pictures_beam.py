@@ -62,9 +62,9 @@ def _lobe(screen: Screen, box: Box, truth: Lanes) -> None:
     if not truth:
         screen.hidden(box, "swap rate")
         return
-    lobe = truth["lobe"].T[::-1]  # along the bond to the right, its left side upwards
+    lobe = truth["lobe"].T  # along the bond to the right; y down, as in the image
     reach = REACH * BOND
-    sketch = Sketch(box, (-reach, reach, reach, -reach), coloured(lobe, "warm", 0, None))
+    sketch = Sketch(box, (-reach, -reach, reach, reach), coloured(lobe, "warm", 0, None))
     sketch.disc((0, 0), 0.1 * BOND, outline=SILICON)
     sketch.disc((BOND, 0), 0.1 * BOND, outline=CARBON)
     screen.scale_bar(screen.panel(box, sketch, "swap rate (hidden)", Key("warm", "0", f"{float(lobe.max()):.2g} /s")), 2 * reach)
