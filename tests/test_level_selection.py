@@ -64,6 +64,7 @@ def test_a_map_that_does_not_fit_ends_the_episode_and_is_not_made():
         before = env.snapshot()
         _, reward, terminated, done, info = env.step(STM)
     assert not terminated and info["time"] <= 28800 and info["stm_maps"] == memory(env)["steps"][STM]
+    assert sum(info[f"{name}_maps"] for name in ("optical", "eds", "stm")) == info["measurements"]
     left = 28800 - float(before.ledger.arrays["time"])
     if info["time"] == before.ledger.arrays["time"]:
         assert reward == 0 and memory(env)["seconds"][int(before.memory.arrays["instrument"]), STM] > left

@@ -94,14 +94,14 @@ def test_the_truth_is_hidden_until_it_is_asked_for():
     game, other = (Game("probegym/StemTuning-v0", "id", 5) for _ in range(2))
     for one in (game, other):
         one.press("\n")
-    assert "strehl" not in game.status() and game.score() == pytest.approx(-0.02) and not game.whole()
+    assert "strehl" not in game.status() and game.score() == pytest.approx(-0.02) and game.score_name() == "score without hidden terms"
     assert np.array_equal(game.picture(), other.picture())
     assert other.press("t").startswith("the hidden truth is shown")
     assert "strehl" in other.status() and not np.array_equal(game.picture(), other.picture())
     assert other.score() == pytest.approx(other.total()) == pytest.approx(game.total()) != pytest.approx(game.score())
     other.press("t")
     game.end()
-    assert "strehl" in game.status() and game.whole() and not np.array_equal(game.picture(), other.picture())
+    assert "strehl" in game.status() and game.score_name() == "score" and not np.array_equal(game.picture(), other.picture())
     assert "strehl" not in other.status() and (game.row().who, other.row().who) == ("you", "you, truth seen")
 
 

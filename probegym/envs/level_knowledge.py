@@ -84,6 +84,11 @@ class Knowledge:
         """Whether a level maps the whole view at once, wherever it is taken."""
         return level == 0 or m["side"][lane, level] >= m["labels"].shape[-1]
 
+    @staticmethod
+    def taken(m: Lanes) -> np.ndarray:
+        """Maps taken so far at each level, (..., levels), that of the opening among them."""
+        return np.asarray(m["steps"] + (np.arange(m["steps"].shape[-1]) == 0))
+
     def learn(self, m: Lanes, lane: int, level: int, signal: np.ndarray) -> None:
         """Condition one lane on a map of a level, (side, side), taken around the flake ``place``."""
         from probegym.physics import flakes as optics

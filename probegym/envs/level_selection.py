@@ -147,7 +147,7 @@ class LevelSelectionTask(Task):
 
     def metrics(self, truth: Lanes, memory: Lanes) -> Lanes:
         m = memory
-        own = {"uncertainty": m["uncertainty"].copy()} | {f"{name}_maps": m["steps"][:, i].copy() for i, name in enumerate(self.settings.levels)}
+        own = {"uncertainty": m["uncertainty"].copy()} | {f"{name}_maps": self.knowledge.taken(m)[:, i] for i, name in enumerate(self.settings.levels)}
         return own | ({"rmse": np.sqrt(((m["mean"] - truth["quantities"].reshape(m["mean"].shape)) ** 2 * m["target"]).sum(1))} if truth else {})
 
     def oracle(self, truth: Lanes, memory: Lanes) -> np.ndarray:

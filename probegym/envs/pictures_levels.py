@@ -30,7 +30,7 @@ def selection(task: LevelSelectionTask, observation: Lanes, truth: Lanes, memory
         sketch = Sketch(box, (0, 0, view, view), _large(_map(m["maps"][level], float(m["sheet"][level, 2]))))
         if level == int(m["instrument"]) and m["steps"].sum():
             sketch.disc(tuple(m["position"][int(m["place"])]), 15 * sketch.pixel, outline=GOOD)
-        there = screen.panel(box, sketch, f"{_spoken(name)}, maps: {int(m['steps'][level])}")
+        there = screen.panel(box, sketch, f"{_spoken(name)}, maps: {int(task.knowledge.taken(m)[level])}")
         if level == 0:
             screen.scale_bar(there, view)
         screen.panel(box._replace(y=DOWN), _flakes(m["labels"], np.sqrt(observation["variance"][level]), 0.0, DOUBT, "grey"), f"{_spoken(name)}: doubt")

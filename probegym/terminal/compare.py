@@ -16,7 +16,7 @@ from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Lanes, Readings
 from probegym.hardware_bridge.programs.quantities import quantity
 
-PATIENCE = 5.0  # s an agent, unless all are waited for
+PATIENCE = 5.0  # s of the processor an agent, unless all are waited for
 DIGITS = 3
 HEADS = {"time": "seconds", "dose": "dose, e/\u00c5\u00b2"}
 
@@ -40,14 +40,14 @@ class _Patience:
     """Watches an agent and gives up after a while."""
 
     def __init__(self, seconds: float) -> None:
-        self.end = time.monotonic() + seconds
+        self.end = time.process_time() + seconds
 
     def begin(self, seed: int, observation: Observation, info: Lanes) -> None:
         """Nothing to be seen yet."""
 
     def step(self, *shown: Any) -> None:
         """After each step."""
-        if time.monotonic() > self.end:
+        if time.process_time() > self.end:
             raise _TooLong
 
 
@@ -57,7 +57,7 @@ def players(env_id: str) -> list[str]:
 
 
 def others(env_id: str, scenario: str, seed: int, patience: float = PATIENCE) -> Iterator[Row | str]:
-    """Rows of all who can play this scenario; the name alone of one that takes longer than ``patience`` seconds."""
+    """Rows of all who can play this scenario; the name alone of one that takes longer than ``patience`` seconds of the processor."""
     for name in players(env_id):
         try:
             r = evaluate(make_agent(name, env_id), env_id, scenario, 1, seed, observer=_Patience(patience))

@@ -25,7 +25,7 @@ MOVES = {
 """Key -> small steps to the right and up."""
 HELP = "{} n p choose   arrows or w a s d - + move, W A S D [ ] far   enter do it   0 back   u explain   h goal   t truth   q end"
 LONGEST = 120  # characters of what was done
-UNITS = {"time": "s", "dose": "e/A^2", "damage": "damage"}
+UNITS = {"time": "s", "dose": "e/\u00c5\u00b2", "damage": "damage"}
 
 
 def section(env_id: str, name: str) -> str:
@@ -158,9 +158,10 @@ class Game:
         """Return so far; as long as the truth is hidden, of the terms that need none."""
         return sum(self.parts.get(term.name, 0.0) for term in self.env.episodes.terms if self.truth or self.over or not term.privileged)
 
-    def whole(self) -> bool:
-        """Whether the score is that of all terms."""
-        return self.truth or self.over or not any(term.privileged for term in self.env.episodes.terms)
+    def score_name(self) -> str:
+        """What the score is: of all terms, or without those that look at hidden truth."""
+        whole = self.truth or self.over or not any(term.privileged for term in self.env.episodes.terms)
+        return "score" if whole else "score without hidden terms"
 
     def total(self) -> float:
         """Return so far, of all terms."""

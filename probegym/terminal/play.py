@@ -99,7 +99,7 @@ class Play:
     def _draw(self, told: str) -> None:
         """The whole screen in a terminal; one line where the output is piped."""
         c, g = self.console, self.game
-        status = "   ".join(f"{name} {value}" for name, value in g.status().items()) + f"   score {signed(g.score())}"
+        status = "   ".join(f"{name} {value}" for name, value in g.status().items()) + f"   {g.score_name()} {signed(g.score())}"
         if not c.is_terminal:
             say(c, f"{self._control(g.chosen)} | {status} | {told or g.help()}")
             return

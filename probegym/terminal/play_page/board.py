@@ -98,7 +98,7 @@ class Board:
         about = {"env": g.env_id.split("/")[1], "scenario": g.scenario, "seed": g.seed, "purpose": purpose(g.env_id),
                  "description": section(g.env_id, "Description"), "end": section(g.env_id, "Episode End")}  # fmt: skip
         state = {"chosen": g.chosen, "over": g.over, "truth": g.truth, "told": self.told, "refused": self.refused, "frame": self.frame, "steps": g.steps}
-        known = {"status": g.status(), "score": signed(g.score()), "whole": g.whole(), "foreseen": "" if g.over else g.foreseen()}
+        known = {"status": g.status(), "score": signed(g.score()), "score_name": g.score_name(), "foreseen": "" if g.over else g.foreseen()}
         closed = g.closed()
         controls = [self._control(part, closed) for part in g.controls.parts]
         return about | state | known | {"controls": controls, "table": None if self.comparison is None else self.comparison.shown()}

@@ -44,7 +44,7 @@ async function draw() {
   $("env").textContent = shown.env;
   $("about").textContent = `scenario ${shown.scenario} · seed ${shown.seed} · step ${shown.steps}`;
   $("score").textContent = shown.score;
-  $("score-what").textContent = shown.whole ? "score" : "score without hidden terms";
+  $("score-what").textContent = shown.score_name;
   $("truth").setAttribute("aria-pressed", shown.truth);
   $("truth").disabled = $("end").disabled = $("do").disabled = shown.over;
   tell(shown.told || (shown.over ? "The episode is over." : ""), shown.refused);
