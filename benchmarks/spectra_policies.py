@@ -17,7 +17,7 @@ from scipy import stats
 from spectrum_exploration import SCRIPTS, TRAINING_SEED, play, variant
 
 from probegym.agents.base import Agent, OracleAgent
-from probegym.agents.baselines_spectra import DeepKernelEI, DeepKernelUCB, FixedWeights, WeightsSchedule
+from probegym.agents.baselines_spectra import DeepKernelEI, DeepKernelUCB, FixedWeights, SteeredEI, WeightsSchedule
 from probegym.agents.bundle import BundlePolicy
 from probegym.agents.evaluate import EVALUATION_SEED
 from probegym.agents.statistics import mean_interval
@@ -25,13 +25,16 @@ from probegym.agents.statistics import mean_interval
 POLICY = "spectrum-exploration"
 RUGGED = ("rugged-doped", "rugged-defects", "rugged-switch")
 OTHERS = ("id", "near-imprint", "far-recorded")
-WEIGHTS = ((1, 0.1, 0, 0), (1, 0.3, 0, 0), (1, 0.6, 0, 0), (1, 1, 0, 0), (0.5, 1, 0, 0), (0.2, 1, 0, 0), (1, 0.5, 0.5, 0), (1, 0.3, 0, 0.5), (1, 0.3, 0, -0.3))
+TRAINING = ("train", "train-doped", "train-defects", "train-switch", "train-films")
+WEIGHTS = ((1, 0.3, 0, 0), (1, 1, 0, 0), (0.7, 1, 0, 0), (0.5, 1, 0, 0), (0.4, 1, 0, 0), (0.3, 1, 0, 0), (0.2, 1, 0, 0), (0.1, 1, 0, 0),
+           (1, 0.5, 0.5, 0), (0.4, 1, 0.3, 0), (0.4, 1, 0, 0.2), (0.4, 1, 0, -0.2))  # fmt: skip
 SCHEDULES = (((0.5, 1, 0, 0), (1, 0.1, 0, 0)), ((0, 1, 0.5, 0), (1, 0.3, 0, 0)), ((1, 1, 0, 0), (1, 0, 0, 0)))
 
 
 def opponents() -> dict[str, tuple[str, Agent]]:
     """Name -> variant of the scenario and agent."""
     return {
+        "steered-ei": ("steer", SteeredEI()),
         "fixed-weights": ("steer", FixedWeights()),
         "dkl-ei": ("locate", DeepKernelEI()),
         "dkl-ucb": ("locate", DeepKernelUCB()),
@@ -41,7 +44,7 @@ def opponents() -> dict[str, tuple[str, Agent]]:
     }
 
 
-FIXED = ("fixed-weights", "dkl-ei", "dkl-ucb")
+FIXED = ("steered-ei", "fixed-weights", "dkl-ei", "dkl-ucb")
 
 
 def paired(ours: np.ndarray, theirs: np.ndarray, resamples: int = 20_000) -> float:
@@ -58,11 +61,11 @@ def ranks(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 def search(folder: str, episodes: int, worlds: tuple[str, ...]) -> None:
     """Mean final regret of every weighting and schedule on training seeds."""
+    agents: dict[str, Agent] = {str(weights): FixedWeights(weights) for weights in WEIGHTS}
+    agents |= {f"{first} to {last}": WeightsSchedule(first, last) for first, last in SCHEDULES} | {"steered-ei": SteeredEI()}
     tried: dict[str, list[float]] = {}
-    for weights in (*((w, w) for w in WEIGHTS), *SCHEDULES):
-        regrets = [play(WeightsSchedule(*weights), variant(folder, world, "steer"), episodes, TRAINING_SEED)["regret"].mean() for world in worlds]
-        name = str(weights[0]) if weights[0] == weights[1] else f"{weights[0]} to {weights[1]}"
-        tried[name] = regrets
+    for name, agent in agents.items():
+        tried[name] = regrets = [play(agent, variant(folder, world, "steer"), episodes, TRAINING_SEED)["regret"].mean() for world in worlds]
         print(f"{name}: {np.mean(regrets):.3f} of {', '.join(f'{r:.3f}' for r in regrets)}", flush=True)
     json_line("spectra_weights", episodes=episodes, worlds=worlds, tried=tried)
 
@@ -73,20 +76,20 @@ def main() -> None:
     parser.add_argument("--policy", default=POLICY, help="shipped name or folder")
     parser.add_argument("--episodes", type=int, default=60, help="of each rugged world")
     parser.add_argument("--other-episodes", type=int, default=20)
-    parser.add_argument("--worlds", nargs="*", default=(*RUGGED, *OTHERS))
+    parser.add_argument("--worlds", nargs="*", help=f"{', '.join((*RUGGED, *OTHERS))}; {', '.join(TRAINING)} for a search")
     parser.add_argument("--budget", type=int, help="spectra, fewer than the scenario allows")
     parser.add_argument("--agents", nargs="*", help="only these opponents")
     parser.add_argument("--seed", type=int, default=EVALUATION_SEED, help="of the first episode")
     parser.add_argument("--oracle", action="store_true", help="play the oracle too")
-    parser.add_argument("--search", type=int, default=0, help="search fixed weights on so many episodes of each rugged world instead")
+    parser.add_argument("--search", type=int, default=0, help="search fixed weights and schedules on so many episodes of each training scenario instead")
     parser.add_argument("--save", type=Path, help="folder that receives one .npz a world")
     arguments = parser.parse_args()
     results: dict[str, dict[str, dict]] = {}
     with tempfile.TemporaryDirectory() as folder:
         if arguments.search:
-            search(folder, arguments.search, tuple(arguments.worlds[:3]))
+            search(folder, arguments.search, tuple(arguments.worlds or TRAINING))
             return
-        for world in arguments.worlds:
+        for world in arguments.worlds or (*RUGGED, *OTHERS):
             results[world] = {}
             agents = {"policy": ("steer", BundlePolicy(arguments.policy))} | opponents()
             agents |= {"oracle": ("steer", OracleAgent())} if arguments.oracle else {}

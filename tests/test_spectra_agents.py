@@ -20,6 +20,7 @@ from probegym.agents.baselines_spectra import (
     EvenGrid,
     FixedWeights,
     RandomPlaces,
+    SteeredEI,
     WeightsSchedule,
 )
 from probegym.agents.bundle import BundlePolicy
@@ -54,6 +55,11 @@ def explore(agent: Agent, scenario: str, lanes: int = 2, seed: int = 3):
         places.append(envs.episodes.memory["at"].copy())
         done |= terminated | truncated
     return envs, np.stack(places, 1)
+
+
+def test_expected_improvement_measures_the_same_places_by_steering(short):
+    steered, located = (explore(agent, f"{short}:{name}", lanes=3)[1] for agent, name in ((SteeredEI(), "short"), (DeepKernelEI(), "places")))
+    assert len(steered[0]) > 3 and np.array_equal(steered, located)
 
 
 class Landscape:

@@ -130,12 +130,17 @@ class DeepKernelEI(DeepKernelExplorer):
         self.xi = xi
 
     def score(self, seen: Observation, lane: int) -> np.ndarray:
-        from probegym.surrogates.acquisition import expected_improvement
+        return _improvement(seen, self.xi)[0]
 
-        mean, deviation = (seen[name][0].astype(float) for name in ("mean", "deviation"))
-        best = float(mean[seen["measured"][0] > 0].max())
-        gain = expected_improvement(mean, deviation, best, self.xi)
-        return gain + 1e-9 * (mean + deviation)  # where no place promises anything, all gains are 0
+
+def _improvement(seen: Observation, xi: float) -> tuple[np.ndarray, np.ndarray]:
+    """Expected improvement (rows, columns) and by how many deviations the mean is above what is to be improved on."""
+    from probegym.surrogates.acquisition import expected_improvement
+
+    mean, deviation = (seen[name][0].astype(float) for name in ("mean", "deviation"))
+    best = float(mean[seen["measured"][0] > 0].max())
+    gain = expected_improvement(mean, deviation, best, xi)
+    return gain + 1e-9 * (mean + deviation), (mean - best - xi) / np.maximum(deviation, 1e-12)  # where no place promises anything, all gains are 0
 
 
 class DeepKernelUCB(DeepKernelExplorer):
@@ -160,11 +165,8 @@ class Curiosity(DeepKernelExplorer):
         return seen["deviation"][0] + self.novelty * seen["novelty"][0]
 
 
-class WeightsSchedule(Agent):
-    """Weights of the acquisition function, (4,) each, that go over linearly from ``first`` to ``last`` as the budget is used."""
-
-    def __init__(self, first: tuple[float, ...] = (0.0, 1.0, 0.5, 0.0), last: tuple[float, ...] = (1.0, 0.3, 0.0, 0.0)):
-        self.first, self.last = np.array(first, np.float32), np.array(last, np.float32)
+class Steerer(Agent):
+    """Gives weights of the acquisition function; for scenarios with ``action: steer``."""
 
     def begin(self, lanes: int, seed: int) -> None:
         pass
@@ -172,6 +174,43 @@ class WeightsSchedule(Agent):
     def act(self, observation: Observation, episodes: Episodes) -> np.ndarray:
         if episodes.task_of(SpectrumExplorationTask).settings.action != "steer":
             raise ProbeGymError(f"this agent steers, but scenario {episodes.scenario.name!r} picks places: use one with action 'steer'")
+        return self.weights(observation)
+
+    @abstractmethod
+    def weights(self, observation: Observation) -> np.ndarray:
+        """Weights (lanes, 4) of mean, deviation, novelty and way, from -1 to 1."""
+
+
+class SteeredEI(Steerer):
+    """The places of DeepKernelEI, by weights: expected improvement is convex in mean and deviation and grows with both, so the place where
+    it is largest is also the one that its gradient there, (Phi(u), phi(u)), chooses as weights of the two.
+
+    xi: in standard deviations of the values, as for DeepKernelEI.
+    """
+
+    def __init__(self, xi: float = 0.1):
+        self.xi = xi
+
+    def weights(self, observation: Observation) -> np.ndarray:
+        from scipy.special import log_ndtr
+
+        out = np.zeros((len(observation["budget"]), 4), np.float32)
+        for lane, row in enumerate(out):
+            seen = {name: value[lane] for name, value in observation.items()}
+            gain, above = _improvement(seen, self.xi)
+            u = above.ravel()[np.where(seen["measured"][0] > 0, -np.inf, gain).argmax()]
+            slope = np.array([log_ndtr(u), -0.5 * (u * u + np.log(2 * np.pi))])
+            row[:2] = np.exp(slope - slope.max())
+        return out
+
+
+class WeightsSchedule(Steerer):
+    """Weights of the acquisition function, (4,) each, that go over linearly from ``first`` to ``last`` as the budget is used."""
+
+    def __init__(self, first: tuple[float, ...] = (0.0, 1.0, 0.5, 0.0), last: tuple[float, ...] = (1.0, 0.3, 0.0, 0.0)):
+        self.first, self.last = np.array(first, np.float32), np.array(last, np.float32)
+
+    def weights(self, observation: Observation) -> np.ndarray:
         left = observation["budget"]
         return np.clip(left * self.first + (1 - left) * self.last, -1, 1).astype(np.float32)
 

@@ -63,6 +63,7 @@ BASELINES: dict[str | None, dict[str, Callable[[], Agent | Script]]] = {
         "dkl-ei": baselines_spectra.DeepKernelEI,
         "dkl-ucb": baselines_spectra.DeepKernelUCB,
         "curiosity": baselines_spectra.Curiosity,
+        "steered-ei": baselines_spectra.SteeredEI,
         "fixed-weights": baselines_spectra.FixedWeights,
         "weights-schedule": baselines_spectra.WeightsSchedule,
     },
