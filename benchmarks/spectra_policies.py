@@ -34,7 +34,6 @@ SCHEDULES = (((0.5, 1, 0, 0), (1, 0.1, 0, 0)), ((0, 1, 0.5, 0), (1, 0.3, 0, 0)),
 def opponents() -> dict[str, tuple[str, Agent]]:
     """Name -> variant of the scenario and agent."""
     return {
-        "steered-ei": ("steer", SteeredEI()),
         "fixed-weights": ("steer", FixedWeights()),
         "dkl-ei": ("locate", DeepKernelEI()),
         "dkl-ucb": ("locate", DeepKernelUCB()),
@@ -44,7 +43,7 @@ def opponents() -> dict[str, tuple[str, Agent]]:
     }
 
 
-FIXED = ("steered-ei", "fixed-weights", "dkl-ei", "dkl-ucb")
+FIXED = ("fixed-weights", "dkl-ei", "dkl-ucb")
 
 
 def paired(ours: np.ndarray, theirs: np.ndarray, resamples: int = 20_000) -> float:
