@@ -54,6 +54,28 @@ def test_the_probability_of_improvement_is_mann_whitneys():
     assert probability_of_improvement(RUNS + 10, others) == 1 and probability_of_improvement(np.zeros((3, 2)), np.zeros((4, 2))) == 0.5
 
 
+@pytest.mark.parametrize(("environments", "low", "high"), [(1, 0.79, 0.88), (8, 0.87, 0.94)])
+def test_how_often_an_interval_of_five_runs_holds_the_truth(environments, low, high):
+    """What docs/benchmark.md says of it: less often than the 95 % that many runs would come to."""
+    rng, held, groups = np.random.default_rng(1), 0, np.repeat(np.arange(environments), 11)  # so many scenarios each
+    for _ in range(300):
+        ends = interval(interquartile_mean, rng.normal(size=(5, len(groups))), together=groups, resamples=300)
+        held += ends[0] <= 0 <= ends[1]
+    assert low < held / 300 < high
+
+
+def test_how_often_the_difference_of_equals_misleads():
+    """Near the ceiling, where one episode in a hundred decides, an interval of a hundred differences misses its mean in a third of the cases, else in a twentieth."""
+    rng = np.random.default_rng(2)
+
+    def missed(draw) -> float:
+        ends = np.array([mean_interval(draw(), resamples=400) for _ in range(400)])
+        return float(1 - ((ends[:, 0] <= 0) & (ends[:, 1] >= 0)).mean())
+
+    rare = missed(lambda: 2 * (rng.random(100) < 0.01) - 0.02 + rng.normal(0, 0.01, 100))
+    assert 0.25 < rare < 0.45 and 0.03 < missed(lambda: rng.normal(size=100)) < 0.09
+
+
 def test_the_interval_draws_runs_within_each_task():
     """Tasks that differ widely do not widen it: no run of one task is drawn for another."""
     scores = np.tile([0.0, 10.0, 20.0, 30.0], (5, 1))

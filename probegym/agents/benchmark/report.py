@@ -28,11 +28,12 @@ NOTES = (
     "Score: 0 is random, 1 is the oracle, which sees the hidden state; a learned agent may pass it where its plan is not the best there is. Run k of every "
     "agent meets the same episodes. Intervals are 95 %: Wilson's of rates, bootstraps of the rest. In a row episodes are drawn anew, with random's and the "
     "oracle's of the same seeds; over all environments runs are, within each environment, for all its scenarios and agents together. Runs of an "
-    "agent with one policy are blocks of episodes: their spread tells nothing of how trainings differ. With fewer than five runs intervals are too narrow. The best script of an "
+    "agent with one policy are blocks of episodes: their spread tells nothing of how trainings differ. Runs are few: with five, an interval over eight environments holds the "
+    "true value in about 90 cases of a hundred, over one environment in about 84. The best script of an "
     "environment has the highest value on its training scenario. Ahead or behind: the interval of the mean difference, episode by episode, lies on one side "
-    "of zero, in each scenario by itself. Measurements, seconds and dose: medians of an instrument's, up to the goal, of the episodes "
-    "that reached it, so that who succeeds in easy episodes alone looks cheap. Area: under the share of episodes at their goal against what they had spent, up to the most that any "
-    "episode in the environment spent: 1 is everyone at no cost. The value is the return where nothing else is said. Where runs are missing there is no score."
+    "of zero, in each scenario by itself; it misleads in one case of twenty, and in up to one of three where both nearly always do as well and one episode in a hundred decides. Measurements, seconds and dose: medians of an instrument's, up to the goal, of the episodes "
+    "that reached it, so that who succeeds in easy episodes alone looks cheap. Area: under the share of episodes at their goal against what they had spent, up to the most that an "
+    "episode of random or of the oracle in the environment spent: 1 is everyone at no cost. The value is the return where nothing else is said. Where runs are missing there is no score."
 )
 
 

@@ -30,7 +30,7 @@ class Row:
 
     values, low, high: means of each run, of the agent, random and the oracle. by_episode: the metric. to_goal: median of each cost at the
     goal, of the episodes that reached it. spent: mean of each cost up to the goal, or the end without it. area: see ``statistics.efficiency_area``,
-    up to the most that any episode in this environment spent. missing: runs of the agent that are not there; with none of them there all figures are NaN.
+    up to the most that an episode of random or of the oracle in this environment spent. missing: runs of the agent that are not there; with none of them there all figures are NaN.
     """
 
     facts: Facts
@@ -104,7 +104,8 @@ def table(suite: Suite, runs: Iterable[Run], planned: Iterable[Facts]) -> Table:
     for environment in suite.environments:
         out.best |= _best(environment, suite, grouped)
         mine = [key for key in grouped if key[0] == environment]
-        most = {name: max((float(run.results.costs[name].max()) for key in mine for run in grouped[key]), default=0.0) for name in COSTS}
+        ends = [run.results for key in mine for run in grouped[key] if run.facts.kind in ("random", "oracle")]  # in every report, whoever else is in it
+        most = {name: max((float(results.costs[name].max()) for results in ends), default=0.0) for name in COSTS}
         out.rows += [_row(first[key], grouped, suite, most, out.best.get(environment) == key[1]) for key in mine]
     out.summaries = [summary for kind in KINDS for split in (*SPLITS, "all") if (summary := _summary(out, kind, split))]
     return out
