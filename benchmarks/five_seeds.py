@@ -46,6 +46,12 @@ TRAININGS = {
 }
 """Shipped policy -> what ``probegym train`` is told: the command of what ships, but for TipConditioning, SpectrumExploration and BeamManipulation,
 which ship after 10,000, 800 and 120 updates; those beyond these brought a first training nothing."""
+TRAINED_ON = {
+    "level-selection": ["train", "train-known"],
+    "spectrum-exploration": ["train", "train-doped", "train-defects", "train-switch", "train-films"],
+    "ising-inference": ["train", "train-known"],
+}
+"""Scenarios of the trainers that take more than ``train``."""
 SEEDS = 5
 DOCS = Path(__file__).parent.parent / "docs"
 KEPT = DOCS / "results/five_seeds.json"
@@ -124,7 +130,7 @@ def submit(runs: Path, names: list[str]) -> None:
         for seed in range(1, SEEDS + 1):
             shutil.copytree(runs / name / f"seed-{seed}/policy", folder / f"{name}-{seed}", dirs_exist_ok=True)
         policies[f"probegym/{TRAININGS[name][0]}-v0"] = {
-            "folder": f"{name}-{{seed}}", "sha256": [bundle_digest(folder / f"{name}-{seed}") for seed in range(1, SEEDS + 1)], "trained_on": ["train"],
+            "folder": f"{name}-{{seed}}", "sha256": [bundle_digest(folder / f"{name}-{seed}") for seed in range(1, SEEDS + 1)], "trained_on": TRAINED_ON.get(name, ["train"]),
         }  # fmt: skip
     told = {"schema": "probegym-submission/1", "name": "five-seeds", "authors": ["ProbeGym"], "description": "Five trainings of every shipped policy.",
             "licence": "MIT", "policies": policies}  # fmt: skip
