@@ -200,9 +200,9 @@ def test_a_driver_on_a_server_that_ends_reaches_the_safe_state():
 @pytest.mark.parametrize(
     ("twin", "protocol", "scenario", "why"),
     [
-        ("afm", "nanonis", "id", "the afm twin does not speak nanonis, only bridge: nanonis is spoken by --twin stm or stm-tip"),
-        ("stm-tip", "nion", "id", "the stm-tip twin does not speak nion, only bridge, nanonis: nion is spoken by --twin stem"),
-        ("stm-tip", "nanonis", "steady-tip", "unknown scenario 'steady-tip'"),
+        ("afm", "nanonis", "id", "the afm twin does not speak nanonis, only bridge: nanonis is spoken by --twin adatoms or tip"),
+        ("tip", "nion", "id", "the tip twin does not speak nion, only bridge, nanonis: nion is spoken by --twin stem"),
+        ("tip", "nanonis", "steady-tip", "unknown scenario 'steady-tip'"),
     ],
 )
 def test_what_cannot_be_served_is_told_before_anything_starts(tmp_path, twin, protocol, scenario, why):
@@ -214,11 +214,11 @@ def test_what_cannot_be_served_is_told_before_anything_starts(tmp_path, twin, pr
 def test_a_twin_that_there_is_not_is_told_in_one_line(tmp_path):
     arguments = ("serve", "--twin", "sem", "--protocol", "nanonis", "--out", str(tmp_path / "stm.json"))
     done = subprocess.run([sys.executable, "-c", MAIN, *arguments], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 2 and not done.stdout and len(done.stderr.splitlines()) == 1 and "'sem' is not one of 'stem', 'stm', 'stm-tip', 'afm'" in done.stderr
+    assert done.returncode == 2 and not done.stdout and len(done.stderr.splitlines()) == 1 and "'sem' is not one of 'stem', 'adatoms', 'tip', 'afm'" in done.stderr
 
 
 def test_serving_tells_its_ports_and_ctrl_c_ends_it(tmp_path):
-    arguments, files = ("serve", "--twin", "stm-tip", "--protocol", "nanonis", "--pace", "0", "--out"), [tmp_path / name for name in ("one.json", "two.json")]
+    arguments, files = ("serve", "--twin", "tip", "--protocol", "nanonis", "--pace", "0", "--out"), [tmp_path / name for name in ("one.json", "two.json")]
     running = []
     try:
         for file in files:

@@ -23,15 +23,15 @@ class Twin(StrEnum):
     """Twins by the instrument that they are, each with the environment whose scenarios it takes."""
 
     stem = "stem"
-    stm = "stm"
-    stm_tip = "stm-tip"
+    adatoms = "adatoms"
+    tip = "tip"
     afm = "afm"
 
     @property
     def environment(self) -> str:
         """Its environment."""
         return {
-            Twin.stem: "probegym/StemTuning-v0", Twin.stm: "probegym/AdatomManipulation-v0", Twin.stm_tip: "probegym/TipConditioning-v0", Twin.afm: "probegym/AfmTuning-v0",
+            Twin.stem: "probegym/StemTuning-v0", Twin.adatoms: "probegym/AdatomManipulation-v0", Twin.tip: "probegym/TipConditioning-v0", Twin.afm: "probegym/AfmTuning-v0",
         }[self]  # fmt: skip
 
 
@@ -50,4 +50,4 @@ class Protocol(StrEnum):
     @property
     def twins(self) -> tuple[Twin, ...]:
         """Twins that can be served so."""
-        return {Protocol.bridge: tuple(Twin), Protocol.nanonis: (Twin.stm, Twin.stm_tip), Protocol.nion: (Twin.stem,)}[self]
+        return {Protocol.bridge: tuple(Twin), Protocol.nanonis: (Twin.adatoms, Twin.tip), Protocol.nion: (Twin.stem,)}[self]

@@ -26,4 +26,4 @@ def describe(world: twin.StmTwin) -> Description:
             ranges={"position": here, "depth": span((limits.LEAST_LENGTH, c.dips.strength[-1])), "bias": span(limits.BIAS), "duration": span(limits.PULSE)},
         ),
     }  # fmt: skip
-    return description("STM twin", "stm", verbs)
+    return description("tip twin", "stm", verbs)
