@@ -115,7 +115,7 @@ class ScopeEnv(gym.Env[dict[str, Any], np.ndarray]):
         return self._first(self.episodes.observation)
 
     def counterfactual(self, actions: Iterable[np.ndarray], key: int | None = None) -> list[Step]:
-        """What would happen if: the steps that ``actions`` lead to from here; the environment itself stays where it is.
+        """What would happen if: the steps that ``actions``, each of the shape of the action space, lead to from here; the environment itself stays where it is.
 
         The noise is that of the real episode, or another draw of it when a ``key`` (uint64) is given. Raises ProbeGymError for any other.
         """

@@ -242,7 +242,7 @@ class DeepKernel:
 
     @one_thread()
     def log_likelihood(self, weights: np.ndarray, index: np.ndarray, y: np.ndarray) -> float:
-        """Log marginal likelihood of the standardised values, without the prior of the weights."""
+        """Natural logarithm of the marginal likelihood of the standardised values (n,), without the prior of the weights."""
         given, at, y = self._checked(weights, index, y)
         target, _, _ = _standardised_target(y)
         loss = self._loss(given, at, target)[0] - 0.5 * float(given @ given)
