@@ -83,7 +83,7 @@ class ScopeEnv(gym.Env[dict[str, Any], np.ndarray]):
     def compute_reward(self) -> Callable[[Any, Any, Any], np.ndarray | float]:
         """(achieved_goal, desired_goal, info) -> reward for other goals, as hindsight replay asks for it; of one step, or of n with n infos.
 
-        Not there where an observation shows no goals: who asks whether this is a goal environment looks for the name.
+        Raises AttributeError where an observation shows no goals: who asks whether this is a goal environment looks for the name.
         """
         if "desired_goal" not in self.observation_space.spaces:
             raise AttributeError("this environment has no goals to be exchanged")
