@@ -9,8 +9,9 @@ from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import DipTip, DragTip, LocateAdatoms, PulseBias, SetBias
 from probegym.hardware_bridge.twins.adatoms import FARTHEST, LIMITS, AdatomTwin
 from probegym.hardware_bridge.world import Refused
-from probegym.physics import adatoms, stm
+from probegym.physics import adatoms
 from tests.helpers import differences
+from tests.stm_reference import point_width
 
 VIEW, PIXELS, SPEED = 7e-9, 128, 200e-9
 EXACT = {"position_noise": 0.0}
@@ -88,7 +89,7 @@ def test_images_show_the_adatoms_where_they_are():
     pitch = VIEW / PIXELS
     line = (np.arange(PIXELS) - (PIXELS - 1) / 2) * pitch
     x, y = np.meshgrid(line, line)
-    width = stm.point_width(0.5, 50e-12)
+    width = point_width(0.5, 50e-12)
     known = sum(0.1e-9 * np.exp(-((x - a) ** 2 + (y - b) ** 2) / (2 * width**2)) for a, b in world.truth()["position"][0])
     assert np.abs(image - known).max() < 1e-12 and image.dtype == np.float32
 

@@ -1,10 +1,9 @@
-"""The cantilever's modes against the numbers of the beam equation, its thermal motion and its response time."""
+"""The cantilever's modes against the numbers of the beam equation."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import constants
 from scipy.integrate import quad
 
 from probegym.errors import ProbeGymError
@@ -85,17 +84,6 @@ def test_a_tip_mass_slows_the_first_mode():
     """It adds to the mode's quarter of the beam's mass; k / omega^2 counts with the static stiffness, so 0.9707 of it."""
     assert effective_mass(0.001) == pytest.approx(0.24267 + 0.9707 * 0.001, rel=2e-5)
     assert 0.24267 + 0.0971 < effective_mass(0.1) < 0.24267 + 0.1
-
-
-@pytest.mark.parametrize(("stiffness", "picometres"), [(0.1, 202), (2, 45.1), (40, 10.1)])
-def test_thermal_motion(stiffness, picometres):
-    assert cantilever.thermal_rms(stiffness, 295) == pytest.approx(picometres * 1e-12, rel=5e-3, abs=0)
-    assert 0.5 * stiffness * cantilever.thermal_rms(stiffness, 295) ** 2 == pytest.approx(0.5 * constants.k * 295, rel=1e-9, abs=0)
-
-
-@pytest.mark.parametrize(("frequency", "quality", "seconds"), [(70e3, 150, 682e-6), (300e3, 30000, 31.8e-3)])
-def test_response_time(frequency, quality, seconds):
-    assert cantilever.response_time(frequency, quality) == pytest.approx(seconds, rel=2e-3)
 
 
 @pytest.mark.parametrize(("count", "tip_mass"), [(0, 0.0), (2, -0.1), (2, np.nan), (2, 1e6)])

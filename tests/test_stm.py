@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from probegym.physics import randomness, stm, stm_apex, stm_surfaces
+from tests.stm_reference import point_width
 
 FLAT = {"terrace_width": 1.0, "meander_period": 20e-9}
 STEP = 0.236e-9  # m, Ag(111)
@@ -75,7 +76,7 @@ def test_shares_of_equal_atoms_are_equal_and_fall_with_retraction():
 def test_one_atom_reproduces_the_surface():
     rough = surface(adatom_density=5e16, adatom_height=0.1e-9, cluster_density=5e15, cluster_height=0.4e-9, cluster_radius=0.4e-9,
                     island_density=1e15, island_radius=2e-9, step_height=STEP, terrace_width=15e-9, meander=1e-9, direction=0.7)  # fmt: skip
-    known = stm_surfaces.heights(rough, 7, (0, 0), 10e-9 / 64, (64, 64), stm.point_width(BIAS, CURRENT))
+    known = stm_surfaces.heights(rough, 7, (0, 0), 10e-9 / 64, (64, 64), point_width(BIAS, CURRENT))
     assert np.ptp(known) > 0.2e-9 and np.abs(image(ground=rough)[0] - known).max() < 1e-13
 
 
@@ -121,12 +122,12 @@ def test_a_low_barrier_blurs():
         image(apex((0, 0, 0, phi)), placed=[(0, 0, 0.02e-9, 0)], pixels=128)[0].sum() * (10e-9 / 128) ** 2 / 0.02e-9 / (2 * np.pi)
         for phi in (4.5, 1.5)
     ]
-    assert np.sqrt(areas[0]) == pytest.approx(stm.point_width(BIAS, CURRENT), rel=0.01)
+    assert np.sqrt(areas[0]) == pytest.approx(point_width(BIAS, CURRENT), rel=0.01)
     assert areas[1] / areas[0] == pytest.approx(np.sqrt(3), rel=0.01)
 
 
 def test_adatom_is_as_wide_as_seen_in_experiments():
-    assert 0.4e-9 < 2.355 * stm.point_width(BIAS, CURRENT) < 1e-9
+    assert 0.4e-9 < 2.355 * point_width(BIAS, CURRENT) < 1e-9
 
 
 @pytest.mark.parametrize("barrier", [4.5, 1.125])

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy import constants
 
 from probegym.errors import ProbeGymError
 from probegym.physics import approach, cantilever, surfaces, tapping, tips
@@ -276,10 +277,10 @@ def test_thermal_motion_has_its_size_and_memory(far_away):
     """Each quadrature has the variance k_B T / k (of the mode) and forgets in 2 Q / w0."""
     one = setup(2.0, 300e3, 150.0, drive=1e-3, temperature=295.0, bandwidth=140e3)
     a = complex_amplitude(scan(one, far_away, 2.0, tapping.rest(one, 64, 100 * NM))[1])
-    expected = cantilever.thermal_rms(2.0, 295.0)
+    expected = np.sqrt(constants.k * 295.0 / 2.0)
     assert expected == pytest.approx(45.1e-12, rel=1e-3, abs=0)
     assert [a.real.std(), a.imag.std()] == pytest.approx([expected] * 2, rel=0.01, abs=0)
-    lag, time = 24, cantilever.response_time(300e3, 150.0)
+    lag, time = 24, 150.0 / (np.pi * 300e3)
     memory = (a[:, :-lag] * a[:, lag:].conj()).real.mean() / (np.abs(a) ** 2).mean()
     assert memory == pytest.approx(np.exp(-lag * 2 / 300e3 / time), rel=0.06)
     spectrum = np.abs(np.fft.fft(a, axis=1)) ** 2

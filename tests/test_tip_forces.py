@@ -7,7 +7,6 @@ import pytest
 from scipy import constants
 
 from probegym.errors import ProbeGymError
-from probegym.physics import tip_forces
 from probegym.physics.tip_forces import CONTACT, Interaction, force
 
 NM = 1e-9
@@ -15,11 +14,15 @@ PLAIN = Interaction(10 * NM, 6.4e-20, 1.51e9)
 EVERYTHING = Interaction(10 * NM, 6.4e-20, 1.51e9, 100.0, 2.0, 5e-9)
 
 
+def adhesion(radius: float, hamaker: float) -> float:
+    """Pull-off force in N, 4 pi R gamma with gamma = H / 24 pi a0^2; radius in m, hamaker in J."""
+    return 4 * np.pi * radius * hamaker / (24 * np.pi * CONTACT**2)
+
+
 def test_adhesion():
-    """7.84 nN for 6.4e-20 J and 20 nm; equal to 4 pi R gamma, gamma = H / 24 pi a0^2."""
-    assert tip_forces.adhesion(20 * NM, 6.4e-20) == pytest.approx(7.84e-9, rel=1e-3, abs=0)
-    gamma = 6.4e-20 / (24 * np.pi * CONTACT**2)
-    assert tip_forces.adhesion(20 * NM, 6.4e-20) == pytest.approx(4 * np.pi * 20 * NM * gamma, rel=1e-9, abs=0)
+    """7.84 nN for 6.4e-20 J and 20 nm."""
+    assert -force(CONTACT, Interaction(20 * NM, 6.4e-20)) == pytest.approx(7.84e-9, rel=1e-3, abs=0)
+    assert -force(CONTACT, Interaction(20 * NM, 6.4e-20)) == pytest.approx(adhesion(20 * NM, 6.4e-20), rel=1e-9, abs=0)
 
 
 @pytest.mark.parametrize("interaction", [PLAIN, EVERYTHING], ids=["plain", "everything"])
@@ -34,14 +37,14 @@ def test_far_away_it_is_van_der_waals():
 
 def test_the_deepest_attraction_is_the_adhesion():
     gap = np.linspace(0.05, 5, 20001) * NM
-    assert force(gap, PLAIN).min() == pytest.approx(-tip_forces.adhesion(10 * NM, 6.4e-20), rel=1e-3)
+    assert force(gap, PLAIN).min() == pytest.approx(-adhesion(10 * NM, 6.4e-20), rel=1e-3)
     assert gap[force(gap, PLAIN).argmin()] == pytest.approx(CONTACT, rel=0.01)
 
 
 def test_in_contact_it_is_hertz_less_the_adhesion():
     """4/3 E* sqrt(R) d^1.5, which stores 8/15 E* sqrt(R) d^2.5."""
     depth = np.linspace(0, 2, 4001) * NM
-    elastic = force(CONTACT - depth, PLAIN) + tip_forces.adhesion(10 * NM, 6.4e-20)
+    elastic = force(CONTACT - depth, PLAIN) + adhesion(10 * NM, 6.4e-20)
     assert elastic == pytest.approx(4 / 3 * 1.51e9 * np.sqrt(10 * NM) * depth**1.5, abs=1e-17)
     assert np.trapezoid(elastic, depth) == pytest.approx(8 / 15 * 1.51e9 * np.sqrt(10 * NM) * (2 * NM) ** 2.5, rel=1e-4, abs=0)
 

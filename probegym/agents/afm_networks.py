@@ -29,7 +29,7 @@ def log_rms(x: torch.Tensor) -> torch.Tensor:
 
 
 def correlation(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Pearson's coefficient over the last axis; 0 where nothing varies."""
+    """Pearson's coefficient over the last axis, (..., n) twice -> (...); 0 where nothing varies."""
     x, y = x - x.mean(-1, keepdim=True), y - y.mean(-1, keepdim=True)
     return (x * y).mean(-1) / torch.sqrt((x**2).mean(-1) * (y**2).mean(-1) + FLOOR**4)
 

@@ -45,7 +45,10 @@ class FixedSettings(Agent):
 
 
 def fixed_settings(line_rate: float | None = None) -> FixedSettings:
-    """The best of a search over all settings at once on training seeds, feed-forward included (benchmarks/afm_baselines.py)."""
+    """The best of a search over all settings at once on training seeds, feed-forward included (benchmarks/afm_baselines.py).
+
+    line_rate: Hz, that of the scenario by default.
+    """
     return FixedSettings(0.55, 402.0, 0.53, 10.8e-9, 0.9, line_rate)
 
 

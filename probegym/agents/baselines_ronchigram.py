@@ -166,9 +166,9 @@ OUTLIER = 8.0  # a power this many times what is expected tells no more
 
 def fit(segments: Segments, spectra: np.ndarray, noise: np.ndarray, start: np.ndarray, mean: np.ndarray, precision: np.ndarray,
         information: float, iterations: int = 10, tolerance: float = 0.2) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Most probable aberrations and film (len(start),) and their covariance, by Levenberg-Marquardt on Whittle's likelihood.
+    """Most probable aberrations and film, (n + 2,) as of ``Segments.expected``, and their covariance, by Levenberg-Marquardt on Whittle's likelihood.
 
-    Spectra are exponentially distributed around expected + noise; ``information``: independent values a kept value, below 1 as segments
+    spectra, noise: (2, segments, frequencies). start: (n + 2,). mean: (n,), precision: (n, n). Spectra are exponentially distributed around expected + noise; ``information``: independent values a kept value, below 1 as segments
     overlap. mean, precision: of what was believed of the aberrations, in scales. Whittle, Ark. Mat. 2, 423 (1953).
     """
     n, x, damping = len(mean), start.copy(), 1e-2

@@ -46,11 +46,11 @@ class Tuner:
         return observation
 
     def measure(self, target) -> float:
-        """Sharpness at a setpoint (one image)."""
+        """Sharpness, a ratio, at setpoints (n,) as the ``controls`` of the observation: one image."""
         return self._sharpness(self._go(target, declare=False))
 
     def declare(self, target) -> None:
-        """Go there and end the episode."""
+        """Go to setpoints (n,) and end the episode."""
         self._go(target, declare=True)
 
 

@@ -48,7 +48,7 @@ class Conditioner(Agent):
 
 
 def numbers(wanted, names: tuple[str, ...]) -> np.ndarray:
-    """Numbers of actions by name; raises ProbeGymError where the scenario has no such action."""
+    """Numbers (n,) of n actions by name; raises ProbeGymError where the scenario has no such action."""
     missing = set(wanted) - set(names)
     if missing:
         raise ProbeGymError(f"the scenario has no action {', '.join(sorted(missing))!r}: use one with {', '.join(names)}")

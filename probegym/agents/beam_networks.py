@@ -82,7 +82,7 @@ def jumps(first: torch.Tensor, leave: torch.Tensor, onward: torch.Tensor, dwell:
 
 
 def doubted(chances: torch.Tensor) -> torch.Tensor:
-    """Chances of the five outcomes with the DOUBT that none of the lobes is right."""
+    """Chances, 0 to 1 and of any shape, of the five outcomes with the DOUBT that none of the lobes is right."""
     return chances * (1 - DOUBT) + DOUBT / 5
 
 
@@ -249,7 +249,7 @@ class Student(Agent):
 
     @torch.no_grad()
     def decide(self, observation: Observation, on: np.ndarray) -> np.ndarray:
-        """Actions of the lanes ``on``; the others get zeros."""
+        """Actions (lanes, 3) of the lanes ``on`` (n,); the others get zeros."""
         p = self.policy
         bonds, outcome, dwelt, clock, drift, correction, budget = (torch.from_numpy(observation[name][on]) for name in SEEN)
         lanes = torch.from_numpy(on)

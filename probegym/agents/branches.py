@@ -101,7 +101,7 @@ class Outcome:
     steps: int
 
     def worth(self, value: str, limits: dict[str, float]) -> float:
-        """The ``value`` of VALUES, the more the better."""
+        """The ``value`` of VALUES, the more the better: the return, or minus a cost, in its unit as in ``limits``."""
         return self.total if value == "return" else -(self.reached or limits)[value]
 
 

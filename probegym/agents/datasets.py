@@ -56,7 +56,7 @@ SETS: dict[str, dict[str, str]] = {
 
 
 def within(action: np.ndarray, space: gym.Space) -> np.ndarray:
-    """The action in the type of its space, and inside it where rounding alone has put it outside; others are left to be refused."""
+    """The action, of the shape of its space, in its type, and inside it where rounding alone has put it outside; others are left to be refused."""
     action = np.asarray(action)
     if action.dtype.kind in "iu" and not isinstance(space, gym.spaces.Box):
         return action.astype(space.dtype)
@@ -133,7 +133,7 @@ def dataset_id(env_id: str, agents: Mapping[str, int], scenario: str = "train", 
 
 
 def references(env_id: str, scenario: str, episodes: int = REFERENCE_EPISODES) -> tuple[float, float]:
-    """Mean returns of uniformly random actions and of the oracle, on the same seeds of a scenario."""
+    """Mean returns (pure numbers) of uniformly random actions and of the oracle, on the same seeds of a scenario."""
     low, high = (evaluate(agent, env_id, scenario, episodes, REFERENCE_SEED).returns.mean() for agent in (RandomAgent(), OracleAgent()))
     return float(low), float(high)
 
@@ -153,7 +153,7 @@ def record(env_id: str, agents: Mapping[str, int], scenario: str = "train", seed
            scores: tuple[float, float] | None = None, command: str = "", progress: Progress = lambda *_: None) -> tuple[MinariDataset, dict[str, Results]]:  # fmt: skip
     """Record agents (name or folder -> episodes, one after the other on seeds seed, seed + 1, ...) as one data set.
 
-    scores: mean returns of random and oracle, measured unless given. It has its name when all of it is on the disk; otherwise nothing
+    scores: mean returns (pure numbers) of random and oracle, measured unless given. It has its name when all of it is on the disk; otherwise nothing
     stays. Raises ProbeGymError for seeds and scenarios of evaluation, a name that is taken, and an agent whose actions are not all that it did.
     """
     _check(env_id, scenario, agents, seed)

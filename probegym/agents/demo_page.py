@@ -62,7 +62,7 @@ def embedded(content: bytes, kind: str) -> str:
 
 
 def ticks(values: list[float]) -> np.ndarray:
-    """Three to seven round numbers that enclose the values."""
+    """Three to seven round numbers (n,) that enclose the values, in their unit."""
     span = max(max(values) - min(values), 1e-9)
     step = next(s for s in 10.0 ** math.floor(math.log10(span)) * np.array([0.5, 1, 2]) if span / s <= 5)
     first = math.floor(min(values) / step)
@@ -70,7 +70,7 @@ def ticks(values: list[float]) -> np.ndarray:
 
 
 def chart(points: list[tuple[int, float]], title: str, marks: np.ndarray, percent: bool = False) -> str:
-    """A line of points as SVG; ``marks``: ticks of the y axis. Few points are drawn as dots too."""
+    """A line of points as SVG; ``marks``: (n,) ticks of the y axis. percent: whether y is a share. Few points are drawn as dots too."""
     width, height, left, bottom, top, right = 440, 240, 48, 44, 30, 14
     last, low, high = max(x for x, _ in points), marks[0], marks[-1]
 

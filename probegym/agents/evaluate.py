@@ -22,7 +22,7 @@ Progress = Callable[[int, int], None]
 
 
 class Observer(Protocol):
-    """Is shown everything that passes between agent and environment. Arrays have a leading axis of lanes; a script has one lane."""
+    """Is shown everything that passes between agent and environment. Arrays are (lanes, ...); a script has one lane."""
 
     def begin(self, seed: int, observation: Observation, info: Lanes) -> None:
         """Episodes have begun on seeds seed, seed + 1, ...; with what the reset gave."""

@@ -14,7 +14,7 @@ from probegym.envs.task import Observation, Task
 
 
 def to_onnx(module: torch.nn.Module, inputs: dict[str, torch.Tensor], outputs: list[str]) -> bytes:
-    """The module as one ONNX file, weights inside; the first axis of everything is the lanes."""
+    """The module as one ONNX file, weights inside; everything is (lanes, ...)."""
     stream: Any = io.BytesIO()  # which the exporter takes, though its types say otherwise
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the TorchScript exporter announces its successor, which needs another package

@@ -92,7 +92,7 @@ def _swap(scratch: Path, folder: Path) -> None:
             raise
 
 
-def plain(value):
+def plain(value: Any) -> Any:
     """For JSON, which has no NaN: null in its place."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}

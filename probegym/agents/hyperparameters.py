@@ -31,7 +31,7 @@ def refuse_unknown(algorithm: str, name: str, place: str = "") -> None:
 
 
 def checked(algorithm: str, name: str, value: float, mend: str) -> float | int:
-    """The value, as an integer where only those are meant; raises ProbeGymError with the mend for one that is out of its limits."""
+    """The value, without unit, as an integer where only those are meant; raises ProbeGymError with the mend for one that is out of its limits."""
     low, high = LIMITS[algorithm][name]
     if not low <= value <= high:
         raise ProbeGymError(f"{name} is {value:g}, it must lie between {low:g} and {high:g}: {mend}")
@@ -39,7 +39,7 @@ def checked(algorithm: str, name: str, value: float, mend: str) -> float | int:
 
 
 def parsed(algorithm: str, texts: Sequence[str]) -> dict[str, float | int]:
-    """Those of texts like ``learning_rate=3e-4``; raises ProbeGymError."""
+    """Those of texts like ``learning_rate=3e-4``, without units; raises ProbeGymError."""
     chosen: dict[str, float | int] = {}
     for text in texts:
         name, _, number = text.partition("=")

@@ -96,7 +96,7 @@ class PolicyGradient(Trainer):
 
     @abstractmethod
     def judged(self, episodes: int) -> dict[str, float]:
-        """What the policy as it stands gives on training scenarios; the less of the first figure the better."""
+        """What the policy as it stands gives on training scenarios: means by name, in the units of their metrics; the less of the first the better."""
 
     # ---- for its use ----
 
@@ -158,7 +158,7 @@ class PolicyGradient(Trainer):
         return []
 
     def choose(self, episodes: int, report: Callable[[int, int], None] = lambda *_: None) -> list[dict[str, float]]:
-        """Take over the best of the states that may be chosen; returns what each gave."""
+        """Take over the best of the states that may be chosen; returns what each gave, in the units of ``judged``."""
         tried, states = [], [*self.first_candidates(), *self.candidates] or [self.network.state_dict()]
         for number, state in enumerate(states):
             report(number, len(states))
@@ -199,7 +199,7 @@ class Rivals(PolicyGradient):
         return envs, envs.reset(seed=[first + lane // self.tries for lane in range(self.lanes)])[0]
 
     def figures(self) -> dict[str, float]:
-        """The mean of ``outcome``, which the batch left, for TensorBoard."""
+        """The mean of ``outcome`` (in its unit), which the batch left, for TensorBoard."""
         return {f"outcome_{'known' if self._known() else 'unknown'}": float(self.outcome.mean())}
 
     def advantage(self, least: float) -> np.ndarray:

@@ -61,7 +61,10 @@ class PlaceJudge(nn.Module):
 
 
 def loss(odds: torch.Tensor, gain: torch.Tensor, ahead: torch.Tensor, free: torch.Tensor) -> torch.Tensor:
-    """Cross entropy of being better plus the error of the gain where it is; ahead: true value less the best one, free: not measured."""
+    """Cross entropy of being better plus the error of the gain where it is. All are (b, rows, columns).
+
+    gain, ahead: true value less the best one, in standard deviations of what was measured. free: not measured.
+    """
     better = (ahead > 0) & free
     entropy = nn.functional.binary_cross_entropy_with_logits(odds, better.float(), reduction="none")
     wrong = nn.functional.smooth_l1_loss(gain, ahead.clamp(0, 10), reduction="none")

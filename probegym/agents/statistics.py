@@ -144,7 +144,7 @@ def efficiency_area(spent: np.ndarray, reached: np.ndarray, most: float) -> floa
 
 
 def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a rate (1927, 10.1080/01621459.1927.10502953)."""
+    """Wilson's score interval, low and high from 0 to 1, of a rate (1927, 10.1080/01621459.1927.10502953)."""
     z = stats.norm.ppf(0.5 + confidence / 2)
     p, scale = successes / trials, 1 + z**2 / trials
     middle, half = p + z**2 / (2 * trials), z * np.sqrt(p * (1 - p) / trials + z**2 / (4 * trials**2))

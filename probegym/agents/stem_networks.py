@@ -56,7 +56,7 @@ class ImageReader(nn.Module):
         nn.init.zeros_(last.bias)
 
     def contrast(self, frames: torch.Tensor) -> torch.Tensor:
-        """What the layers are shown; the shape stays."""
+        """What the layers are shown of frames (b, c, h, w), in the same shape."""
         return torch.sqrt(grid_shift(frames) / frames.mean((1, 2, 3), keepdim=True).clamp_min(1e-3)) - 1
 
     def forward(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -76,7 +76,7 @@ class ShadowReader(ImageReader):
     augments = False  # films lie in all eight ways already
 
     def contrast(self, frames: torch.Tensor) -> torch.Tensor:
-        """Each frame against its own mean: how much a film takes away does not matter."""
+        """Each frame (b, c, h, w) against its own mean: how much a film takes away does not matter."""
         return 5 * (frames / frames.mean((2, 3), keepdim=True).clamp_min(1e-3) - 1)
 
 

@@ -47,7 +47,7 @@ def read_space(path: Path, algorithm: str) -> dict[str, Distribution]:
 
 
 def draw(space: dict[str, Distribution], algorithm: str, trials: int, seed: int) -> list[dict[str, float | int]]:
-    """Hyperparameters of each trial, which depend on seed and trial alone; raises ProbeGymError for one that is out of its limits."""
+    """Hyperparameters of each trial, without units, which depend on seed and trial alone; raises ProbeGymError for one that is out of its limits."""
     keys = (np.uint64(seed) << np.uint64(32)) + np.arange(trials, dtype=np.uint64)
     drawn: list[dict[str, float | int]] = [{} for _ in range(trials)]
     for name, distribution in space.items():
@@ -70,7 +70,7 @@ def sweep(asked: Json, trials: Sequence[Json], out: Path, kind: str, workers: in
 
 
 def rank(row: Json) -> tuple[bool, float, float]:
-    """Finished trials before others, then by success, then by return."""
+    """Finished trials before others, then by success rate, then by return."""
     if row["result"]:
         return True, row["result"]["success"], row["result"]["return"]
     return False, (row["curve"][-1][1] or 0.0) if row["curve"] else -1.0, 0.0

@@ -130,7 +130,7 @@ class Trainer(PolicyGradient):
         return Student(self.policy)
 
     def judged(self, episodes: int) -> dict[str, float]:
-        """Mean seconds to the goal, success and damage on the training scenario."""
+        """Mean seconds to the goal, success rate and events of damage an episode on the training scenario."""
         results = evaluate(self.agent(), self.config.env_id, self.config.scenario, episodes, SELECTION_SEED)
         seconds = np.where(results.success, results.costs["time"], self.envs.episodes.limits["time"])
         return {"seconds": float(seconds.mean()), "success": float(results.success.mean()), "damage": float(results.costs["damage"].mean())}

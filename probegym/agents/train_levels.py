@@ -123,7 +123,7 @@ class Trainer(Rivals):
         return Chooser(self.policy, SEEN)
 
     def judged(self, episodes: int) -> dict[str, float]:
-        """The uncertainty left, and the squared error, on the training scenario."""
+        """Means of the uncertainty left and of the squared error, both without unit, on the training scenario."""
         metrics = evaluate(self.agent(), self.config.env_id, self.config.scenario, episodes, SELECTION_SEED).metrics
         return {"uncertainty": float(metrics["uncertainty"].mean()), "error": float((metrics["rmse"] ** 2).mean())}
 

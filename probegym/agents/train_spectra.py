@@ -104,7 +104,7 @@ class Trainer(trainer.Trainer):
     # ---- examples ----
 
     def collect(self, number: int) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-        """Maps, numbers and true gains of round ``number``, and the mean final regret of each kind of lane.
+        """Maps, numbers and true gains (n, ...) of round ``number``, and the mean final regret, without unit, of each kind of lane.
 
         Half of the lanes, at first all, follow fixed weights.
         """

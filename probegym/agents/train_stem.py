@@ -174,8 +174,8 @@ def _ahead(batches: Iterator[Batch]) -> Generator[Batch, None, None]:
 
 
 def choose_threshold(trainer: Trainer, episodes: int, progress: Progress = lambda *_: None) -> tuple[float, dict[str, dict[str, float]]]:
-    """The most cautious threshold that succeeds often enough on the training scenario within LOOKS looks; if there is
-    none, the one that succeeds most. Returns it and what every threshold gave.
+    """The most cautious threshold (rad^2) that succeeds often enough on the training scenario within LOOKS looks; if there is
+    none, the one that succeeds most. Returns it and what every threshold gave: success rate, median images.
     """
     rates: dict[float, dict[str, float]] = {}
     for done, threshold in enumerate(THRESHOLDS):
@@ -191,7 +191,7 @@ def choose_threshold(trainer: Trainer, episodes: int, progress: Progress = lambd
 
 
 def export(trainer: Trainer, folder: Path, threshold: float, rates: dict[str, dict[str, float]], command: str) -> Path:
-    """Write the bundle of a student with its threshold; returns its folder. Raises ProbeGymError when it cannot be written."""
+    """Write the bundle of a student with its threshold (rad^2); returns its folder. rates: as of ``choose_threshold``. Raises ProbeGymError when it cannot be written."""
     policy, observation = trainer.policy(threshold=threshold), trainer.envs.reset(seed=SELECTION_SEED)[0]
     shown = {name: observation[name][:2] for name in (trainer.frames, "budget")}
     memory = {"mean": torch.zeros(2, len(trainer.names)), "variance": policy.prior.repeat(2, 1)}

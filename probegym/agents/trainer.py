@@ -62,11 +62,11 @@ class Resumable(ABC):
         return SummaryWriter(str(self.folder / "tensorboard"))
 
     def tell(self, report: Report, loss: float, success: float | None = None) -> None:
-        """Report where the training is; a last round may go past the number of updates that were asked for."""
+        """Report where the training is, its loss and success rate; a last round may go past the number of updates that were asked for."""
         report(Progress(min(self.update, self.config.updates), loss, success))
 
     def measure(self, writer: SummaryWriter, report: Report, success: float) -> None:
-        """Tell what an evaluation gave."""
+        """Tell what an evaluation gave: the success rate."""
         writer.add_scalar("evaluate/success", success, self.update)
         self.tell(report, float("nan"), success)
 

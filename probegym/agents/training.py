@@ -50,7 +50,7 @@ class Diary:
         self._write()
 
     def point(self, at: int, success: float | None) -> None:
-        """A point of the curve."""
+        """A point of the curve: the success rate, if known, after ``at`` updates or steps."""
         self.state["curve"].append([at, success])
         self._write()
 

@@ -89,7 +89,7 @@ class Notes:
         return np.clip(127.5 + level * (255 / self.settings.image.grey_range), 0, 255).astype(np.uint8)
 
     def begin(self, m: Lanes, where: np.ndarray) -> None:
-        """Draw the goals, now that the atoms have been found."""
+        """Draw the goals of lanes, now that their atoms have been found; where: (lanes,) bool."""
         s = self.settings
         goal = adatom_assembly.single(m["key"], m["position"][:, 0], s) if s.atoms == 1 else adatom_assembly.pattern(m["key"], s)
         m["start"][where], m["goal"][where] = m["position"][where], goal[where]
@@ -97,7 +97,7 @@ class Notes:
         m["achieved_before"][where] = m["achieved"][where]
 
     def place(self, m: Lanes, where: np.ndarray) -> None:
-        """Bring what is shown of atoms and goals up to date; goals follow the anchor where there is one."""
+        """Bring what is shown of atoms and goals up to date; goals follow the anchor where there is one; where: (lanes,) bool."""
         s = self.settings
         drift = m["position"][:, -1:] - m["start"][:, -1:] if s.anchor else 0.0
         m["achieved_before"][where] = m["achieved"][where]

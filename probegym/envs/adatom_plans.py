@@ -19,7 +19,7 @@ SURFACE = ("spacing", "barrier", "stacking", "temperature", "orientation", "appa
 
 
 def best(task: AdatomManipulationTask, truth: Lanes, memory: Lanes) -> np.ndarray:
-    """The straight drag that brings one atom from beyond its goal's tolerance to the hollow site nearest to that in most trials."""
+    """Actions (lanes, components): the straight drag that brings one atom from beyond its goal's tolerance to the hollow site nearest to that in most trials."""
     lanes = len(memory["key"])
     order, apart = task.goals.assigned(memory["achieved"], memory["desired"])
     least, action = np.full(lanes, np.inf), np.zeros((lanes, task.settings.components), np.float32)

@@ -36,14 +36,14 @@ def _orders(n: int) -> np.ndarray:
 
 
 def keep_image(m: Lanes, taken: Readings, on: np.ndarray) -> None:
-    """How long they took; and their grey levels, where the task shows some."""
+    """How long images took, (lanes,) s; and their grey levels (lanes, rows, columns), where the task shows some. on: (lanes,) bool."""
     m["image_time"][on] = taken.time[on]
     if "image" in m:
         m["image"][on] = grey_levels(taken.values["image"][on])[0]
 
 
 def begin(s: Settings, m: Lanes, taken: Readings, on: np.ndarray) -> None:
-    """Lay goals out on the lattice around the first atom."""
+    """Lay goals out on the lattice around the first atom; on: (lanes,) bool."""
     from probegym.physics import randomness
 
     located = taken.values["position"][on]
@@ -63,7 +63,7 @@ def begin(s: Settings, m: Lanes, taken: Readings, on: np.ndarray) -> None:
 
 
 def follow(s: Settings, m: Lanes, taken: Readings, on: np.ndarray, passed: np.ndarray) -> None:
-    """From the places in the new image: which atom went where, and how the sample drifts (Kalman filter)."""
+    """From the places in the new image: which atom went where, and how the sample drifts (Kalman filter). on: (lanes,) bool; passed: (lanes,) s since the image before."""
     found = taken.values["found"] & on[:, None]
     expected = m["shift"] + m["velocity"] * passed[:, None]
     apart = (taken.values["position"] - (m["anchor"] + expected)[:, None] - m["at"]) / BOND
@@ -92,7 +92,7 @@ def follow(s: Settings, m: Lanes, taken: Readings, on: np.ndarray, passed: np.nd
 
 
 def watch(s: Settings, m: Lanes, taken: Readings, on: np.ndarray) -> None:
-    """An image before the first step, for the sake of the drift alone."""
+    """An image before the first step, for the sake of the drift alone; on: (lanes,) bool."""
     keep_image(m, taken, on)
     follow(s, m, taken, on, taken.time)
     aim(s, m, taken, on)

@@ -37,17 +37,17 @@ class CleanArea:
         }
 
     def room(self, memory: Lanes, radius: np.ndarray) -> np.ndarray:
-        """Whether a disc of each radius (n,) fits anywhere: (lanes, n) bool."""
+        """Whether a disc of each radius (n,) m fits anywhere: (lanes, n) bool."""
         return memory["clearance"].max(1)[:, None] >= radius - 1e-15
 
     def nearest(self, memory: Lanes, radius: np.ndarray) -> np.ndarray:
-        """Index of the nearest place where a disc of ``radius`` (lanes,) fits, -1 where none is left; the present one first."""
+        """Index (lanes,) of the nearest place where a disc of ``radius`` (lanes,) m fits, -1 where none is left; the present one first."""
         apart = np.where(memory["clearance"] >= radius[:, None] - 1e-15, self.apart[memory["place"]], np.inf)
         best = apart.argmin(1)
         return np.where(np.isfinite(apart[np.arange(len(best)), best]), best, -1)
 
     def next_view(self, memory: Lanes, radius: float) -> np.ndarray:
-        """Index of the nearest clean place among those imaged least; -1 where none is left."""
+        """Index (lanes,) of the nearest place with ``radius`` (m) clean around it among those imaged least; -1 where none is left."""
         clean = memory["clearance"] >= radius - 1e-15
         visits = np.where(clean, memory["visits"], np.iinfo(np.int64).max)
         apart = np.where(clean & (visits == visits.min(1, keepdims=True)), self.apart[memory["place"]], np.inf)

@@ -196,7 +196,7 @@ class Controls:
         return {part.name: part.start for part in self.parts}
 
     def made(self, values: Values) -> np.ndarray:
-        """The action of values; raises ProbeGymError for names or values that cannot be."""
+        """The action of values, of the shape of the action space; raises ProbeGymError for names or values that cannot be."""
         if strangers := sorted(values.keys() - {part.name for part in self.parts}):
             self[strangers[0]]
         if missing := [part.name for part in self.parts if part.name not in values]:

@@ -83,7 +83,7 @@ class ScopeEnv(gym.Env[dict[str, Any], np.ndarray]):
     def compute_reward(self) -> Callable[[Any, Any, Any], np.ndarray | float]:
         """(achieved_goal, desired_goal, info) -> reward for other goals, as hindsight replay asks for it; of one step, or of n with n infos.
 
-        Not there where an observation shows no goals: who asks whether this is a goal environment looks for the name.
+        Raises AttributeError where an observation shows no goals: who asks whether this is a goal environment looks for the name.
         """
         if "desired_goal" not in self.observation_space.spaces:
             raise AttributeError("this environment has no goals to be exchanged")
@@ -115,7 +115,7 @@ class ScopeEnv(gym.Env[dict[str, Any], np.ndarray]):
         return self._first(self.episodes.observation)
 
     def counterfactual(self, actions: Iterable[np.ndarray], key: int | None = None) -> list[Step]:
-        """What would happen if: the steps that ``actions`` lead to from here; the environment itself stays where it is.
+        """What would happen if: the steps that ``actions``, each of the shape of the action space, lead to from here; the environment itself stays where it is.
 
         The noise is that of the real episode, or another draw of it when a ``key`` (uint64) is given. Raises ProbeGymError for any other.
         """

@@ -54,7 +54,7 @@ def build_world(task: type[Task], scenario: Scenario, lanes: int, world: World |
 
 
 def bounds(space: gym.Space[Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Smallest and largest action of a space, both inside it; raises ProbeGymError for a space that no environment here acts in."""
+    """Smallest and largest action of a space, both inside it and of the shape of an action; raises ProbeGymError for a space that no environment here acts in."""
     if isinstance(space, gym.spaces.Box):
         return space.low, space.high
     if not isinstance(space, gym.spaces.Discrete | gym.spaces.MultiDiscrete):
@@ -130,7 +130,7 @@ class Episodes:
         return self.observation, self._info({})
 
     def step(self, action: np.ndarray, where: np.ndarray) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, Lanes]:
-        """One step on some lanes -> (observation, reward, terminated, truncated, info), all full width; an error where a reward needs hidden state."""
+        """One step on some lanes -> (observation, reward, terminated, truncated, info), all (lanes, ...); raises ProbeGymError where a reward needs hidden state."""
         before = self.truth
         acting = where & ~self._beyond(self.task.foreseen(action, self.memory))
         readings, spent = self._acted(action, acting)
@@ -170,7 +170,7 @@ class Episodes:
         return beyond
 
     def instruct(self, command: Command, where: np.ndarray) -> Readings:
-        """An operator's command beside the task, such as an autotune that the instrument offers; its cost counts."""
+        """An operator's command beside the task, such as an autotune that the instrument offers; its cost counts. where: (lanes,) bool."""
         return self._command([(command, None)], where)[0][0]
 
     def _command(self, commands: Commands, where: np.ndarray) -> tuple[list[Readings], Lanes]:
@@ -231,7 +231,7 @@ class Episodes:
         return self.task.picture(seen, truth, memory, {name: array[lane] for name, array in self.ledger.items()} | left)
 
     def checked(self, action: Any, space: gym.Space[Any]) -> np.ndarray:
-        """The action as an array, refused when it is not in the space (never clipped)."""
+        """The action as an array of the shape of its space, refused when it is not in the space (never clipped)."""
         try:
             array = np.asarray(action)
         except ValueError as error:

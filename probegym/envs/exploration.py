@@ -94,7 +94,7 @@ class Exploration:
         m["novelty"][where] = 1.0
 
     def add(self, m: Lanes, values: Lanes, seconds: np.ndarray, where: np.ndarray) -> None:
-        """Take one spectrum in, at each lane's ``at``; raises ProbeGymError when it is not of the task's length."""
+        """Take one spectrum (lanes, channels) in, which took (lanes,) s, at each lane's ``at``; raises ProbeGymError when it is not of the task's length."""
         s, spectrum = self.settings, values["spectrum"]
         if spectrum.shape[1] != s.spectrum.channels:
             raise ScenarioError("task.spectrum.channels", f"is {s.spectrum.channels}, but the world's spectra have {spectrum.shape[1]}")
@@ -178,7 +178,7 @@ class Exploration:
         return mean, np.where(deviation > 0, deviation, 1.0)
 
     def learn(self, m: Lanes, where: np.ndarray) -> None:
-        """Train the surrogate of each lane a little on what is known, and predict everywhere."""
+        """Train the surrogate of each lane of ``where`` (lanes,) bool a little on what is known, and predict everywhere."""
         if not self.modelled:
             return
         uncertainty = self._uncertainty(m)

@@ -29,15 +29,15 @@ def rank(found: np.ndarray, ascending: np.ndarray) -> np.ndarray:
 
 
 def improvement(t: Transition) -> np.ndarray:
-    """Growth of the best measured value, in standard deviations of the measured values."""
+    """Growth (lanes,) of the best measured value, in standard deviations of the measured values."""
     return t.memory["improvement"]
 
 
 def information(t: Transition) -> np.ndarray:
-    """Fall of the surrogate's mean uncertainty, in standard deviations of the measured values; 0 without a surrogate."""
+    """Fall (lanes,) of the surrogate's mean uncertainty, in standard deviations of the measured values; 0 without a surrogate."""
     return t.memory["information"]
 
 
 def coverage(t: Transition) -> np.ndarray:
-    """1 when the spectrum of this step showed a behaviour that none before it did."""
+    """1 when the spectrum of this step showed a behaviour that none before it did, (lanes,)."""
     return t.memory["new_behaviour"]

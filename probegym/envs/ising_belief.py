@@ -167,7 +167,7 @@ class SpinBelief:
     # ---- what would be learned ----
 
     def sites(self, region: int | np.ndarray) -> np.ndarray:
-        """Atoms of a region that have all four neighbours in it."""
+        """How many atoms of a region have all four neighbours in it; region: its number in ``size``, any shape."""
         return (self.size[region] - 2.0) ** 2
 
     def gains(self, m: Lanes, mean: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:

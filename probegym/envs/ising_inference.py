@@ -120,7 +120,7 @@ class IsingInferenceTask(Task):
 
     @property
     def seconds_available(self) -> float:
-        """Of an episode; two hours where nothing limits them."""
+        """Seconds of an episode; two hours where nothing limits them."""
         return self.limits.get("time", 7200.0)
 
     def ends(self, truth: Lanes, memory: Lanes) -> tuple[np.ndarray, np.ndarray]:

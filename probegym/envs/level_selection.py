@@ -93,7 +93,7 @@ class LevelSelectionTask(Task):
 
     @property
     def seconds_available(self) -> float:
-        """Of an episode; a working day where nothing limits them."""
+        """Seconds of an episode; a working day where nothing limits them."""
         return self.limits.get("time", 8 * 3600.0)
 
     def prices(self, memory: Lanes) -> np.ndarray:

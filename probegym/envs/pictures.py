@@ -200,7 +200,7 @@ def told_width(text: str, size: int) -> float:
 
 
 def round_length(most: float) -> float:
-    """The largest of 1, 2, 5 times a power of ten that is not above ``most``."""
+    """The largest of 1, 2, 5 times a power of ten that is not above ``most``, in its unit."""
     decade = 10.0 ** math.floor(math.log10(most))
     return next(factor * decade for factor in (5, 2, 1) if factor * decade <= most * (1 + 1e-9))
 

@@ -229,7 +229,8 @@ class SpectrumExploration(ScopeEnv):
 
     ## Sources
     Roccapriore, Kalinin & Ziatdinov (2022), 10.1002/advs.202203422; Liu et al. (2022), 10.1038/s42256-022-00460-0 (deep kernel
-    learning at microscopes). Wilson, Hu, Salakhutdinov & Xing (2016), arXiv:1511.02222. Data: pycroscopy's DTMicroscope (MIT).
+    learning at microscopes). Wilson, Hu, Salakhutdinov & Xing (2016), 10.48550/arXiv.1511.02222. Recorded loops:
+    https://github.com/pycroscopy/DTMicroscope (MIT).
 
     ## Version History
     * v0: first release.

@@ -77,22 +77,22 @@ class Term:
 
 
 def success(t: Transition) -> np.ndarray:
-    """1 when the goal was reached in this step."""
+    """1 when the goal was reached in this step, (lanes,)."""
     return t.success.astype(float)
 
 
 def failure(t: Transition) -> np.ndarray:
-    """1 when the episode ended in this step without its goal."""
+    """1 when the episode ended in this step without its goal, (lanes,)."""
     return t.failure.astype(float)
 
 
 def measurements(t: Transition) -> np.ndarray:
-    """Frames, spectra or lines acquired in this step."""
+    """How many frames, spectra or lines were acquired in this step, (lanes,)."""
     return t.spent["measurements"]
 
 
 def hours(t: Transition) -> np.ndarray:
-    """Time that this step took."""
+    """Time that this step took in hours, (lanes,)."""
     return t.spent["time"] / 3600
 
 
@@ -145,7 +145,7 @@ class Task(ABC):
 
     @abstractmethod
     def decode(self, action: np.ndarray, memory: Lanes, where: Where) -> Commands:
-        """Commands of one step. May update the memory of the lanes in ``where``.
+        """Commands of one step. action: (lanes, ...). May update the memory of the lanes in ``where``.
 
         A generator may look at the answers: ``readings = yield command, lanes``; lanes that were not asked hold zeros.
         """

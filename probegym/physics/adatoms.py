@@ -50,11 +50,6 @@ def hop_length(spacing) -> np.ndarray:
     return np.asarray(spacing, float) / np.sqrt(3)
 
 
-def lateral_force(barrier, spacing) -> np.ndarray:
-    """Force in N that pulls an adatom over a sinusoidal barrier (eV), pi E_b / a_hop, spacing being a_nn in m: a check of the landscape."""
-    return np.pi * np.asarray(barrier, float) * constants.e / hop_length(spacing)
-
-
 def thermal_rate(barrier, temperature, attempt_rate=1e12) -> np.ndarray:
     """Hops per second of an adatom that no tip is near, to all three neighbours; barrier in eV, temperature in K.
 

@@ -63,7 +63,7 @@ def mixture_rates(mixture: np.ndarray, along: np.ndarray, across: np.ndarray) ->
 
 
 def _peak(height, x, y, variance) -> np.ndarray:
-    """Largest value (lanes,) of mixtures: from every Gaussian's place uphill by fixed points of the gradient (Carreira-Perpinan 2000)."""
+    """Largest value (lanes,) of mixtures: from every Gaussian's place uphill by fixed points of the gradient (Carreira-Perpinan 2000, 10.1109/34.888716)."""
     mixture = np.stack([height, x, y, variance], -1)
     at_x, at_y = x.copy(), y.copy()
     for _ in range(6):

@@ -10,7 +10,6 @@ import functools
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import constants
 from scipy.integrate import quad
 from scipy.optimize import brentq
 
@@ -77,13 +76,3 @@ def modes(count: int, tip_mass: float = 0.0) -> Modes:
     momentum = np.array([quad(lambda x, b=b: shape(b, x), 0, 1)[0] for b in betas]) + tip_mass
     stiffness = mass * betas**4 / 3  # omega^2 = beta^4 EI / (m L^3) = beta^4 k / (3 m)
     return Modes((betas / betas[0]) ** 2, stiffness, mass, momentum / mass)
-
-
-def thermal_rms(stiffness: float, temperature: float) -> float:
-    """Rms deflection of the tip in m, which the twin's noise is checked against; stiffness N/m, temperature K (equipartition)."""
-    return float(np.sqrt(constants.k * temperature / stiffness))
-
-
-def response_time(frequency: float, quality: float) -> float:
-    """Time constant of the amplitude in s, 2 Q / omega, which the twin is checked against; frequency in Hz."""
-    return quality / (np.pi * frequency)

@@ -37,7 +37,7 @@ class Potential(Protocol):
 
     @property
     def length(self) -> float:
-        """M of the kernel's unit of length."""
+        """The kernel's unit of length, m."""
 
     @property
     def energy(self) -> float:

@@ -65,20 +65,6 @@ def expose(sheets: dict[str, np.ndarray], probes: np.ndarray, beam: np.ndarray, 
     in_tiles(tile, len(keys), tile=TILE)
 
 
-def inversion_rates(sheets: dict[str, np.ndarray], probes: np.ndarray, beam: np.ndarray) -> np.ndarray:
-    """Rates (lanes, n, 3) in 1/s of the swaps with each neighbour while the beam is parked at ``beam`` (lanes, 2) m in the sheet's frame: a check of the kernel."""
-    s, beam = sheets, np.ascontiguousarray(beam, float)
-    lanes, n = s["silicon"].shape[:2]
-    out = np.zeros((lanes, n, 3))
-    p = {name: native.pointer(array) for name, array in s.items()}
-    native.library("graphene").inversions(
-        lanes, p["frame"], p["rates"], s["mixture"].shape[1], p["mixture"], probes.shape[1], ctypes.c_double(PIXEL), native.pointer(probes),
-        p["optics"], n, p["silicon"], s["vacancy"].shape[1], p["vacancy"], s["cluster"].shape[1], p["cluster"], native.pointer(beam),
-        native.pointer(out),
-    )  # fmt: skip
-    return out
-
-
 def survey(sheets: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Where the silicon atoms are, in the sheet's frame.
 

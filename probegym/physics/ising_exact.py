@@ -1,4 +1,4 @@
-"""Reference for physics/ising.py: exact results on the square lattice, Onsager's, small tori by enumeration, strips by transfer matrix.
+"""Reference for physics/ising.py: exact results on the square lattice, Onsager's, and strips by transfer matrix.
 
 Energies are in units of J, temperatures of J / k_B; functions of a temperature take it in any shape, and return that.
 Onsager (1944), 10.1103/PhysRev.65.117; Yang (1952), 10.1103/PhysRev.85.808 (magnetisation).
@@ -6,15 +6,12 @@ Onsager (1944), 10.1103/PhysRev.65.117; Yang (1952), 10.1103/PhysRev.85.808 (mag
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 from scipy.special import ellipk
 
 from probegym.errors import ProbeGymError
 
 CRITICAL_TEMPERATURE = 2 / np.log(1 + np.sqrt(2))
-MOST_SPINS = 20
 
 
 def magnetisation(temperature) -> np.ndarray:
@@ -31,34 +28,6 @@ def energy(temperature) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         second = np.where(np.abs(factor) < 1e-12, 0.0, 2 / np.pi * factor * ellipk(np.minimum(kappa**2, 1 - 1e-16)))
     return -(1 + second) / np.tanh(2 * k)
-
-
-@lru_cache(maxsize=4)
-def all_states(rows: int, columns: int) -> np.ndarray:
-    """Every configuration of a small lattice, (2^n, rows, columns) int8; raises ProbeGymError for more than MOST_SPINS spins."""
-    n = rows * columns
-    if n > MOST_SPINS:
-        raise ProbeGymError(f"{rows} x {columns} are {n} spins, enumeration goes up to {MOST_SPINS}: use the transfer matrix")
-    return (2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1) - 1).astype(np.int8).reshape(-1, rows, columns)
-
-
-def weights(rows: int, columns: int, coupling: float, field: float = 0.0, diagonal: float = 0.0) -> np.ndarray:
-    """Boltzmann probabilities (2^n,) of all states of a torus; K, B and K2 as in physics/ising.py. Raises ProbeGymError as ``all_states`` does."""
-    s = all_states(rows, columns).astype(float)
-    near = (s * (np.roll(s, 1, 1) + np.roll(s, 1, 2))).sum((1, 2))
-    across = (s * (np.roll(s, (1, 1), (1, 2)) + np.roll(s, (1, -1), (1, 2)))).sum((1, 2))
-    exponent = coupling * near + diagonal * across + field * s.sum((1, 2))
-    p = np.exp(exponent - exponent.max())
-    return p / p.sum()
-
-
-def small_torus(rows: int, columns: int, temperature: float) -> tuple[float, float, float]:
-    """Energy (J), mean |m| and specific heat (k_B) per site of a torus without field, by enumeration: a check of the transfer matrix. Raises ProbeGymError as ``all_states`` does."""
-    p, s = weights(rows, columns, 1 / temperature), all_states(rows, columns).astype(float)
-    n = rows * columns
-    e = -(s * (np.roll(s, 1, 1) + np.roll(s, 1, 2))).sum((1, 2))
-    mean = p @ e
-    return float(mean / n), float(p @ np.abs(s.mean((1, 2)))), float((p @ (e - mean) ** 2) / temperature**2 / n)
 
 
 def log_partition(rows: int, columns: int, coupling: float, field: float = 0.0) -> float:

@@ -128,7 +128,7 @@ class Pupil:
         plane = np.stack([np.ones(self.inside.sum()), x[self.inside], y[self.inside]])
         self.basis = basis - (basis @ np.linalg.pinv(plane)) @ plane
         self.covariance = self.basis @ self.basis.T / self.basis.shape[1]
-        self._centred, self._raw = self.basis.astype(np.float32), basis.astype(np.float32)
+        self._centred = self.basis.astype(np.float32)
 
     def strehl(self, coefficients) -> np.ndarray:
         """Peak of the probe relative to the aberration-free one; coefficients (..., n) in m -> (...).
@@ -136,10 +136,6 @@ class Pupil:
         Measured on the axis through the least-squares tilt, so coma that only displaces the probe does not count.
         """
         return _coherent_mean(coefficients, self._centred)
-
-    def on_axis_strehl(self, coefficients) -> np.ndarray:
-        """On-axis intensity relative to the aberration-free probe, tilt included; coefficients (..., n) in m -> (...). A check of the probe."""
-        return _coherent_mean(coefficients, self._raw)
 
     def phase_variance(self, coefficients) -> np.ndarray:
         """Variance of the wavefront phase over the aperture (rad^2), tilt removed; coefficients (..., n) in m -> (...)."""

@@ -2,7 +2,7 @@
 
 One slice is the phase-object approximation; with several, each is followed by Fresnel propagation, as in abTEM, whose
 band limit (two thirds of Nyquist) the potentials already carry. Source: Schnitzer, Sung & Hovden, Microsc. Microanal.
-26, 921 (2020).
+26, 921 (2020), 10.1017/S1431927620001841.
 """
 
 from __future__ import annotations

@@ -41,11 +41,6 @@ def gap(bias: float, current: float, barrier: float = CLEAN_BARRIER) -> float:
     return float(np.log(CONDUCTANCE_QUANTUM * abs(bias) / current) / (2 * decay_constant(barrier)))
 
 
-def point_width(bias: float, current: float, barrier: float = CLEAN_BARRIER) -> float:
-    """Standard deviation in m of the Gaussian that a point feature appears as, which images are checked against. Tersoff & Hamann (1985)."""
-    return float(np.sqrt((APEX_RADIUS + gap(bias, current)) / (2 * decay_constant(barrier))))
-
-
 def flat_shares(retraction: np.ndarray, barrier: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Share of the current that each atom carries over a flat terrace, and 2 kappa in 1/m; (lanes, atoms) each."""
     decay = 2 * decay_constant(barrier)

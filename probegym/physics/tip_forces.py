@@ -45,11 +45,6 @@ class Interaction:
             raise ProbeGymError("interaction: a neck breaks farther away than it forms, give neck_off >= neck_on")
 
 
-def adhesion(radius, hamaker) -> np.ndarray:
-    """Pull-off force HR / 6 a0^2 in N, positive, which the force curve is checked against."""
-    return np.asarray(hamaker) * radius / (6 * CONTACT**2)
-
-
 def force(gap: np.ndarray, interaction: Interaction, velocity: np.ndarray | float = 0.0, neck: np.ndarray | bool = False) -> np.ndarray:
     """Force on the tip in N, positive away from the sample; gap in m, velocity of the gap in m/s, ``neck`` where one is."""
     i, gap = interaction, np.asarray(gap, float)

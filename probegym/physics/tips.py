@@ -76,7 +76,7 @@ def dilate_lines(heights, extent, tip: Tip, y, x, spacing, points: int, *, maps=
     (i + 1/2) pixels; outside a map lies its mirror image. y, x: (lanes,) m, where the line starts; spacing: m from point to
     point along x, negative for a retrace. maps: (lanes,) the map of each lane, lane i has map i by default. tops: (maps,) m,
     the highest point of each map where it is known already. Returns heights (lanes, points) float32, m, with the tip's shift
-    and length in them, and contact (lanes, points) int32, flat indices into the map.
+    and length in them, and contact (lanes, points) int32, flat indices into the map. Raises ProbeGymError for what cannot be, and MemoryError.
 
     Grey dilation (Villarrubia 1997, 10.6028/jres.102.030), exact on pixels. Between pixels and rows the dilated heights are
     interpolated, not the surface: a tip rounds off what it images, so that costs at most pixel^2 / 8 radius per direction,

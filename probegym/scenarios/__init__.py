@@ -56,7 +56,7 @@ class Budget(BaseModel):
         return value
 
     def limits(self) -> dict[str, float]:
-        """Only what is limited."""
+        """Only what is limited, by name: a number, s, or electrons per square Angstrom."""
         return self.model_dump(exclude_none=True)
 
 
@@ -76,7 +76,7 @@ class Scenario(BaseModel):
 
     @contextmanager
     def told_where(self) -> Iterator[None]:
-        """Errors of this scenario's entries leave with the file and line where the entry is written."""
+        """A ScenarioError of one of its entries leaves with the file and line where the entry is written."""
         try:
             yield
         except ScenarioError as error:

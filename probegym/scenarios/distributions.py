@@ -43,7 +43,7 @@ class Distribution(BaseModel):
         return self
 
     def ends(self) -> tuple[float, ...]:
-        """The values between which all others lie, or each choice. Normal distributions: at three deviations."""
+        """The values between which all others lie, or each choice. Normal distributions: at three deviations. In the unit of what is drawn."""
         if self.normal:
             mean, deviation = self.normal
             return (mean - POSSIBLE_DEVIATIONS * deviation, mean + POSSIBLE_DEVIATIONS * deviation) if deviation else (mean,)

@@ -1,7 +1,7 @@
 """Deep kernel learning on image patches: a Gaussian process over what a small network makes of a pixel's surroundings.
 
 k(x, x') = s RBF(g_w(x), g_w(x')) with w and the kernel's parameters from the marginal likelihood (Wilson, Hu, Salakhutdinov & Xing,
-AISTATS 2016, arXiv:1511.02222; on microscope images: Roccapriore, Kalinin & Ziatdinov, Adv. Sci. 2022, 10.1002/advs.202203422).
+AISTATS 2016, 10.48550/arXiv.1511.02222; on microscope images: Roccapriore, Kalinin & Ziatdinov, Adv. Sci. 2022, 10.1002/advs.202203422).
 
 With tens of points a network can explain anything and the posterior collapses (Ober, Rasmussen & van der Wilk, UAI 2021,
 10.48550/arXiv.2102.12108). So: few latent dimensions; g_w is the patch's leading principal components plus a network that starts
@@ -242,7 +242,7 @@ class DeepKernel:
 
     @one_thread()
     def log_likelihood(self, weights: np.ndarray, index: np.ndarray, y: np.ndarray) -> float:
-        """Log marginal likelihood of the standardised values, without the prior of the weights."""
+        """Natural logarithm of the marginal likelihood of the standardised values (n,), without the prior of the weights."""
         given, at, y = self._checked(weights, index, y)
         target, _, _ = _standardised_target(y)
         loss = self._loss(given, at, target)[0] - 0.5 * float(given @ given)

@@ -24,7 +24,7 @@ class Kernel(NamedTuple):
 
     @property
     def local(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Length and amplitude of the part of the place; None for a kernel without it."""
+        """Length (in units of the coordinates' deviation) and amplitude (variance) of the part of the place; None for a kernel without it."""
         return None if self.local_length is None or self.local_amplitude is None else (self.local_length, self.local_amplitude)
 
 
@@ -37,7 +37,10 @@ def rbf(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def factor(covariance: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """Lower Cholesky factor of covariance + noise; with 1e-8 to 1e-6 on the diagonal where it needs that. Raises ProbeGymError if not even that helps."""
+    """Lower Cholesky factor (n, n) of covariance (n, n) + noise, variances (n,) or one for all; with 1e-8 to 1e-6 on the diagonal where it needs that.
+
+    Raises ProbeGymError if not even that helps.
+    """
     for jitter in JITTER:
         matrix = covariance.copy()
         np.einsum("ii->i", matrix)[...] += noise + jitter
@@ -48,7 +51,7 @@ def factor(covariance: np.ndarray, noise: np.ndarray) -> np.ndarray:
 
 
 def inverted(lower: np.ndarray) -> np.ndarray:
-    """The inverse of a matrix from its lower Cholesky factor."""
+    """The inverse (n, n) of a matrix from its lower Cholesky factor (n, n)."""
     half = linalg.lapack.dpotri(lower, lower=1)[0]
     return half + np.tril(half, -1).T
 

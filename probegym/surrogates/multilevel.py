@@ -111,7 +111,7 @@ class MultilevelGP:
         return self
 
     def log_likelihood(self) -> float:
-        """Log marginal likelihood of the measurements, without the priors of the hyperparameters."""
+        """Natural logarithm of the marginal likelihood of the measurements, without the priors of the hyperparameters."""
         with _exact(), torch.no_grad():
             return _Objective(self._trained()).evidence().item()
 
@@ -130,7 +130,7 @@ class MultilevelGP:
             return seen.mean.numpy().copy(), seen.covariance_matrix.numpy().copy()
 
     def information_gain(self, rows: torch.Tensor) -> float:
-        """Nats that measuring rows would tell about the fields, given what was measured; see :func:`information_gain`."""
+        """Information, nats, that measuring rows would tell about the fields, given what was measured; see :func:`information_gain`."""
         variance = self.noise(rows).diagonal().detach().numpy()
         return information_gain(self.posterior(rows)[1], variance)
 
@@ -224,7 +224,10 @@ def greedy_information(covariance: np.ndarray, noise: np.ndarray, count: int) ->
 
 
 def best_information(covariance: np.ndarray, noise: np.ndarray, count: int) -> tuple[np.ndarray, float]:
-    """The set of ``count`` measurements that tells most, by trying all: a check of the greedy choice, for small instances only (at most 10,000 sets). Raises ProbeGymError for more."""
+    """The ``count`` measurements, (count,) indices, that tell most together, and their information gain, by trying all: a check of ``greedy_information``.
+
+    Raises ProbeGymError for more than 10,000 sets.
+    """
     if math.comb(len(noise), count) > 10_000:
         raise ProbeGymError(f"{count} of {len(noise)} measurements are too many sets to try: use greedy_information")
     sets = [list(indices) for indices in itertools.combinations(range(len(noise)), count)]

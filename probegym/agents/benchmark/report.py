@@ -38,7 +38,7 @@ NOTES = (
 
 
 def number(value: float, digits: int = 3) -> str:
-    """For a table; a dash for what is not known."""
+    """A value of any unit for a table; a dash for what is not known."""
     if not np.isfinite(value):
         return "-"
     return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.{digits}g}"
@@ -55,12 +55,12 @@ def counted(number: int, what: str) -> str:
 
 
 def share(value: float) -> str:
-    """A score with two digits."""
+    """A score, which has no unit, or a share, with two digits."""
     return f"{value + 0.0:.2f}".replace("-0.00", "0.00") if np.isfinite(value) else "-"
 
 
 def spread(low: float, high: float, told: Callable[[float], str]) -> str:
-    """An interval, a dash for none."""
+    """An interval of any unit, each end as ``told`` tells it; a dash for none."""
     return f"{told(low)} to {told(high)}" if np.isfinite(low) else "-"
 
 

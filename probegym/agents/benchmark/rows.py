@@ -88,7 +88,7 @@ def short(environment: str) -> str:
 
 
 def score_of(run: Run, metric: str) -> float:
-    """Mean over the episodes of a run."""
+    """Mean over the episodes of a run, in the unit of the metric."""
     return float(np.mean(_values(run.results, metric)))
 
 

@@ -38,7 +38,7 @@ class Command:
         return type(self).__name__
 
     def arguments(self) -> dict[str, np.ndarray]:
-        """Field name -> array, for records and comparison."""
+        """Field name -> array, in the unit of its annotation, for records and comparison."""
         return {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
 
     def takes(self) -> np.ndarray | float:
@@ -46,7 +46,7 @@ class Command:
         return 0.0
 
     def exposure(self) -> np.ndarray | float:
-        """Seconds for which the probe stays at each place that it visits."""
+        """Seconds for which the probe stays at each place that it visits, (lanes,) or the same for all."""
         return self.takes()
 
     def area(self) -> float | None:

@@ -119,7 +119,7 @@ class Bundle:
         return {name: np.tile(value, (lanes, 1)) for name, value in self.memory.items()}
 
     def inputs(self, observation: dict[str, np.ndarray], lanes: int) -> dict[str, np.ndarray]:
-        """What the graph is given of an observation; raises ProbeGymError where an entry lacks or has another shape or dtype."""
+        """What the graph is given of an observation, (lanes, ...) each; raises ProbeGymError where an entry lacks or has another shape or dtype."""
         if missing := sorted(set(self.observations) - set(observation)):
             raise ProbeGymError(f"policy {self.name} needs {', '.join(missing)} in the observation: use scenario {self.spec['scenario']!r}")
         shown = {name: observation[name] for name in self.observations}

@@ -67,7 +67,7 @@ class _Forward:
 
 
 class GuardedWorld(_Forward):
-    """An instrument over its guard. reached: port and secret of ``session`` and ``pulse``; judge: of a twin that may tell its hidden state."""
+    """An instrument over its guard; keys, where and readings are (1,), its only lane. reached: port and secret of ``session`` and ``pulse``; judge: of a twin that may tell its hidden state."""
 
     def __init__(self, reached: Json, judge: Json | None = None):
         super().__init__()
@@ -145,7 +145,7 @@ class GuardedWorld(_Forward):
 
 
 class ObservedWorld(_Forward):
-    """An instrument that somebody else works with, as its frames come. Nothing can be sent: this connection has no right to.
+    """An instrument that somebody else works with, as its frames come; keys, where and readings are (1,), its only lane. Nothing can be sent: this connection has no right to.
 
     What the policy would have done is written down, and its next observation is made of what really was acquired.
     """
@@ -195,7 +195,7 @@ class ObservedWorld(_Forward):
 
 
 class ReplayedWorld(_Forward):
-    """A record of a guard: answers a command only if it is the one that was recorded next; raises Refused where the policy does otherwise."""
+    """A record of a guard, of one lane (keys, where and readings are (1,)): answers a command only if it is the one that was recorded next; raises Refused where the policy does otherwise."""
 
     def __init__(self, folder: str):
         super().__init__()

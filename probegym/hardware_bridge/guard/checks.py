@@ -32,7 +32,7 @@ class Order:
     last: int = -1
 
     def check(self, number: Any, stamp: object, now: float) -> int:
-        """The number of a request; raises Refused for one that is old, doubled or from the future."""
+        """The number of a request; raises Refused for one that is old, doubled or from the future. stamp, now: s, as of ``clock.now``."""
         if not _whole(number) or not isinstance(stamp, float) or not math.isfinite(stamp):
             raise Refused("a request needs a number and the time at which it was decided")
         if number <= self.last:
@@ -120,7 +120,7 @@ class Account:
     damage: float = 0.0
 
     def harmed(self, damage: float) -> bool:
-        """Count damage; whether that is still allowed."""
+        """Count events of damage; whether that is still allowed."""
         self.damage += damage
         return self.damage <= self.limits.damage
 

@@ -43,7 +43,7 @@ class Record(Protocol):
     """Where everything is written down before it happens."""
 
     def append(self, kind: str, payload: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> int:
-        """Write one event; it stands on the disk when this returns. Raises ProbeGymError."""
+        """Write one event, with arrays of any shape; it stands on the disk when this returns. Raises ProbeGymError."""
 
 
 @dataclass(eq=False)
@@ -61,7 +61,7 @@ class Admission:
     open: bool = True
 
     def claim(self, now: float) -> Command:
-        """The command, right before it is sent; raises Refused when it was sent before, is too old, or the gate has closed since."""
+        """The command, right before it is sent; now: s, as of ``clock.now``. Raises Refused when it was sent before, is too old, or the gate has closed since."""
         if not self.open or not now <= self.by:
             raise Refused(f"{self.command.verb} may not be sent any more")
         self.open = False

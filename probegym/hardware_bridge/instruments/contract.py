@@ -358,7 +358,7 @@ def has_one_writer(subject: Subject) -> None:
 
 
 def fails_when_closed(subject: Subject) -> None:
-    """An instrument that was given up says so, as one error, whatever is asked."""
+    """An instrument that was given up says so, as one error, whatever is asked; raises ContractBroken where it does not."""
     with _held(subject, ready=False) as instrument:
         instrument.safe(instrument.descriptor.safe_seconds)
     asked: dict[str, Callable[[], object]] = {

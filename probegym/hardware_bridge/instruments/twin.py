@@ -96,7 +96,10 @@ def build(twin: str, world: dict[str, Any], key: int) -> World:
 
 
 def start(twin: str, world: dict[str, Any], key: int = 0, pace: float = 0.0, judged: bool = False, faults: list[Json] | None = None) -> HostProcess:
-    """Start a twin as an instrument. judged: whether truth and new episodes may be asked for. Raises ProbeGymError when it does not come up."""
+    """Start a twin as an instrument; raises ProbeGymError when it does not come up.
+
+    pace: simulated seconds a second, 0 for as fast as it can. judged: whether truth and new episodes may be asked for.
+    """
     told = {"twin": twin, "world": world, "key": key, "pace": pace, "judged": judged, "faults": faults or []}
     return launched("probegym.hardware_bridge.instruments.twin", told)
 

@@ -35,7 +35,7 @@ class Board:
     refused: int = -1  # the last of the guard's refusals that stands in the log
 
     def take(self, status: Json, at: float) -> None:
-        """An answer to ``status``, asked for at ``at``."""
+        """An answer to ``status``, asked for at ``at`` (s)."""
         before = self.status or {}
         self.status, self.at, self.trouble = status, at, ""
         if (status["state"], status["why"]) != (before.get("state"), before.get("why")):

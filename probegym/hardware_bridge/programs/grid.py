@@ -115,7 +115,7 @@ def _slots(label: str, name: str, kind: Any, unit: str | None, capability: Capab
 
 
 def between(low: float, high: float, levels: int) -> tuple[float, ...]:
-    """So many levels within limits, both among them; at equal ratios where the limits are far apart on one side of zero."""
+    """So many levels within limits, both among them and in their unit; at equal ratios where the limits are far apart on one side of zero."""
     if low == high:
         return (float(low),)
     if low > 0 and high / low >= FAR_APART:

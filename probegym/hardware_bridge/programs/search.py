@@ -20,7 +20,7 @@ def hill_climb(
 ) -> tuple[Tokens, float]:
     """The best string found and its score: one to ``most_changes`` mutations at once, kept where the score is not lower.
 
-    Strings that stand for a program that was tried already are not evaluated again. score: higher is better; it must be the same
+    Strings that stand for a program that was tried already are not evaluated again. score: in any unit, higher is better; it must be the same
     whenever it is asked for the same program, so let it use the same episodes.
     """
     best = alphabet.encode(program := alphabet.decode(start))

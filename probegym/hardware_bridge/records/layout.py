@@ -103,7 +103,7 @@ def segment_name(number: int) -> str:
 
 
 def checked(arrays: Arrays) -> list[tuple[str, np.ndarray]]:
-    """Name and contiguous array of each; raises RecordError for what a record does not hold."""
+    """Name and contiguous array of each, which may have any shape; raises RecordError for what a record does not hold."""
     given = {name: np.asarray(array) for name, array in arrays.items()}
     for name, array in given.items():
         if not NAME.fullmatch(name) or not _plain(array.dtype) or array.ndim > MAXIMUM_AXES:
@@ -119,7 +119,7 @@ def _plain(dtype: np.dtype[Any]) -> bool:
 
 
 def inline(name: str, array: np.ndarray) -> Frame:
-    """A small array, to stand in the event."""
+    """A small array of any shape, to stand in the event."""
     return Frame(name, array.dtype, array.shape, base64.b64encode(array.tobytes()).decode())
 
 
@@ -129,7 +129,7 @@ def checksum(header: bytes, payload: Any) -> int:
 
 
 def line(seq: int, t_wall: float, t_mono: float, kind: str, payload: str, frames: list[Json], prev_hash: str) -> tuple[bytes, str]:
-    """The line of an event and its hash; ``payload`` is JSON already."""
+    """The line of an event and its hash; ``payload`` is JSON already, times are in s as of ``Event``."""
     told = f'{{"seq":{seq},"t_wall":{t_wall!r},"t_mono":{t_mono!r},"kind":"{kind}","payload":{payload},"frames":{codec.dumps(frames)},"prev_hash":"{prev_hash}"'
     body = told.encode()
     digest = hashlib.sha256(body).hexdigest()
@@ -187,7 +187,7 @@ def _frame(entry: Any) -> Frame:
 
 
 def unpacked(frame: Frame) -> np.ndarray:
-    """The array that stands in the event; raises Damaged."""
+    """The array that stands in the event, of the shape of its frame; raises Damaged."""
     try:
         content = base64.b64decode(frame.data or "", validate=True)
     except binascii.Error as error:

@@ -279,7 +279,7 @@ Permitted = Callable[[Command], object]
 def compare(record: Record | str | os.PathLike[str], world: World, rtol: float = 1e-6, atol: float = 0.0, permitted: Permitted | None = None) -> list[Difference]:
     """Give the commands of a record to another world, one by one, and list the readings that differ; empty if none does.
 
-    rtol, atol: as in ``numpy.allclose``; whole numbers and switches must be equal. Beginnings are given with their recorded key.
+    rtol (relative), atol (in the unit of each reading): as in ``numpy.allclose``; whole numbers and switches must be equal. Beginnings are given with their recorded key.
     permitted: asked before each command, raises Refused for what the world must not be given, such as ``Descriptor.check``.
     Raises RecordError when the record is damaged, holds no commands or tells no key, or when a command is more than the world can bear;
     ProbeGymError when the world has more lanes than one.

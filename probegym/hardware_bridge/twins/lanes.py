@@ -25,7 +25,7 @@ class LaneTwin:
     _handlers: dict[type[Command], Callable[..., Readings]]
 
     def execute(self, command: Command, where: np.ndarray) -> Readings:
-        """Carry a command out; raises Refused for one that there is not, or whose numbers are not finite."""
+        """Carry a command out on the lanes of ``where`` (lanes,) bool; raises Refused for one that there is not, or whose numbers are not finite."""
         readings = self._handler(command, where)(command, where)
         self.state["count"] += where
         return readings

@@ -30,7 +30,7 @@ class Description:
 
 
 def description(name: str, kind: Kind, verbs: dict[str, Capability], rest: dict[str, np.ndarray] | None = None, region: float = REGION) -> Description:
-    """What a twin of some kind of instrument is, with the kind's way to the safe state; see Description, Descriptor."""
+    """What a twin of some kind of instrument is, with the kind's way to the safe state; see Description, Descriptor. region: m."""
     return Description(Descriptor(name=name, kind=kind, capabilities=verbs, safe=SAFE_STEPS[kind], region=region), rest or {})
 
 
@@ -40,12 +40,12 @@ def span(limits: tuple[Numbers, Numbers]) -> Range:
 
 
 def around(most: float) -> Range:
-    """From -most to most."""
+    """From -most to most, in the unit of what is limited."""
     return Range(low=-most, high=most)
 
 
 def highest(drawn: Distribution, most: float) -> float:
-    """The largest number that a scenario can draw; ``most``: beyond it the twin refuses the episode."""
+    """The largest number that a scenario can draw, in its unit; ``most``: beyond it the twin refuses the episode."""
     values = drawn.choice or drawn.uniform or drawn.log_uniform
     return min(max(values), most) if values else most
 

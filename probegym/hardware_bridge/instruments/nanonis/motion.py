@@ -12,7 +12,7 @@ from probegym.hardware_bridge.commands import LaneState
 
 @dataclass(frozen=True)
 class Ramp:
-    """From one place to another at constant speed. start, end: m, numbers or (2,)."""
+    """From one place to another at constant speed. start, end: m, numbers or (2,); begun, ends, now: s."""
 
     start: np.ndarray
     end: np.ndarray
@@ -33,7 +33,7 @@ class Ramp:
 
 
 def rest(place: np.ndarray | float) -> Ramp:
-    """Standing still."""
+    """Standing still. place: m, a number or (2,)."""
     return Ramp(np.asarray(place, float), np.asarray(place, float))
 
 
@@ -53,7 +53,7 @@ class Drag:
 
 @dataclass
 class Scan:
-    """An image as it grows. heights: (lines, pixels) m in the order of the lines; frame: x, y, width, height in m; bias: V; current: A; begun, ends: s."""
+    """An image as it grows. heights: (lines, pixels) m in the order of the lines; frame: x, y, width, height in m; bias: V; current: A; begun, ends, now: s."""
 
     heights: np.ndarray
     frame: np.ndarray

@@ -284,7 +284,8 @@ def start(
 ) -> NanonisProcess:
     """Start the twin ``module:Class`` with the ``world`` table of a scenario as a controller; raises ProbeGymError when it does not come up.
 
-    judged: whether truth and new episodes may be asked for, over a connection of their own. elsewhere: whether other ports are taken where one is not free.
+    pace: simulated seconds a second, 0 for as fast as it can. judged: whether truth and new episodes may be asked for, over a connection of their own.
+    elsewhere: whether other ports are taken where one is not free.
     """
     told = {"twin": twin, "world": world, "key": key, "pace": pace, "ports": list(ports), "faults": faults or [], "judged": judged, "elsewhere": elsewhere}
     process, channel, answer = launch("probegym.hardware_bridge.instruments.nanonis.server", told, START_SECONDS)

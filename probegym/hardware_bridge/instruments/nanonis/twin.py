@@ -15,7 +15,7 @@ HEIGHT = 50e-12  # m that the lowest adatom stands out by
 
 
 def settings_of(sample: Sample, pace: float) -> Json:
-    """The settings of a driver for a simulated controller with this twin: what the twin itself allows."""
+    """The settings of a driver for a simulated controller with this twin: what the twin itself allows. pace: simulated seconds a second."""
     verbs = sample.descriptor.capabilities
     image = verbs[sample.looks.__name__]
     told: dict[str, Any] = {

@@ -40,7 +40,7 @@ class Blanker:
         return self.controls.value(BLANKER, time.monotonic() + ANSWER_SECONDS) == BLANKED
 
     def close(self, end: float) -> None:
-        """Keep the beam off the sample, and see the blanker read back so; also while somebody else is at it."""
+        """Keep the beam off the sample, and see the blanker read back so by ``end`` (s, of ``time.monotonic``); also while somebody else is at it."""
         self._exposing = False
         held = self._turn.acquire(timeout=max(0.0, min(ANSWER_SECONDS, end - time.monotonic())))
         try:

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def within(end: float, what: str, call: Callable[[], T]) -> T:
-    """What a call returns, made in a thread of its own. end: of ``time.monotonic``. Raises InstrumentFault when it fails, or is not back by then."""
+    """What a call returns, made in a thread of its own. end: s, of ``time.monotonic``. Raises InstrumentFault when it fails, or is not back by then."""
     told: list[T] = []
     failed: list[BaseException] = []
 

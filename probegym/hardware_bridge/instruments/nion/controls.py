@@ -18,7 +18,10 @@ ANSWER_SECONDS = 0.4  # for what needs no motion
 
 
 class Controls:
-    """The controls of the instrument controller ``stem``. wanted_safe: while it is set nothing is moved but towards the safe state."""
+    """The controls of the instrument controller ``stem``. wanted_safe: while it is set nothing is moved but towards the safe state.
+
+    Values and tolerances are in the unit of each control; ``end`` is in s, of ``time.monotonic``.
+    """
 
     def __init__(self, stem: Any, wanted_safe: threading.Event):
         self.stem, self.wanted_safe = stem, wanted_safe
@@ -44,7 +47,7 @@ class Controls:
         return float(self.values([name], end)[0])
 
     def set(self, name: str, value: float, tolerance: float, end: float) -> None:
-        """Set a control and see it stand within ``tolerance``, in the control's unit, before the clock reads ``end``; raises InstrumentFault where it does not."""
+        """Set a control and see it stand within ``tolerance`` before the clock reads ``end``; raises InstrumentFault where it does not."""
         left = max(1, int(1e3 * (end - time.monotonic())))
         if within(end, f"setting {name}", lambda: self.stem.SetValAndConfirm(name, value, 1.0, left)) is not True:
             # the vendor's False means either
@@ -52,7 +55,7 @@ class Controls:
         self.arrived(name, value, tolerance, end)
 
     def set_all(self, what: str, names: list[str], values: np.ndarray, tolerances: np.ndarray, end: float) -> None:
-        """Set several, one after the other, as long as the safe state is not wanted."""
+        """Set several to values (n,), within tolerances (n,), one after the other, as long as the safe state is not wanted. Raises as ``set`` does."""
         for name, value, tolerance in zip(names, values, tolerances, strict=True):
             self.going(what)
             self.set(name, float(value), float(tolerance), end)

@@ -41,7 +41,7 @@ class TwinDevice:
         self.values: dict[str, float] = dict.fromkeys(self.names, 0.0)
 
     def set(self, aberration: str, value: float) -> None:
-        """A control was set. Controls come one by one, the twin takes them together: before one that comes again, or before a frame."""
+        """A control was set to ``value``, m. Controls come one by one, the twin takes them together: before one that comes again, or before a frame."""
         with self.lock:
             if aberration in self.pending:
                 self.flush()

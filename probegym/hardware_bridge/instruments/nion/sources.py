@@ -19,7 +19,7 @@ SAME = 1e-3  # of what was asked: clocks of scans and cameras have their ticks
 
 
 def free(source: Any, what: str, wanted_safe: threading.Event, end: float) -> None:
-    """Wait until a source can record: a frame before that cannot be broken off is waited for.
+    """Wait until a source can record: a frame before that cannot be broken off is waited for. end: s, of ``time.monotonic``.
 
     Raises Refused beside a live view, whose data a recorded frame can have.
     """
@@ -29,7 +29,7 @@ def free(source: Any, what: str, wanted_safe: threading.Event, end: float) -> No
 
 
 def recorded(source: Any, parameters: Any, what: str, wanted_safe: threading.Event, end: float) -> Any:
-    """One frame of a source that is ``free``, the vendor's data with its metadata. wanted_safe: ends the wait when set. Raises InstrumentFault where none comes by ``end``.
+    """One frame of a source that is ``free``, the vendor's data with its metadata. wanted_safe: ends the wait when set. Raises InstrumentFault where none comes by ``end`` (s, of ``time.monotonic``).
 
     A recorded frame begins after it was asked for, as one of a live view need not; and a camera whose live thread died still gives it.
     """
@@ -44,7 +44,7 @@ def recorded(source: Any, parameters: Any, what: str, wanted_safe: threading.Eve
 
 
 def used(frame: Any, what: str, asked: Mapping[str, float]) -> None:
-    """Raise InstrumentFault unless a frame's metadata tell that it was taken as asked. asked: numbers by their path, such as ``scan.rotation``.
+    """Raise InstrumentFault unless a frame's metadata tell that it was taken as asked. asked: numbers by their path, such as ``scan.rotation``, in the vendor's units.
 
     One that is not told is not as asked.
     """
@@ -65,12 +65,12 @@ def _wait(until: Callable[[], bool], what: str, wanted_safe: threading.Event, en
 
 
 def abort(source: Any, end: float) -> None:
-    """Have a source end its live view and recording, as soon as it can; raises InstrumentFault where it does not take the order."""
+    """Have a source end its live view and recording, as soon as it can; raises InstrumentFault where it does not take the order by ``end`` (s, of ``time.monotonic``)."""
     within(end, f"stopping {source.hardware_source_id}", lambda: _abort(source))
 
 
 def stop(source: Any, end: float) -> None:
-    """The same, and see it stand still; raises InstrumentFault where it does not."""
+    """The same, and see it stand still; raises InstrumentFault where it does not by ``end`` (s, of ``time.monotonic``)."""
     abort(source, end)
     while busy(source):
         if time.monotonic() > end:
