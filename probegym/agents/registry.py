@@ -96,6 +96,11 @@ def baselines(family: str | None = None) -> dict[str, Callable[[], Agent | Scrip
     return {name: make for of, makers in BASELINES.items() if family is None or of in (None, family) for name, make in makers.items()}
 
 
+def scripts(family: str) -> dict[str, Callable[[], Agent | Script]]:
+    """Scripts of a family by name; empty for an environment that has none yet."""
+    return BASELINES.get(family, {})
+
+
 def task_type(env_id: str) -> type[Task]:
     """The task of a registered environment."""
     return environment_type(env_id).task_type

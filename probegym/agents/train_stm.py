@@ -106,7 +106,7 @@ class Trainer(ReaderTrainer):
         return total / total.sum(2, keepdims=True)
 
     def cost_to_go(self) -> np.ndarray:
-        """Expected cost (kinds, actions) until the apex is good, in actions; spoilt area counts as AREA_UNIT says."""
+        """Expected cost (kinds, actions) until the apex is good, in actions; spoiled area counts as AREA_UNIT says."""
         moves = self.moves()
         price = 1 + np.pi * (1e9 * self.radius) ** 2 / AREA_UNIT
         value = np.zeros(STATES)
