@@ -184,5 +184,5 @@ class Trainer(ReaderTrainer):
 
 
 def conditioner(env_id: str, scenario: str, updates: int, seed: int, folder: Path) -> Trainer:
-    """The trainer of TipConditioning for ``registry.DISTILLATIONS``."""
+    """The trainer of TipConditioning for ``registry.OWN_TRAINERS``."""
     return Trainer(Conditioning(env_id, scenario, updates, seed=seed), folder)
