@@ -150,7 +150,10 @@ class TipConditioningTask(Task):
         return own | ({"tip_quality": truth["quality"]} if truth else {})
 
     def oracle(self, truth: Lanes, memory: Lanes) -> np.ndarray:
-        """Declares a good tip; else the treatment, or look, of least expected cost until the kind of apex is good. No strict bound: costs are actions and area, not rewards."""
+        """Declares a good tip; else the treatment, or look, of least expected cost until the kind of apex is good. No strict bound: costs are actions and area, not rewards.
+
+        Raises ProbeGymError where the world knows other treatments than the task.
+        """
         if truth["cost_to_go"].shape[1] != self.declare:
             raise ProbeGymError("the world knows other treatments than the task: give both the same pulses and dips")
         room = self.area.room(memory, self.radius[: self.declare])
@@ -165,11 +168,10 @@ class TipConditioning(ScopeEnv):
     """Bring the tip of a scanning tunnelling microscope back to atomic sharpness, on a surface that every treatment spoils.
 
     ## Description
-    The images are unusable: the apex is double or blunt, carries an adsorbate, or has an atom that hops. Nobody sees the apex;
-    it shows in the images, as second pictures of every adatom, blur, noise and streaks, and a classifier says how likely the
-    tip is good, wrongly in some percent of the images. The agent pulses and dips (DeepSPM's list), each time at the nearest
-    clean place and, for a dip, on its flattest patch. Outcomes are a matter of chance and of the hidden apex, a good tip can be
-    lost, and around each treatment a disc of the surface is forbidden from then on. The agent declares the tip good.
+    The images are unusable: the apex is double or blunt, carries an adsorbate, or has an atom that hops. Nobody sees the apex; it shows in the images, as second
+    pictures of every adatom, blur, noise and streaks, and a classifier says how likely the tip is good, wrongly in some percent of the images. The agent pulses and
+    dips (DeepSPM's list), each time at the nearest clean place and, for a dip, on its flattest patch. Outcomes are a matter of chance and of the hidden apex, a good
+    tip can be lost, and around each treatment a disc of the surface is forbidden from then on. The agent declares the tip good.
 
     ## Action Space
     `Discrete(14)`
@@ -224,18 +226,16 @@ class TipConditioning(ScopeEnv):
     >>> env = gymnasium.make("probegym/TipConditioning-v0", scenario="train", render_mode="rgb_array")
 
     ## Physics and assumptions
-    Constant-current images of an apex of up to eleven atoms, each with its own place and barrier (physics/stm.py). Good: the
-    second picture of an adatom has less than a fifth of its height, the apparent barrier is above 3 eV and the apex hops less
-    than once in 20 s; quality = (1 - ghost) min(1, barrier / 4 eV) / (1 + 10 s x hops). Statistics of single treatments are not
-    published: all chances are design parameters of the scenario, argued in docs/tip_conditioning.md.
+    Constant-current images of an apex of up to eleven atoms, each with its own place and barrier (physics/stm.py). Good: the second picture of an adatom has less
+    than a fifth of its height, the apparent barrier is above 3 eV and the apex hops less than once in 20 s; quality = (1 - ghost) min(1, barrier / 4 eV) / (1 + 10 s
+    x hops). Statistics of single treatments are not published: all chances are design parameters of the scenario, argued in docs/tip_conditioning.md.
 
     ## Vectorized environment
     `make_vec(..., num_envs=64)` is native; lane i equals `make(...).reset(seed=seed + i)`.
 
     ## Sources
-    Krull, Hirsch, Rother, Schiffrin & Krull (2020), 10.1038/s42005-020-0317-3 (actions, discs). Rashidi & Wolkow (2018),
-    10.1021/acsnano.8b02208, and Gordon et al. (2019), 10.1063/1.5099590 (classifiers). Tersoff & Hamann (1985),
-    10.1103/PhysRevB.31.805.
+    Krull, Hirsch, Rother, Schiffrin & Krull (2020), 10.1038/s42005-020-0317-3 (actions, discs). Rashidi & Wolkow (2018), 10.1021/acsnano.8b02208, and Gordon et al.
+    (2019), 10.1063/1.5099590 (classifiers). Tersoff & Hamann (1985), 10.1103/PhysRevB.31.805.
 
     ## Version History
     * v0: first release.
