@@ -183,7 +183,7 @@ class LevelSelection(ScopeEnv):
     `Discrete(72)`: instrument x flake. `level-and-map`, `MultiDiscrete([3, 4])`: the instrument, and the uncertainty map (of one
     level, or of the target) whose highest value picks the flake. `action_masks()` leaves out maps that do not fit into the time
     that is left (they end the episode and are not made), flakes that are not there (they stand for the first) and all places
-    but one for the overview; with `level-and-map` there is no mask, and it raises an error. Numbers outside are refused; nothing is done.
+    but one for the overview; with `level-and-map` (scenario `map`) it raises an error. Numbers outside are refused; nothing is done.
 
     ## Observation Space
     float32, levels in the order optical, eds, stm; up to 24 flakes, absent ones zero.
