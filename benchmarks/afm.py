@@ -126,7 +126,7 @@ def back(track: tapping.Track) -> tapping.Track:
 
 
 def feedback(integral: float = 1500.0) -> tapping.Setup:
-    """An instrument with a piezo resonance, PI gains for its cantilever, an amplitude set point of 75 %."""
+    """An instrument with a piezo resonance, PI gains for its cantilever, an amplitude setpoint of 75 %."""
     gains = {"proportional": 0.3 * integral * 400 / (np.pi * 300e3), "integral": integral, "setpoint": 22.5 * NANO}
     return setup(40, 300e3, 400, 8, 30, shaken=1.0, bandwidth=20e3, piezo_frequency=10e3, piezo_quality=15.0, **gains)
 

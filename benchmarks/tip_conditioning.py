@@ -29,7 +29,7 @@ MAIN = ("id", "id-classifier-11")
 
 
 def penalised(results: Results, scenario: str) -> dict[str, np.ndarray]:
-    """Actions, spoilt area (nm^2) and seconds of every episode, failures at the most that there is."""
+    """Actions, spoiled area (nm^2) and seconds of every episode, failures at the most that there is."""
     told = scenarios.load(FAMILY, scenario)
     whole = {"actions": told.budget.measurements, "area": (1e9 * told.task["area"]) ** 2}
     spent = {"actions": results.metrics["actions"], "area": results.metrics["area_spoiled"]}

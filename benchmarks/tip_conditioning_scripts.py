@@ -3,7 +3,7 @@
 Fixed recipe: simulated annealing over sequences of one to eight treatments on the same seeds, one chain from each of two
 sequences that an operator might use; the best ten again on other seeds.
 Greedy table: mean improvement by each treatment after each other one, measured in random play on bad tips, of the tip's quality
-or of the share of good tips, less a price of the spoilt area; the best measure and price. Then both thresholds of both. What is minimised: the mean of actions plus spoilt area over 1e4 nm^2, a failure counted as the whole budget; on
+or of the share of good tips, less a price of the spoiled area; the best measure and price. Then both thresholds of both. What is minimised: the mean of actions plus spoiled area over 1e4 nm^2, a failure counted as the whole budget; on
 training seeds, with both classifiers of the training scenario, and images of 16 pixels, since scripts see only the verdict.
 """
 

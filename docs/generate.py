@@ -22,7 +22,7 @@ import probegym
 from probegym import scenarios
 from probegym.agents.benchmark.rows import short
 from probegym.agents.bundle import shipped
-from probegym.agents.registry import BASELINES
+from probegym.agents.registry import scripts
 from probegym.cli import app
 from probegym.envs import environment_type
 from probegym.scenarios.shifts import Shift, shifts
@@ -32,6 +32,8 @@ PAGES, IMAGES, RESULTS = FOLDER / "environments", FOLDER / "images", FOLDER / "r
 README, BEGIN, END = FOLDER.parent / "README.md", "<!-- results: docs/generate.py -->", "<!-- end of results -->"
 RESULTS_PAGE = FOLDER / "results.md"
 NUMBERS = ("success", "success_low", "success_high", "score", "value", "value_low", "value_high", "measurements_to_goal", "time_to_goal")
+COST_UNITS = {"time": "s", "dose": "e/Å²", "damage": "1", "measurements": "1"}
+COST_MEANINGS = {"time": "on the instrument", "dose": "electrons where the beam was", "damage": "events"}
 MOST_ENTRIES, LONGEST = 2, 40  # of what sets a scenario apart; characters of a value
 
 
@@ -81,16 +83,31 @@ def value(entry: object) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
+def told_beside(task_type, names: list[str]) -> str:
+    """Every key of ``info``: its unit, what it is."""
+    tasks = [task_type(scenarios.load(task_type.family, name).task) for name in names]
+    units, meanings = COST_UNITS | task_type.metric_units, COST_MEANINGS | {"measurements": f"{task_type.measured} so far"} | task_type.info_meanings
+    rows = [f"| `{name}` | {units.get(name, '')} | {meanings.get(name, '')} |" for name in units | meanings]
+    modes: dict[str, list[str]] = {}
+    for mode in tasks[0].rewards:
+        terms = dict.fromkeys(f"`reward_{term.name}`" for task in tasks for term in task.rewards[mode])
+        modes.setdefault(", ".join(terms), []).append(f"`{mode}`")
+    rows += [f"| {terms} | | terms of the reward {' and '.join(of)} in this step, weights included: it is their sum |" for terms, of in modes.items()]
+    rows.append("| `is_success` | bool | whether the goal is reached, as the end of the episode has it |")
+    return ("Terms and `is_success` come with `step` alone. Costs are sums since `reset`. What is of the hidden truth is for figures, and not there on an instrument.\n\n"
+            + "\n".join(["| key | unit | what it is |", "|---|---|---|", *rows]))  # fmt: skip
+
+
 def players(env_id: str, family: str) -> str:
-    """Policies that ship and procedures that need no training."""
-    rows = []
+    """Policies that ship and procedures that need no training, and what the oracle is."""
+    rows, task_type = [], environment_type(env_id).task_type
     for name, folder in shipped().items():
         about = json.loads((folder / "policy.json").read_text(encoding="utf-8"))
         if about["environment"] == env_id:
             rows.append(f"| `{name}` | policy, trained on `{about['scenario']}` | sees {', '.join(f'`{key}`' for key in about['observations'])} |")
-    for name, build in BASELINES[family].items():
+    for name, build in scripts(family).items():
         rows.append(f"| `{name}` | script | {summary(build)} |")
-    rows += ["| `random` | | samples the action space |", "| `oracle` | sees the hidden state | what the task writes down for somebody who knows it |"]
+    rows += ["| `random` | | samples the action space |", f"| `oracle` | sees the hidden state | {summary(task_type.oracle)} |"]
     return "\n".join(["| agent | kind | what it does |", "|---|---|---|", *rows])
 
 
@@ -175,16 +192,19 @@ def page(env_id: str) -> str:
     text = re.sub(r"(?m)^>>> (.*)$", r"```python\nimport gymnasium\nimport probegym\n\n\1\n```", inspect.getdoc(kind))
     text = re.sub(r"docs/(\w+)\.md", r"[\1](../\1.md)", text)
     summary, text = text.split("\n\n", 1)
-    made = {"Spaces by scenario": seen_and_done(kind.task_type, names), "Scenarios": worlds(kind.task_type, names), "Agents": players(env_id, family),
+    made = {"Spaces by scenario": seen_and_done(kind.task_type, names), "Info": told_beside(kind.task_type, names), "Scenarios": worlds(kind.task_type, names), "Agents": players(env_id, family),
             "Reference scores": scores(env_id)}  # fmt: skip
     sections = {found[1]: found[2].strip() for found in re.finditer(r"^## (.+)\n+((?:(?!^## ).*\n?)*)", text, re.MULTILINE)}
     ordered: dict[str, str] = {}
     for title, body in sections.items():
         if title == "Sources":
-            ordered |= {name: table for name, table in made.items() if table and name != "Spaces by scenario"}
+            ordered |= {name: table for name, table in made.items() if table and name not in ordered}
         ordered[title] = body
         if title == "Observation Space":
             ordered["Spaces by scenario"] = made["Spaces by scenario"]
+        if title == "Rewards":
+            ordered["Info"] = made["Info"]
+    ordered |= {name: table for name, table in made.items() if table and name not in ordered}
     body = "\n\n".join(f"## {title}\n\n{content}" for title, content in ordered.items())
     return (f"# {short(env_id)}\n\n<!-- Written by docs/generate.py from the docstring, the scenarios and the scores: change those. -->\n\n`{env_id}`. {summary}\n"
             f"What stands behind it, measured: [physics, figures, limits](../{family}.md).\n\n{picture(env_id, family)}\n\n{body}\n")  # fmt: skip

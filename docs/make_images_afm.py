@@ -105,7 +105,7 @@ def lines_sheet() -> plt.Figure:
     line = tapping.Track(*(v[[best]] for v in vars(tracks).values()))
     agreement_column(axes[:, 0], line)
     feedback_column(axes[:, 1], line)
-    for axis, label in zip(axes[:, 0], ("height less set point, nm", "amplitude, nm", "phase, degrees"), strict=True):
+    for axis, label in zip(axes[:, 0], ("height less setpoint, nm", "amplitude, nm", "phase, degrees"), strict=True):
         axis.set_ylabel(label)
     for axis in axes[0]:
         axis.legend(fontsize=8, loc="upper right")

@@ -1,4 +1,4 @@
-"""Draws fast models beside their references: ``python docs/make_images_physics.py`` from the repository root, which takes about a minute and needs abTEM and ASE."""
+"""Draws fast models beside their references: ``python docs/make_images_physics.py`` from the repository root, which takes 20 s and needs abTEM and ASE."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def _top(context: typer.Context, version: Annotated[bool, typer.Option("--versio
 @app.command("list")
 def list_() -> None:
     """Environments, scenarios, scripts, policies, specimens."""
-    from probegym.agents.registry import BASELINES, policies
+    from probegym.agents.registry import BASELINES, policies, scripts
     from probegym.physics.specimens import available
 
     console = plain(soft_wrap=True)
@@ -109,7 +109,7 @@ def list_() -> None:
         family = environment_type(env_id).task_type.family
         say(console, env_id, style="bold")
         console.print(_scenario_table(family))
-        say(console, f"  scripts: {', '.join(BASELINES[family])}\n  policies: {', '.join(policies(env_id)) or 'none'}\n")
+        say(console, f"  scripts: {', '.join(scripts(family)) or 'none'}\n  policies: {', '.join(policies(env_id)) or 'none'}\n")
     say(console, f"every environment also has the agents {' and '.join(BASELINES[None])}")
     say(console, "\nspecimens", style="bold")
     say(console, f"  {', '.join(sorted(available()))}")

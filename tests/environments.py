@@ -17,7 +17,7 @@ class Case:
     """One scenario to test an environment with.
 
     steady: turns random actions into ones that do not end the episode. short: a budget of a few steps.
-    varying: observations of which every element must change within an episode. libraries: heavy ones that a step needs.
+    varying: observations of which every element must change within an episode.
     """
 
     scenario: str
@@ -25,7 +25,6 @@ class Case:
     short: int
     varying: tuple[str, ...]
     rewards: tuple[str, ...] = ("privileged",)
-    libraries: tuple[str, ...] = ()
     long: int = 60
 
 
@@ -74,7 +73,7 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case("map", anything, 5, ("budget", "price"), ("privileged", "observable")),
     ),
     "probegym/SpectrumExploration-v0": (
-        Case("train", anything, 12, ("deviation", "budget"), ("privileged", "observable"), ("torch",), 16),
+        Case("train", anything, 12, ("deviation", "budget"), ("privileged", "observable"), long=16),
         Case("bare", anything, 12, ("budget",), ("privileged", "observable")),
     ),
     "probegym/BeamManipulation-v0": (

@@ -97,7 +97,7 @@ def at_work(client, point=IMAGING, safe_tip=False):
 
 
 def tunnel(client, point):
-    """To another bias and set point; the one that lowers the conductance first."""
+    """To another bias and setpoint; the one that lowers the conductance first."""
     client("ZCtrl.SetpntSet", setpoint=min(point[1], 50e-12))
     client("Bias.Set", bias=point[0])
     client("ZCtrl.SetpntSet", setpoint=point[1])

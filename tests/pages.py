@@ -80,13 +80,46 @@ guard = process.start(twin.reached, "sample", "runs", "a test", {})
 descriptor = None
 atexit.register(twin.__exit__, None, None, None)
 """
+ADDED = """
+import io
+import sys
+from contextlib import redirect_stdout
+from probegym.cli import app
+from tests.test_docs_links import loaded
+
+def told(*words, typed=""):
+    sys.stdin, out = io.StringIO(typed), io.StringIO()
+    with redirect_stdout(out):
+        assert app(list(words), standalone_mode=False) == 0
+    return out.getvalue()
+
+assert "probegym/FocusTuning-v0" in (listed := told("list")) and "scripts: none" in listed
+played = told("play", "FocusTuning", "--seed", "1", typed="d\\n\\nq\\n")
+assert all(who in played for who in ("you", "random", "oracle")), played
+generate = loaded("generate")
+page = generate.page("probegym/FocusTuning-v0")
+assert all(told in page for told in ("a bound. |", "| `defocus` | m |", "`reward_progress`", "`near-dose`")), page
+"""
 PREPARED = {"docs/counterfactuals.md": ENVIRONMENT, "docs/datasets.md": DATA_SET, "docs/operator_page.md": GUARD}
 """What a page takes for granted before its first block."""
+AFTERWARDS = {"docs/add_an_environment.md": ADDED}
+"""What must hold when a page has run."""
 SMALLER = {
     "docs/counterfactuals.md": {"episodes=100": "episodes=2"},
     "docs/scale_out.md": {'executor("ray")': 'executor("local")', '"/shared/': '"', '"to": 60, "seconds": 1.0': '"to": 2, "seconds": 0.01'},
 }  # fmt: skip
 """What is made smaller, or local, so that a page runs in a test."""
+
+
+def register(text: str) -> None:
+    """Register what a page says is a line of ``ENVIRONMENTS``, as ``probegym/__init__.py`` would."""
+    import gymnasium
+
+    import probegym
+
+    for name, place in re.findall(r'`"(probegym/\w+-v\d+)": "([\w.]+:\w+)"`', text):
+        probegym.ENVIRONMENTS[name] = place
+        gymnasium.register(id=name, entry_point=place, vector_entry_point=f"{place}Vector")
 
 
 def put(block: Block, at: Path) -> None:
@@ -111,6 +144,7 @@ def run(page: str) -> None:
     for old, new in SMALLER.get(page, {}).items():
         assert old in text, f"{page} no longer has {old!r}: take it out of SMALLER"
         text = text.replace(old, new)
+    register(text)
     held: dict = {"__name__": "__page__"}
     exec(compile(PREPARED.get(page, ""), "prepared", "exec"), held)
     for block in blocks(text):
@@ -121,6 +155,7 @@ def run(page: str) -> None:
             with contextlib.redirect_stdout(told):
                 exec(compile("\n" * block.line + block.body, page, "exec"), held)
             assert block.printed is None or told.getvalue().strip() == block.printed.strip(), f"{page}, line {block.line}, prints\n{told.getvalue()}"
+    exec(compile(AFTERWARDS.get(page, ""), "afterwards", "exec"), held)
 
 
 if __name__ == "__main__":

@@ -223,7 +223,7 @@ def test_the_trace_shows_whether_the_atom_came_along():
     seen, *_ = envs.step(action)
     moved = np.hypot(*(envs.episodes.truth["position"] - before)[:, 0].T)
     way = np.hypot(*np.diff(envs.episodes.memory["path"], axis=1)[:, 0].T)
-    last = seen["observation"][:, 2:].reshape(512, 4, -1)[:, 0, 7 + 56 : 7 + 64].mean(1)  # log10 of the current at the end, to the set point
+    last = seen["observation"][:, 2:].reshape(512, 4, -1)[:, 0, 7 + 56 : 7 + 64].mean(1)  # log10 of the current at the end, to the setpoint
     behind, along = (way > 0.8e-9) & (moved < 0.1e-9), (way > 0.8e-9) & (moved > 0.8 * way)
     assert behind.sum() > 10 and along.sum() > 50
     assert np.percentile(last[behind], 90) < np.percentile(last[along], 10)

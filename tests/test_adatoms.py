@@ -80,7 +80,7 @@ def test_current_is_in_proportion_to_the_bias_and_has_its_sign():
     assert np.allclose(high, 3 * low, rtol=1e-4) and np.allclose(back, -high, rtol=1e-6)
 
 
-def test_a_tip_that_stands_still_sees_its_set_point():
+def test_a_tip_that_stands_still_sees_its_setpoint():
     for at in ((0, 0), (0.2e-9, 0.1e-9), (3e-9, 0)):
         assert drag(0.1e-6, at, at, samples=100)[2][0] == pytest.approx(np.full(100, 1e-9), rel=0.05, abs=0)
 

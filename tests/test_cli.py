@@ -107,6 +107,9 @@ MISTAKES = {
     "scenario played": (["play", "StemTuning", "--scenario", "bogus"], "use one of train"),
     "scenario file": (["show", "StemTuning", "--scenario", "nowhere.yaml:x"], "check the path"),
     "agent": (["evaluate", "--agent", "nobody", "--env", "AfmTuning"], "fixed-settings, relay-autotune, ramp-until-ringing, afm-tuning, or a policy folder"),
+    "agent of regret": (["regret", "--agent", "nobody"], "use one of random"),
+    "agent of a data set": (["record", "dataset", "--env", "TipConditioning", "--agent", "nobody"], "use one of random"),
+    "scenario file listed": (["scenarios", "StemTuning", "--file", "nowhere.yaml"], "check the path"),
     "agent that does not fit": (["evaluate", "--agent", "nelder-mead", "--episodes", "1"], "use scenario 'beacon'"),
     "agent of another environment": (["evaluate", "--agent", "nelder-mead", "--env", "TipConditioning"], "use one of random"),
     "policy of another environment": (["evaluate", "--agent", "stem-tuning-haadf", "--env", "TipConditioning"], "made for probegym/StemTuning-v0"),
@@ -156,6 +159,7 @@ def test_a_mistake_gets_one_line_that_names_the_mend(mistake, tmp_path, monkeypa
     done = call(*arguments)
     assert is_one_line(done), done.output
     assert mend in done.stderr
+    assert not done.stdout or mistake == "agent that does not fit"  # which shows in its first episode
 
 
 def test_errors_of_the_process_go_to_stderr_with_code_2():

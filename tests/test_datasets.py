@@ -312,9 +312,9 @@ def test_a_changed_bit_is_found(root, drags, tmp_path):
     assert call("record", "replay", folder, "--episodes", 3).exit_code == 0
 
 
-def spoilt(drags, tmp_path, **changes):
+def spoiled(drags, tmp_path, **changes):
     """A copy whose description differs; None takes an entry out."""
-    folder = shutil.copytree(drags.storage.data_path.parent, tmp_path / "spoilt")
+    folder = shutil.copytree(drags.storage.data_path.parent, tmp_path / "spoiled")
     path = folder / "data" / "metadata.json"
     told = json.loads(path.read_text()) | changes
     path.write_text(json.dumps({name: value for name, value in told.items() if value is not None}))
@@ -327,16 +327,16 @@ def test_a_strangers_data_set_runs_nothing(drags, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     spec = json.loads(drags.storage.metadata["env_spec"]) | {"id": "stranger-v0", "entry_point": "stranger:Env", "vector_entry_point": None}
     with pytest.raises(ProbeGymError, match="of no environment of ProbeGym's"):
-        datasets.load(spoilt(drags, tmp_path, env_spec=json.dumps(spec), observation_space=None))
-    shutil.rmtree(tmp_path / "spoilt")
-    found = datasets.load(spoilt(drags, tmp_path, env_spec=json.dumps(spec)))
+        datasets.load(spoiled(drags, tmp_path, env_spec=json.dumps(spec), observation_space=None))
+    shutil.rmtree(tmp_path / "spoiled")
+    found = datasets.load(spoiled(drags, tmp_path, env_spec=json.dumps(spec)))
     assert datasets.replay(found, 0) == [] and "stranger" not in sys.modules
 
 
 @pytest.mark.parametrize("change", [{"env_spec": None}, {"probegym": {"environment": "probegym/None-v0"}}, {"probegym": None}, {"action_space": "x"}, {"minari_version": "9"}, {"data_format": "x"}])
 def test_what_is_no_data_set_of_ours_is_refused(drags, tmp_path, change):
     with pytest.raises(ProbeGymError, match=r"of no environment|cannot be read"):
-        datasets.load(spoilt(drags, tmp_path, **change))
+        datasets.load(spoiled(drags, tmp_path, **change))
 
 
 def test_a_file_that_was_cut_off_or_lost_episodes_is_refused(drags, tmp_path):

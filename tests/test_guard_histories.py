@@ -111,7 +111,7 @@ class Histories(RuleBasedStateMachine):
         elif what == "send":
             self.send(draw(False, True))
         elif what == "finish":
-            self.finish(draw("well", "well", "lost", "spoilt", "undoes", "mistaken"))
+            self.finish(draw("well", "well", "lost", "spoiled", "undoes", "mistaken"))
         elif what == "operator":
             self.operator(draw("ask", "arm", "wrong", "present", "hold", "resume", "disarm", "abort", "reset", "agree", "deny"))
         elif what == "trouble":
@@ -240,7 +240,7 @@ class Histories(RuleBasedStateMachine):
         self.old.append((admission, outcome))
         if how == "lost":
             outcome = InstrumentFault("no answer")
-        if how == "spoilt" and isinstance(outcome, Readings):
+        if how == "spoiled" and isinstance(outcome, Readings):
             outcome = Readings({name: values * np.nan for name, values in outcome.values.items()} | {"more": np.array([np.inf])}, *costs())
         if how == "undoes" and self.gate.state not in (State.running, State.held):
             self.bench.instrument.is_blanked = False

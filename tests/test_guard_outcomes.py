@@ -33,7 +33,7 @@ def frame(values: object = None, **changes: object) -> Readings:
     return dataclasses.replace(Readings({"HAADF": told}, *costs(0.1)), **changes)
 
 
-def spoilt(value: float) -> np.ndarray:
+def spoiled(value: float) -> np.ndarray:
     values = np.arange(256.0).reshape(1, 16, 16)
     values[0, 3, 4] = value
     return values
@@ -49,10 +49,10 @@ WRONG = {
     "text": (frame(np.full((1, 16, 16), "1")), "AcquireImage: reading HAADF is no array of numbers of one lane"),
     "objects": (frame(np.full((1, 16, 16), None)), "AcquireImage: reading HAADF is no array of numbers of one lane"),
     "a list": (Readings({"HAADF": [1.0]}, *costs()), "AcquireImage: what came back cannot be read (AttributeError"),
-    "NaN": (frame(spoilt(np.nan)), "AcquireImage: reading HAADF is not within 0 and 10000"),
-    "infinite": (frame(spoilt(np.inf)), "AcquireImage: reading HAADF is not within 0 and 10000"),
-    "below": (frame(spoilt(-1e-9)), "AcquireImage: reading HAADF is not within 0 and 10000"),
-    "above": (frame(spoilt(10001.0)), "AcquireImage: reading HAADF is not within 0 and 10000"),
+    "NaN": (frame(spoiled(np.nan)), "AcquireImage: reading HAADF is not within 0 and 10000"),
+    "infinite": (frame(spoiled(np.inf)), "AcquireImage: reading HAADF is not within 0 and 10000"),
+    "below": (frame(spoiled(-1e-9)), "AcquireImage: reading HAADF is not within 0 and 10000"),
+    "above": (frame(spoiled(10001.0)), "AcquireImage: reading HAADF is not within 0 and 10000"),
     "one huge among more": (Readings({**frame().values, "more": np.array([1e16])}, *costs()), "reading more is not within -1e+15 and 1e+15"),
     "time NaN": (frame(time=np.array([np.nan])), "AcquireImage: what it cost in time is no number of one lane"),
     "dose below zero": (frame(dose=np.array([-1.0])), "AcquireImage: what it cost in dose is no number of one lane"),

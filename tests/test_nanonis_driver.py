@@ -117,7 +117,7 @@ def test_pulses_and_dips_treat_the_tip(room):
     assert r.sent("TipShaper.PropsSet")[0][1]["restore"] == "2"  # a shaper that switched the feedback on by itself could undo the safe state
 
 
-def test_bias_and_set_point_go_by_the_lower_conductance_and_never_through_zero(room):
+def test_bias_and_setpoint_go_by_the_lower_conductance_and_never_through_zero(room):
     r = room()
     at = r.stm.execute(LOOK, 60.0).values["position"][0, 0]
     r.stm.execute(drag(at, at + 1e-9), 60.0)
@@ -226,11 +226,11 @@ def test_a_protection_that_is_taken_away_later_is_noticed(room):
     r = room()
     r.stm.execute(MoveTip(HERE, 50e-9), 60.0)
     whole = dict(r.controller.safe_tip)
-    spoilt = (
+    spoiled = (
         lambda: r.controller.safe_tip.update(on=0), lambda: r.controller.safe_tip.update(whole | {"recover": 1}), lambda: r.controller.safe_tip.update(whole | {"threshold": 1.0}),
         lambda: (r.controller.safe_tip.update(whole), setattr(r.controller, "limited", 1)), lambda: setattr(r.controller, "limits", (2e-7, -1e-7)),
     )  # fmt: skip
-    for spoil in spoilt:
+    for spoil in spoiled:
         spoil()
         with pytest.raises(Refused, match="not protected"):
             r.stm.execute(LOOK, 60.0)

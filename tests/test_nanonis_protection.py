@@ -30,7 +30,7 @@ def room():
 # ---- what protects the tip ----
 
 
-def test_a_tighter_safe_tip_stays_and_set_points_are_judged_by_it(room):
+def test_a_tighter_safe_tip_stays_and_setpoints_are_judged_by_it(room):
     r = room(kind=stood(safe_tip={"on": 1, "threshold": 90e-9, "recover": 1, "pause": 0}))
     assert r.controller.safe_tip == {"on": 1, "threshold": 90e-9, "recover": 0, "pause": 1}
     r.stm.execute(LOOK, 60.0)
@@ -161,7 +161,7 @@ def test_how_the_feedback_switches_off_is_set_for_drags_and_given_back(room):
     before = {"ZCtrl.TipLift": {"lift": 0.3e-9}, "ZCtrl.SwitchOffDelay": {"delay": 0.7}, "ZCtrl.WithdrawRate": {"rate": 1e-7}}
     r = room(kind=stood(settings=before))
     trace = r.stm.execute(DRAG, 60.0).values["trace"][0]
-    assert np.abs(trace / 50e-9 - 1).max() < 0.2  # at the height of its set point, not above it
+    assert np.abs(trace / 50e-9 - 1).max() < 0.2  # at the height of its setpoint, not above it
     assert {name: r.controller.settings[name] for name in before} == {"ZCtrl.TipLift": {"lift": 0.0}, "ZCtrl.SwitchOffDelay": {"delay": 0.05}, "ZCtrl.WithdrawRate": {"rate": 2e-6}}
     r.stm.safe(5.0)
     r.stm.close()
@@ -244,7 +244,7 @@ def stands(r):
     return r.controller.bias, r.controller.setpoint
 
 
-def test_bias_and_set_point_that_are_set_while_the_tip_is_away_hold_once_it_has_landed(room):
+def test_bias_and_setpoint_that_are_set_while_the_tip_is_away_hold_once_it_has_landed(room):
     r = room()
     r.stm.execute(SetBias(np.array([-0.8])), 60.0)
     r.stm.execute(SetTunnelling(np.array([2e-11]), np.array([3e-12]), np.array([2e-4])), 60.0)

@@ -46,7 +46,7 @@ def test_an_image_is_the_twins_own(bench, twin):
     asked = ((64, 64), 8e-9, 100e-9, np.array([[1e-9, -1e-9]]), *IMAGING)
     image = alone.execute(AcquireTopograph(*asked) if twin == STM else LocateAdatoms(*asked, 1, True), ON).values["height"][0]
     got = scanned(client, centre=(1e-9, -1e-9), pixels=64)
-    # heights come above the place where the set point holds the tip, and centre and bias went through four bytes
+    # heights come above the place where the setpoint holds the tip, and centre and bias went through four bytes
     np.testing.assert_allclose(got - client("ZCtrl.ZPosGet")["z"], image, rtol=0, atol=1e-14)
     assert np.ptp(image) > 50e-12
 

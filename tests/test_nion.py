@@ -40,7 +40,7 @@ def test_coarser_pixels_hold_the_same_electrons():
 # ---- controls ----
 
 
-def test_opening_moves_nothing_and_set_points_count_from_there(parts, nion):
+def test_opening_moves_nothing_and_setpoints_count_from_there(parts, nion):
     before = parts.stem.GetVal("C10")
     fresh = NionInstrument(parts, USIM)
     assert parts.stem.GetVal("C10") == before == 500e-9

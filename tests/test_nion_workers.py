@@ -82,7 +82,7 @@ def test_the_twin_inside_nion_swift_gives_the_frames_of_the_twin():
             truth = judge.ask("truth", LONG)[1]
             for name, values in alone.truth().items():
                 np.testing.assert_array_equal(truth[name], values)
-            np.testing.assert_allclose(inside.measured()["aberrations"].values, alone.state["set_point"][0], atol=1e-15)
+            np.testing.assert_allclose(inside.measured()["aberrations"].values, alone.state["setpoint"][0], atol=1e-15)
         inside.safe(LONG)
         assert inside.is_safe()
         inside.close()

@@ -93,7 +93,7 @@ def refusal(folder, changed: np.ndarray) -> str:
 
 
 @pytest.mark.parametrize("size", [0.5, 0.05, 0.001])
-def test_another_set_point_is_refused(recorded, size):
+def test_another_setpoint_is_refused(recorded, size):
     changed = actions()
     changed[2, 0] += -np.sign(changed[2, 0]) * size
     assert "SetAberrations.values" in refusal(recorded[1], changed)

@@ -235,7 +235,7 @@ def test_progress_pays_for_a_smaller_phase_variance():
         before = s[4]["phase_variance"]
 
 
-def test_a_set_point_stays_in_its_range():
+def test_a_setpoint_stays_in_its_range():
     env = StemTuning("train")
     env.reset(seed=1)
     action = np.array([1] * 7 + [-1], np.float32)

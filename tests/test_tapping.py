@@ -140,7 +140,7 @@ def test_larger_amplitudes_cross_over(drive, low, high, least, most):
 
 @pytest.mark.parametrize("model", ["direct", "averaged"])
 def test_a_hard_sample_holds_the_lowest_point(model):
-    """DA/dz is 1, and the peak force is largest, about 38 nN, at a set point of about 0.58."""
+    """DA/dz is 1, and the peak force is largest, about 38 nN, at a setpoint of about 0.58."""
     one, points = setup(), 45 if model == "direct" else 200
     at = np.linspace(1.0, 0.25, points) * one.drive
     found = approach.curve(one, at, 6.4e-20, 50e9, settle=3, **(ONE_MODE | {"steps": 400} if model == "direct" else {}))
@@ -383,8 +383,8 @@ EXTREMES = {
     "vacuum": {"quality": 1e6, "integral": 1e4},
     "a swing of a picometre": {"drive": 1e-12, "setpoint": 0.5e-12, "integral": 1e3},
     "a swing of a micrometre": {"drive": 1e-6, "setpoint": 0.5e-6, "integral": 1e5},
-    "no set point": {"setpoint": 0.0, "integral": 1e4},
-    "a set point that is never reached": {"setpoint": 1e-6, "integral": 1e5},
+    "no setpoint": {"setpoint": 0.0, "integral": 1e4},
+    "a setpoint that is never reached": {"setpoint": 1e-6, "integral": 1e5},
     "softest": {"stiffness": 1e-3, "integral": 1e4},
     "high voltage": {"voltage": 1e3, "integral": 1e4},
     "a large piezo that rings": {"piezo_frequency": 100.0, "piezo_quality": 1000.0, "integral": 1e5, "z_range": 1e-3},

@@ -242,7 +242,7 @@ def test_area_and_observation_agree():
     env.reset(seed=1)
     for action, radius in ((3, 10), (11, 25), (5, 50)):
         observation, _, _, _, info = env.step(action)
-        assert env.episodes.memory["just_spoilt"][0] == pytest.approx(np.pi * (radius * 1e-9) ** 2)
+        assert env.episodes.memory["just_spoiled"][0] == pytest.approx(np.pi * (radius * 1e-9) ** 2)
     assert info["area_spoiled"] == pytest.approx(np.pi * (10**2 + 25**2 + 50**2)) and info["actions"] == 3 and info["damage"] == 3
     assert observation["area"][0] == pytest.approx(1 - info["area_spoiled"] / 250**2) and observation["last_action"].argmax() == 5
 
@@ -293,7 +293,7 @@ def test_nearest_place_that_fits():
     area.spoil(memory, np.ones(1, bool), area.places[memory["place"]], np.array([10e-9]))
     place = area.nearest(memory, np.array([10e-9]))[0]
     assert np.hypot(*(area.places[place] - memory["discs"][0, 0, :2])) == pytest.approx(PITCH)
-    assert area.nearest(memory, np.array([90e-9]))[0] == -1 and area.spoilt(memory)[0] == pytest.approx(np.pi * 1e-16)
+    assert area.nearest(memory, np.array([90e-9]))[0] == -1 and area.spoiled(memory)[0] == pytest.approx(np.pi * 1e-16)
 
 
 # ---- the task ----

@@ -66,7 +66,10 @@ def _tree(start: np.ndarray, goal: np.ndarray, obstacles: np.ndarray, limits: fl
 
 
 class Builder(Agent):
-    """Plans for every lane; ``policy`` for single atoms drags, or straight drags by a recipe where there is none."""
+    """Assigns atoms to goals, plans ways around the others, and drags one atom after the other along them, by a fixed recipe.
+
+    policy: name or folder of a policy for single atoms, which then makes the drags instead of ``recipe``.
+    """
 
     def __init__(self, policy: str | None = None, recipe: Recipe = FIXED):
         self.policy = BundlePolicy(policy) if policy else None

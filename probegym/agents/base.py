@@ -46,7 +46,7 @@ class RandomAgent(Agent):
 
 
 class OracleAgent(Agent):
-    """Sees the hidden state and does the best thing: the upper bound."""
+    """Sees the hidden state and does what the task's ``oracle`` says: the upper end of the score, not always a bound."""
 
     def begin(self, lanes: int, seed: int) -> None:
         pass

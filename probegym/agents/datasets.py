@@ -149,6 +149,15 @@ def _check(env_id: str, scenario: str, agents: Mapping[str, int], seed: int) -> 
         raise ProbeGymError(f"seeds from {EVALUATION_SEED} on are for evaluation, {seed} and {sum(agents.values())} episodes would not stay below: use a lower --seed")
 
 
+def asked(env_id: str, agents: Mapping[str, int], scenario: str, seed: int, root: Path | None, name: str | None) -> tuple[dict[str, Agent | Script], str, Path]:
+    """The agents of a data set to be recorded, its id and its folder; raises ProbeGymError for what ``record`` would refuse beforehand."""
+    _check(env_id, scenario, agents, seed)
+    made = {agent: make_agent(agent, env_id) for agent in agents}
+    identity = dataset_id(env_id, agents, scenario, name)
+    target.require_free(folder := folder_of(identity, root))
+    return made, identity, folder
+
+
 def record(env_id: str, agents: Mapping[str, int], scenario: str = "train", seed: int = 0, root: Path | None = None, name: str | None = None,
            scores: tuple[float, float] | None = None, command: str = "", progress: Progress = lambda *_: None) -> tuple[MinariDataset, dict[str, Results]]:  # fmt: skip
     """Record agents (name or folder -> episodes, one after the other on seeds seed, seed + 1, ...) as one data set.
@@ -156,11 +165,8 @@ def record(env_id: str, agents: Mapping[str, int], scenario: str = "train", seed
     scores: mean returns (pure numbers) of random and oracle, measured unless given. It has its name when all of it is on the disk; otherwise nothing
     stays. Raises ProbeGymError for seeds and scenarios of evaluation, a name that is taken, and an agent whose actions are not all that it did.
     """
-    _check(env_id, scenario, agents, seed)
-    made = {agent: make_agent(agent, env_id) for agent in agents}
-    identity = dataset_id(env_id, agents, scenario, name)
-    folder, results, total = folder_of(identity, root), {}, sum(agents.values())
-    target.require_free(folder)
+    made, identity, folder = asked(env_id, agents, scenario, seed, root, name)
+    results, total = {}, sum(agents.values())
     env = gym.make(env_id, scenario=scenario)
     low, high = scores or references(env_id, scenario)
     with target.appearing(folder) as scratch:

@@ -97,6 +97,11 @@ def baselines(family: str | None = None) -> dict[str, Callable[[], Agent | Scrip
     return {name: make for of, makers in BASELINES.items() if family is None or of in (None, family) for name, make in makers.items()}
 
 
+def scripts(family: str) -> dict[str, Callable[[], Agent | Script]]:
+    """Scripts of a family by name; empty for an environment that has none yet."""
+    return BASELINES.get(family, {})
+
+
 def task_type(env_id: str) -> type[Task]:
     """The task of a registered environment."""
     return environment_type(env_id).task_type
@@ -148,8 +153,8 @@ class Learner(Protocol):
 
 
 @dataclass(frozen=True)
-class Distillation:
-    """How ``--algorithm distil`` trains in a family. learner: ``module:name`` of a callable that makes a Learner from
+class OwnTrainer:
+    """An environment's own trainer, which ``--algorithm distil`` runs. learner: ``module:name`` of a callable that makes a Learner from
     (env_id, scenario, updates, seed, folder), loaded when asked for. updates: how many unless told otherwise.
     """
 
@@ -157,26 +162,26 @@ class Distillation:
     updates: int
 
 
-DISTILLATIONS: dict[str, Distillation] = {
-    "afm_tuning": Distillation("probegym.agents.train_afm:tuner", 9600),
-    "beam_manipulation": Distillation("probegym.agents.train_beam:mover", 120),
-    "ising_inference": Distillation("probegym.agents.train_ising:annealer", 80),
-    "level_selection": Distillation("probegym.agents.train_levels:chooser", 160),
-    "spectrum_exploration": Distillation("probegym.agents.train_spectra:steerer", 800),
-    "stem_tuning": Distillation("probegym.agents.train_stem:tuner", 6000),
-    "tip_conditioning": Distillation("probegym.agents.train_stm:conditioner", 10_000),
+OWN_TRAINERS: dict[str, OwnTrainer] = {
+    "afm_tuning": OwnTrainer("probegym.agents.train_afm:tuner", 9600),
+    "beam_manipulation": OwnTrainer("probegym.agents.train_beam:mover", 120),
+    "ising_inference": OwnTrainer("probegym.agents.train_ising:annealer", 80),
+    "level_selection": OwnTrainer("probegym.agents.train_levels:chooser", 160),
+    "spectrum_exploration": OwnTrainer("probegym.agents.train_spectra:steerer", 800),
+    "stem_tuning": OwnTrainer("probegym.agents.train_stem:tuner", 6000),
+    "tip_conditioning": OwnTrainer("probegym.agents.train_stm:conditioner", 10_000),
 }
 
 
-def distillation(env_id: str) -> Distillation:
+def own_trainer(env_id: str) -> OwnTrainer:
     """How an environment's own policy is trained; raises ProbeGymError where there is no such trainer."""
-    if family(env_id) not in DISTILLATIONS:
+    if family(env_id) not in OWN_TRAINERS:
         raise ProbeGymError(f"{env_id} has no trainer of its own: use --algorithm ppo or sac")
-    return DISTILLATIONS[family(env_id)]
+    return OWN_TRAINERS[family(env_id)]
 
 
 def make_learner(env_id: str, scenario: str, updates: int, seed: int, folder: Path) -> Learner:
     """The trainer of an environment's own policy; raises ProbeGymError."""
-    module, name = distillation(env_id).learner.split(":")
+    module, name = own_trainer(env_id).learner.split(":")
     learner: Learner = getattr(import_module(module), name)(env_id, scenario, updates, seed, folder)
     return learner

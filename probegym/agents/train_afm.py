@@ -300,5 +300,5 @@ def _thinned(curve: list[list[float]]) -> list[list[float]]:
 
 
 def tuner(env_id: str, scenario: str, updates: int, seed: int, folder: Path) -> Trainer:
-    """The trainer of AfmTuning for ``registry.DISTILLATIONS``."""
+    """The trainer of AfmTuning for ``registry.OWN_TRAINERS``."""
     return Trainer(Tuning(env_id, scenario, updates, seed=seed), folder)

@@ -146,5 +146,5 @@ class Trainer(PolicyGradient):
 
 
 def mover(env_id: str, scenario: str, updates: int, seed: int, folder: Path) -> Trainer:
-    """The trainer of BeamManipulation for ``registry.DISTILLATIONS``."""
+    """The trainer of BeamManipulation for ``registry.OWN_TRAINERS``."""
     return Trainer(BeamTraining(env_id, scenario, updates=updates, seed=seed), folder)

@@ -112,5 +112,5 @@ class Trainer(Rivals):
 
 
 def annealer(env_id: str, scenario: str, updates: int, seed: int, folder: Path) -> Trainer:
-    """The trainer of IsingInference for ``registry.DISTILLATIONS``."""
+    """The trainer of IsingInference for ``registry.OWN_TRAINERS``."""
     return Trainer(IsingTraining(env_id, scenario, updates=updates, seed=seed), folder)

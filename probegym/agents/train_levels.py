@@ -137,5 +137,5 @@ class Trainer(Rivals):
 
 
 def chooser(env_id: str, scenario: str, updates: int, seed: int, folder: Path) -> Trainer:
-    """The trainer of LevelSelection for ``registry.DISTILLATIONS``."""
+    """The trainer of LevelSelection for ``registry.OWN_TRAINERS``."""
     return Trainer(LevelTraining(env_id, scenario, updates=updates, seed=seed), folder)

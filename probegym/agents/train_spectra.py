@@ -232,5 +232,5 @@ class Trainer(trainer.Trainer):
 
 
 def steerer(env_id: str, scenario: str, updates: int, seed: int, folder: Path) -> Trainer:
-    """The trainer of SpectrumExploration for ``registry.DISTILLATIONS``."""
+    """The trainer of SpectrumExploration for ``registry.OWN_TRAINERS``."""
     return Trainer(Steering(env_id, scenario, updates, seed=seed), folder)

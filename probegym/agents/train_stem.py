@@ -210,5 +210,5 @@ class Tuner(Trainer):
 
 
 def tuner(env_id: str, scenario: str, updates: int, seed: int, folder: Path) -> Tuner:
-    """The trainer of StemTuning for ``registry.DISTILLATIONS``."""
+    """The trainer of StemTuning for ``registry.OWN_TRAINERS``."""
     return Tuner(Distillation(env_id, scenario, updates=updates, seed=seed), folder)

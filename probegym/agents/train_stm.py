@@ -106,7 +106,7 @@ class Trainer(ReaderTrainer):
         return total / total.sum(2, keepdims=True)
 
     def cost_to_go(self) -> np.ndarray:
-        """Expected cost (kinds, actions) until the apex is good, in actions; spoilt area counts as AREA_UNIT says."""
+        """Expected cost (kinds, actions) until the apex is good, in actions; spoiled area counts as AREA_UNIT says."""
         moves = self.moves()
         price = 1 + np.pi * (1e9 * self.radius) ** 2 / AREA_UNIT
         value = np.zeros(STATES)
@@ -184,5 +184,5 @@ class Trainer(ReaderTrainer):
 
 
 def conditioner(env_id: str, scenario: str, updates: int, seed: int, folder: Path) -> Trainer:
-    """The trainer of TipConditioning for ``registry.DISTILLATIONS``."""
+    """The trainer of TipConditioning for ``registry.OWN_TRAINERS``."""
     return Trainer(Conditioning(env_id, scenario, updates, seed=seed), folder)

@@ -26,6 +26,8 @@ class AdatomManipulationTask(Task):
     controls_from = "probegym.envs.adatom_controls:controls"
     measured = "drags"
     metric_units: ClassVar = {"distance": "m", "error": "m", "drags": "1", "images": "1", "tip_changes": "1"}
+    info_meanings: ClassVar = {"distance": "to the goals as found, a mean over atoms", "error": "the same in hidden truth", "drags": "so far", "images": "so far", "tip_changes": "so far, hidden truth",
+                               "achieved_before": "`achieved_goal` before the step, for hindsight", "dose": "always 0", "damage": "crashes, atoms picked up or stuck together"}  # fmt: skip
     decides = ("action", "chosen")
     goal_info = ("achieved_before",)
 
@@ -163,6 +165,7 @@ class AdatomManipulationTask(Task):
         return own | {"error": error, "tip_changes": truth["tip_changes"].copy()}
 
     def oracle(self, truth: Lanes, memory: Lanes) -> np.ndarray:
+        """Sees lattice and tip, tries ten drags in the model and makes the one that ends nearest to its goal. No bound: it plans no detours and foresees no tip change."""
         return adatom_plans.best(self, truth, memory)
 
     def picture(self, observation: Observation, truth: Lanes, memory: Lanes, info: Lanes) -> np.ndarray:
@@ -173,11 +176,10 @@ class AdatomManipulation(ScopeEnv):
     """Drag a single atom to a place with the tip of a scanning tunnelling microscope, in five moves.
 
     ## Description
-    An adatom rests on a hollow site of Ag(111) at 5 K. The tip comes down beside it, is dragged in a straight line at constant
-    height and retracts. If it is close enough the atom follows, from site to site, which shows in the current. The atom of the tip that
-    pulls need not be the one that images: where it sits, how strongly it pulls and whether it stays nobody sees; it shows in where atoms
-    come to rest, and in the trace. An image is taken if the trace shows something, now and then by chance, and after the
-    last drag; else the atom is taken to be where it was. Several atoms make a pattern in the assembly scenarios.
+    An adatom rests on a hollow site of Ag(111) at 5 K. The tip comes down beside it, is dragged in a straight line at constant height and retracts. If it is close enough
+    the atom follows, from site to site, which shows in the current. The atom of the tip that pulls need not be the one that images: where it sits, how strongly it pulls
+    and whether it stays nobody sees; it shows in where atoms come to rest, and in the trace. An image is taken if the trace shows something, now and then by chance, and
+    after the last drag; else the atom is taken to be where it was. Several atoms make a pattern in the assembly scenarios.
 
     ## Action Space
     `Box(-1, 1, (6,))`; positions are relative to where the atom was last found.
@@ -189,8 +191,7 @@ class AdatomManipulation(ScopeEnv):
     | 4 | bias | 5 to 15 mV |
     | 5 | conductance of the setpoint; the current is bias x conductance | 3 to 6 uS |
 
-    With several atoms one more number comes first, which picks the atom. The tip stays within the limits (a square of 7 nm, several
-    atoms 10 nm): what lies beyond is moved to the edge. Numbers outside -1 to 1 are refused; nothing is done.
+    With several atoms one more number comes first, which picks the atom. The tip stays within the limits (a square of 7 nm, several atoms 10 nm): what lies beyond is moved to the edge. Numbers outside -1 to 1 are refused; nothing is done.
 
     ## Observation Space
     float32, in units of 2 nm from the atom's start (several atoms: from the middle of the image).
@@ -205,16 +206,15 @@ class AdatomManipulation(ScopeEnv):
     `observation` without places. Assembly scenarios show all atoms, an anchor atom last, and as many goals, which follow the anchor.
 
     ## Rewards
-    As published: +1 at the goal, -1 elsewhere (`reward_goal`), and the decrease of the distance in lattice constants of 0.288 nm (`reward_progress`).
-    Images alone decide, so `privileged` and `observable` are the same, and `compute_reward(achieved_goal, desired_goal, info)` gives it for
-    any goal. `info`: `distance` (as found) and `error` (truth) in m, `drags`, `images`, `tip_changes` (truth), `time` (s), `damage` (crashes, atoms picked up or stuck together).
+    As published: +1 at the goal, -1 elsewhere (`reward_goal`), and the decrease of the distance in lattice constants of 0.288 nm (`reward_progress`). Images alone
+    decide, so `privileged` and `observable` are the same, and `compute_reward(achieved_goal, desired_goal, info)` gives it for any goal.
 
     ## Starting State
     Atom, lattice, barrier, tip, noise and drift are drawn anew. The goal lies 0.288 to 2 nm away in any direction, 1 nm inside the limits.
 
     ## Episode End
-    Termination: the atom was found within 0.1663 nm of its goal, a success (nearly every place has a hollow as near); or it is lost, outside
-    the limits, or more than 3 nm from its start. Truncation: the scenario's drags (5) are made.
+    Termination: the atom was found within 0.1663 nm of its goal, a success (nearly every place has a hollow as near); or it is lost, outside the limits,
+    or more than 3 nm from its start. Truncation: the scenario's drags (5) are made.
 
     ## Arguments
 

@@ -28,6 +28,9 @@ class AfmTuningTask(Task):
     controls_from = "probegym.envs.afm_controls:controls"
     measured = "lines"
     metric_units: ClassVar = {"line_rate": "Hz", "peak_force": "N", "tip_radius": "m", "height_error": "m", "surface": "1", "crashed": "1", "diverged": "1"}
+    info_meanings: ClassVar = {"line_rate": "as it is set", "peak_force": "largest on the newest line, hidden truth", "tip_radius": "hidden truth", "surface": "number of its class in the scenario, hidden truth",
+                               "height_error": "rms over the lines that the goal counts, hidden truth", "crashed": "1 after a crash, hidden truth", "diverged": "1 after the motion diverged, hidden truth",
+                               "dose": "always 0", "damage": "crashes, lines above the force limit, changes of the tip, particles taken or left"}  # fmt: skip
     decides = ("settings",)
 
     def __init__(self, settings: dict):
@@ -133,7 +136,7 @@ class AfmTuningTask(Task):
         return rate | worst | {"height_error": self._frame_error(truth), "crashed": truth["crashed"].astype(float), "diverged": truth["diverged"].astype(float)}
 
     def oracle(self, truth: Lanes, memory: Lanes) -> np.ndarray:
-        """Gain schedule of someone who knows cantilever and piezo: the integrator's corner below every lag in the loop."""
+        """Gain schedule of someone who knows cantilever and piezo: the integrator's corner below every lag in the loop. No bound: it keeps the line rate and ignores the surface."""
         now = self.values(memory["settings"])
         lag = truth["quality"] / (np.pi * truth["frequency"])
         ringing = 2 * np.pi * truth["piezo_frequency"] / truth["piezo_quality"]
@@ -185,7 +188,7 @@ class AfmTuning(ScopeEnv):
     ## Rewards
     `privileged` (default), a line: -0.2 log10(height error / nm + 0.05), -0.1 per nm that the tip blunts; +1 for a good frame. `observable`, which
     an instrument can compute: -0.1 log10(rms / nm + 0.05) of trace less retrace and of the amplitude error. Both: 0.04 (x - x^2 / 2) with
-    x = log2(line rate / rate at the start), -0.1 an event (force above the limit, crash, tip change), -5 for a crash that ends the frame. In `info` as `reward_<term>`.
+    x = log2(line rate / rate at the start), -0.1 an event (force above the limit, crash, tip change), -5 for a crash that ends the frame.
 
     ## Starting State
     Cantilever, piezo, drift, tip, class and key of the surface are drawn from the scenario; the first line is scanned with the settings "at the start".

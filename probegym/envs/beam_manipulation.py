@@ -29,6 +29,8 @@ class BeamManipulationTask(Task):
     controls_from = "probegym.envs.beam_controls:controls"
     measured = "images"
     metric_units: ClassVar = {"distance": "m", "bonds_left": "1", "moves": "1", "dwells": "1"}
+    info_meanings: ClassVar = {"distance": "from each goal to the nearest atom, summed, hidden truth", "bonds_left": "to the goals, summed, as located", "moves": "times that an atom was found on another site", "dwells": "so far",
+                               "damage": "vacancies made, Si lost, contamination that came"}  # fmt: skip
 
     def __init__(self, settings: dict):
         self.settings = s = parsed(Settings, settings, "task")
@@ -145,6 +147,7 @@ class BeamManipulationTask(Task):
         return own | ({"distance": np.nan_to_num(beam_rewards.goal_distance(truth, memory).sum(1), posinf=0.0)} if truth else {})
 
     def oracle(self, truth: Lanes, memory: Lanes) -> np.ndarray:
+        """Knows the rates and where the atoms are: the dwell with most expected bonds towards the goal a second, up to two jumps ahead. No bound: it is greedy."""
         return self.action(*beam_oracle.best(self.settings, truth, memory))
 
     def picture(self, observation: Observation, truth: Lanes, memory: Lanes, info: Lanes) -> np.ndarray:
@@ -199,8 +202,7 @@ class BeamManipulation(ScopeEnv):
     ## Rewards
     `privileged` (default): 0.02 x bond lengths nearer to the goals, 0.9967^t at the goal after t seconds (Schwarzer et al. 2023), -1 when an
     atom is given up or the episode ends where the goal is not, -0.2 for every event of damage; running out of time costs nothing more. `observable`: 0.02 x bonds nearer and the same worth of the
-    goal, as located. Terms are in `info` as `reward_<term>`, costs as `time` (s), `dose` (e/A^2), `damage` (vacancies made, Si lost,
-    contamination) and `measurements` (images), and `bonds_left`, `moves`, `dwells`, `distance` (m, true, summed over goals).
+    goal, as located.
 
     ## Starting State
     Si on a random site near the middle of the first field, 2 x 2 nm; goals on random sites in it, at most 5 nm away. Rates, drift,

@@ -69,7 +69,7 @@ class CleanArea:
         left = np.hypot(*(self.places[None] - centre[on, None]).transpose(2, 0, 1)) - radius[on, None]
         memory["clearance"][on] = np.minimum(memory["clearance"][on], left)
 
-    def spoilt(self, memory: Lanes) -> np.ndarray:
+    def spoiled(self, memory: Lanes) -> np.ndarray:
         """Area under all discs in m^2, (lanes,); they do not overlap."""
         total = np.zeros(len(memory["discs"]))
         for number in range(int(memory["treated"].max(initial=0))):  # one after the other: the same sum in every batch

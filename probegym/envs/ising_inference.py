@@ -29,6 +29,8 @@ class IsingInferenceTask(Task):
     controls_from = "probegym.envs.ising_controls:controls"
     measured = "images"
     metric_units: ClassVar = {"coupling_deviation": "meV", "field_error": "meV", "images": "1", "error": "1", "surprise": "1"}
+    info_meanings: ClassVar = {"coupling_deviation": "standard deviation of J, as believed", "images": "so far", "error": "relative error of J, hidden truth", "field_error": "of h, hidden truth",
+                               "surprise": "squared error of J over its believed variance, hidden truth", "damage": "always 0"}  # fmt: skip
     decides = ("chosen", "annealed", "fresh", "previous", "looks", "kept")
 
     def __init__(self, settings: dict):
@@ -135,7 +137,7 @@ class IsingInferenceTask(Task):
         return own | (ising_rewards.errors(mean, variance, truth) if truth else {})
 
     def oracle(self, truth: Lanes, memory: Lanes) -> np.ndarray:
-        """Most information on J for its time at the true J, h and classifier, held as long as the true relaxation asks for."""
+        """Most information on J for its time at the true J, h and classifier, held as long as the true relaxation asks for. No bound: it is greedy, with everybody's belief."""
         gain, _ = self.belief.gains(memory, np.stack([truth["coupling"], truth["field"], truth["misjudged"]], 1))
         relaxed = self.belief.relaxed(truth["rate"], truth["barrier"])
         return self.actions(self.worth(gain, relaxed, memory["left"]))
@@ -204,9 +206,7 @@ class IsingInference(ScopeEnv):
 
     ## Rewards
     `privileged` (default): half the fall of the logarithm of J's true relative error (+ 0.5 %) and half that of its believed standard
-    deviation, less 0.1 an hour. `observable`: the fall of the believed one, less 0.1 an hour. Terms are in `info` as
-    `reward_<term>`, costs as `time` (s), `dose` and `measurements` (images), besides `error` (relative, of J), `field_error`,
-    `coupling_deviation` (meV), `images` and `surprise` (squared error of J over its believed variance).
+    deviation, less 0.1 an hour. `observable`: the fall of the believed one, less 0.1 an hour.
 
     ## Starting State
     Atoms at random; J uniform from 10 to 28 meV, h of 5 meV spread, mobility and its barrier drawn anew, the separation 30 % better or

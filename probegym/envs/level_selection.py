@@ -38,6 +38,8 @@ class LevelSelectionTask(Task):
     controls_from = "probegym.envs.level_controls:controls"
     measured = "maps"
     metric_units: ClassVar = {"uncertainty": "1", "rmse": "1", "optical_maps": "1", "eds_maps": "1", "stm_maps": "1"}
+    info_meanings: ClassVar = {"uncertainty": "of the target, as believed, as share of the prior's", "rmse": "error of the target, in standard deviations over flakes, hidden truth",
+                               "dose": "electrons of EDS maps", "damage": "always 0", **{f"{name}_maps": f"{told} maps after the overview" for name, told in (("optical", "optical"), ("eds", "EDS"), ("stm", "STM"))}}  # fmt: skip
     decides = ("instrument", "place", "steps")
 
     def __init__(self, settings: dict):
@@ -151,6 +153,7 @@ class LevelSelectionTask(Task):
         return own | ({"rmse": np.sqrt(((m["mean"] - truth["quantities"].reshape(m["mean"].shape)) ** 2 * m["target"]).sum(1))} if truth else {})
 
     def oracle(self, truth: Lanes, memory: Lanes) -> np.ndarray:
+        """Knows the correlations (by the nearest hypothesis), not the flakes: the first map of the best of six plans to the end. No bound: the plans are of one kind."""
         left, ties = self.seconds_available - memory["seconds_spent"], truth["correlations"]
         return self.action(*np.array([level_plans.best(self.knowledge, memory, lane, ties[lane], left[lane]) for lane in range(len(left))]).T)
 
@@ -180,7 +183,7 @@ class LevelSelection(ScopeEnv):
     `Discrete(72)`: instrument x flake. `level-and-map`, `MultiDiscrete([3, 4])`: the instrument, and the uncertainty map (of one
     level, or of the target) whose highest value picks the flake. `action_masks()` leaves out maps that do not fit into the time
     that is left (they end the episode and are not made), flakes that are not there (they stand for the first) and all places
-    but one for the overview. Numbers outside are refused; nothing is done.
+    but one for the overview; with `level-and-map` (scenario `map`) it raises an error. Numbers outside are refused; nothing is done.
 
     ## Observation Space
     float32, levels in the order optical, eds, stm; up to 24 flakes, absent ones zero.
@@ -200,8 +203,7 @@ class LevelSelection(ScopeEnv):
 
     ## Rewards
     `privileged` (default): decrease of the target's variance as believed, and of its true mean squared error as share of what knowing
-    nothing leaves, half of each, less 0.01 an hour. `observable`: decrease of the believed variance alone, less 0.01 an hour. Terms are in `info` as `reward_<term>`, costs as `time` (s), `dose`
-    and `measurements` (maps), besides `uncertainty`, `rmse` and the maps of each level.
+    nothing leaves, half of each, less 0.01 an hour. `observable`: decrease of the believed variance alone, less 0.01 an hour.
 
     ## Starting State
     18 to 23 grown crystals of 1.6 to 4 um in a view of 40 um; shapes, correlations (r^2 uniform, either sign), gradients, pace of the

@@ -72,4 +72,4 @@ def _surface(screen: Screen, truth: Lanes) -> None:
     sketch = Sketch(box, (0, 0, extent, extent * rows / columns), coloured(truth["map"], "height"))
     x, y = truth["position"]
     sketch.line([(x, y), (x + 0.8 * extent, y)], INK)
-    screen.scale_bar(screen.panel(box, sketch, "surface (hidden)", Key("height", "0", f"{1e9 * np.ptp(truth['map']):.1f} nm")), extent)
+    screen.scale_bar(screen.panel(box, sketch, "surface (hidden truth)", Key("height", "0", f"{1e9 * np.ptp(truth['map']):.1f} nm")), extent)

@@ -34,7 +34,7 @@ def tuning(task: StemTuningTask, observation: dict, truth: dict, memory: dict, i
         elif "camera_angle" in truth:
             screen.scale_bar(there, float(truth["camera_angle"]) * columns, told_angle)
     _wavefront(screen, TRIO[len(stacks)], truth)
-    values = truth["aberrations"][: len(task.names)] if truth else memory["set_point"]
+    values = truth["aberrations"][: len(task.names)] if truth else memory["setpoint"]
     screen.text("aberrations left" if truth else "setpoints", UNDER.x, UNDER.y - 4, SMALL, FAINT)
     for index, (name, value, scale) in enumerate(zip(task.names, values, task.scales, strict=True)):
         column, row = divmod(index, ROWS)

@@ -32,6 +32,9 @@ class SpectrumExplorationTask(Task):
     controls_from = "probegym.envs.exploration_controls:controls"
     measured = "spectra"
     metric_units: ClassVar = {"behaviours": "1", "regret": "1", "rank": "1", "found": "1"}
+    info_meanings: ClassVar = {"behaviours": "kinds of spectra seen so far", "regret": "of the best place so far: 0 at the best there is, 1 at the median, hidden truth",
+                               "rank": "of the best place so far, 0 the best, hidden truth", "found": "share of the top 1 % that was measured, hidden truth",
+                               "dose": "electrons where the beam was, summed over places", "damage": "always 0"}  # fmt: skip
     decides = ("at",)
 
     def __init__(self, settings: dict):
@@ -151,6 +154,7 @@ class SpectrumExplorationTask(Task):
         return own | {"regret": rewards.regret(best, ascending), "rank": rewards.rank(best, ascending), "found": found}
 
     def oracle(self, truth: Lanes, memory: Lanes) -> np.ndarray:
+        """Goes to the best place not yet measured, when steering to the best that one of 250 acquisition functions picks. No strict bound: it looks one spectrum ahead."""
         scalar = np.where(memory["visits"] > 0, -np.inf, self._sought(truth, memory)[0])
         if self.settings.action == "locate":
             return scalar.argmax(1)
@@ -194,9 +198,7 @@ class SpectrumExploration(ScopeEnv):
     ## Rewards
     `privileged` (default): fall of the regret (0 at the best place there is, 1 at the median), +0.02 for a behaviour that was
     not seen before, less the price. `observable`: 0.2 x growth of the best value in standard deviations, the fall of the
-    surrogate's mean uncertainty, behaviours and price alike. Terms are in `info` as `reward_<term>`, costs as `time` (s), `dose`
-    (electrons / A^2, summed over places) and `measurements` (spectra), and `regret`, `rank` (of the best place found, from 0),
-    `found` (share of the top 1 %) and `behaviours`.
+    surrogate's mean uncertainty, behaviours and price alike.
 
     ## Starting State
     A specimen, an image of it, and five spectra at places drawn from the episode's key.

@@ -26,7 +26,7 @@ def controls(task: StemTuningTask) -> Controls:
 
     def dial(index: int) -> Dial:
         name, most = task.names[index], 1e9 * s.largest_step * float(task.scales[index])
-        return Dial(name, "nm", -most, most, 0.0, MEANINGS.get(name[:3], "an aberration of higher order"), stands=partial(_set_point, index, 1e9 * float(task.scales[index])))
+        return Dial(name, "nm", -most, most, 0.0, MEANINGS.get(name[:3], "an aberration of higher order"), stands=partial(_setpoint, index, 1e9 * float(task.scales[index])))
 
     reach = 1e9 * s.excursion_range
     excursion = (Dial("excursion", "nm", -reach, reach, 0.0, "defocus that is added to every frame of this step"),) if reach else ()
@@ -39,5 +39,5 @@ def controls(task: StemTuningTask) -> Controls:
     return Controls((*dials, then), action)
 
 
-def _set_point(index: int, scale: float, seen: Seen) -> float:
+def _setpoint(index: int, scale: float, seen: Seen) -> float:
     return scale * float(seen["controls"][index])

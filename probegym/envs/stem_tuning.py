@@ -19,7 +19,7 @@ from probegym.scenarios import parsed
 
 STREHL_GOAL = 0.8
 DECLARED = 0.5  # the last component of the action above this ends the episode
-VARIANCE_SCALE = 0.2  # rad^2; a Strehl ratio of 0.8
+VARIANCE_SCALE = 0.2  # rad^2; a Strehl ratio of 0.82 (exp(-0.2)), a little above the goal
 
 
 class Settings(BaseModel):
@@ -29,7 +29,7 @@ class Settings(BaseModel):
 
     controls: dict[str, PositiveFloat]  # coefficient -> scale in m
     largest_step: PositiveFloat = 1.5  # change a step, in scales
-    range: PositiveFloat = 4.0  # set points end there, in scales
+    range: PositiveFloat = 4.0  # setpoints end there, in scales
     haadf: ImageSeries | None = None
     ronchigram: RonchigramSeries | None = None
     excursion_range: NonNegativeFloat = 0.0  # m; above 0 the agent adds an excursion of its own to every frame
@@ -57,7 +57,8 @@ class StemTuningTask(Task):
     controls_from = "probegym.envs.stem_controls:controls"
     measured = "images"
     metric_units: ClassVar = {"phase_variance": "rad^2", "strehl": "1"}
-    decides = ("set_point", "excursion", "declared")
+    info_meanings: ClassVar = {"strehl": "Strehl ratio of the probe, hidden truth", "phase_variance": "of the wavefront over the aperture, tilt taken out, hidden truth", "damage": "always 0"}
+    decides = ("setpoint", "excursion", "declared")
 
     def __init__(self, settings: dict):
         self.settings = s = parsed(Settings, settings, "task")
@@ -81,7 +82,7 @@ class StemTuningTask(Task):
     def memory(self, lanes: int) -> Lanes:
         frames: Lanes = {name: np.zeros((lanes, *shape_of(self.observation_space[name])), np.uint8) for name in self.series}
         rest: Lanes = {
-            "set_point": np.zeros((lanes, len(self.names))),
+            "setpoint": np.zeros((lanes, len(self.names))),
             "signal": np.zeros((lanes, *shape_of(self.observation_space["signal"])), np.float32),
             "excursion": np.zeros(lanes),
             "declared": np.zeros(lanes, bool),
@@ -96,12 +97,12 @@ class StemTuningTask(Task):
     def decode(self, action: np.ndarray, memory: Lanes, where: Where) -> Iterable[tuple[Command, Where | None]]:
         change = action[:, : len(self.names)] * self.settings.largest_step * self.scales
         limit = self.settings.range * self.scales
-        reached = np.minimum(np.maximum(memory["set_point"] + change, -limit), limit)
-        memory["set_point"] = np.where(where[:, None], reached, memory["set_point"])
+        reached = np.minimum(np.maximum(memory["setpoint"] + change, -limit), limit)
+        memory["setpoint"] = np.where(where[:, None], reached, memory["setpoint"])
         if self.settings.excursion_range:
             memory["excursion"] = np.where(where, action[:, -2] * self.settings.excursion_range, memory["excursion"])
         memory["declared"] = np.where(where, action[:, -1] > DECLARED, memory["declared"])
-        yield SetAberrations(self.names, memory["set_point"].copy()), None
+        yield SetAberrations(self.names, memory["setpoint"].copy()), None
         yield from self._acquire(memory, ~memory["declared"])  # who declares takes no more frames
 
     def _acquire(self, memory: Lanes, where: Where | None) -> Iterable[tuple[Command, Where | None]]:
@@ -121,7 +122,7 @@ class StemTuningTask(Task):
             if name == "haadf":
                 self._sharpen(fresh[:, series.nearest_focus], seen, memory)
         return {name: memory[name].copy() for name in self.series} | {
-            "controls": (memory["set_point"] / self.scales).astype(np.float32),
+            "controls": (memory["setpoint"] / self.scales).astype(np.float32),
             "signal": memory["signal"].copy(),
             "budget": left[:, None].astype(np.float32),
         }
@@ -147,6 +148,7 @@ class StemTuningTask(Task):
         return {name: truth[name] for name in ("strehl", "phase_variance")} if truth else {}
 
     def oracle(self, truth: Lanes, memory: Lanes) -> np.ndarray:
+        """Cancels the aberrations as they are by the true response of the controls, and declares when one step does it. No strict bound: it foresees neither drift nor backlash."""
         n = len(self.names)
         wanted = -np.linalg.solve(truth["response"], (truth["aberrations"][:, :n] / self.scales)[..., None])[..., 0]
         action = np.zeros((len(wanted), *shape_of(self.action_space)), np.float32)
@@ -163,7 +165,7 @@ class StemTuning(ScopeEnv):
 
     ## Description
     The probe is blurred: defocus, astigmatism, coma and three-fold astigmatism are anywhere in BEACON's box. Each step the
-    agent changes the corrector's controls and receives frames, HAADF images or Ronchigrams at known defocus excursions.
+    agent changes the corrector's controls and receives images, HAADF or Ronchigrams, at known defocus excursions.
     Controls couple, err, follow with backlash and settle; lenses and specimen drift. The agent declares when it believes
     the Strehl ratio is 0.8 or more.
 
@@ -176,23 +178,22 @@ class StemTuning(ScopeEnv):
     | 7 | declare: above 0.5 the change is made and the episode ends | -1 | 1 | |
 
     Setpoints end at 4 scales, as the supplies do. With `excursion_range` in the scenario the last but one adds a defocus
-    excursion to every frame. NaN or values outside the box are refused; nothing is done.
+    excursion to every image. NaN or values outside the box are refused; nothing is done.
 
     ## Observation Space
 
     | Key | Shape | Type | Meaning |
     |---|---|---|---|
-    | `haadf`, by scenario | (frames, h, w) | uint8 | images, one an excursion; the brightest pixel is 255, zero is zero |
-    | `ronchigram`, by scenario | (frames, h, w) | uint8 | Ronchigrams, likewise; rows along ky, columns along kx |
+    | `haadf`, by scenario | (images, h, w) | uint8 | HAADF images, one an excursion; the brightest pixel is 255, zero is zero |
+    | `ronchigram`, by scenario | (images, h, w) | uint8 | Ronchigrams, likewise; rows along ky, columns along kx |
     | `controls` | (7,) | float32 | setpoints in scales |
-    | `signal` | (frames,) | float32 | log10(1 + counts of the brightest pixel) |
+    | `signal` | (images,) | float32 | log10(1 + counts of the brightest pixel) |
     | `budget` | (1,) | float32 | share of the tightest budget that is left |
 
     ## Rewards
     `privileged` (default): 0.2 x fall of log(1 + phase variance / 0.2 rad^2), +1 for a right and -1 for a wrong
-    declaration, -0.01 a frame. `observable`, which an instrument can compute: -0.01 a frame and, with HAADF, 0.2 x growth
-    of log sharpness (normalised variance of the frame nearest to focus). Terms are in `info` as `reward_<term>`, costs as `time` (s),
-    `dose` (electrons / A^2 where the beam was), `damage` and `measurements` (frames).
+    declaration, -0.01 an image. `observable`, which an instrument can compute: -0.01 an image and, with HAADF, 0.2 x growth
+    of log sharpness (normalised variance of the image nearest to focus).
 
     ## Starting State
     Uniform: C10, C12 within 10 nm, C21 within 900 nm, C23 within 300 nm (C21 = 3 B2: B2, A2 within 300 nm). C30, C32, C34
@@ -201,7 +202,7 @@ class StemTuning(ScopeEnv):
     ## Episode End
 
     1. Termination: the agent declares. Success if the Strehl ratio is at least 0.8.
-    2. Truncation: another step would not fit into the scenario's budget (40 frames).
+    2. Truncation: another step would not fit into the scenario's budget (40 images).
 
     ## Arguments
 
@@ -209,7 +210,7 @@ class StemTuning(ScopeEnv):
     |---|---|---|---|
     | `scenario` | str | `"train"` | a name from `probegym show StemTuning`, or `file.yaml:name` |
     | `reward` | str | `"privileged"` | or `"observable"` |
-    | `budget` | int | None | fewer frames than the scenario allows |
+    | `budget` | int | None | fewer images than the scenario allows |
     | `world` | object or path | None | None: the twin; a path: the folder of a record; or an object with the world protocol |
 
     >>> env = gymnasium.make("probegym/StemTuning-v0", scenario="train", render_mode="rgb_array")

@@ -107,6 +107,7 @@ class Task(ABC):
     controls_from: ClassVar[str] = ""  # "module:function" of the controls of a task, for a person who plays; loaded only when asked for
     measured: ClassVar[str] = "measurements"  # what one measurement is, in the plural
     metric_units: ClassVar[dict[str, str]] = {}  # of the scalars that ``metrics`` gives; "1" for a pure number
+    info_meanings: ClassVar[dict[str, str]] = {}  # what metrics are, and costs where there is more to say, in a line for the environment's page
     decides: ClassVar[tuple[str, ...]] = ()  # what ``decode`` writes of the memory; put back when the world refuses the step
     goal_info: ClassVar[tuple[str, ...]] = ()  # what ``goal_reward`` needs of the info of a step
     observation_space: spaces.Dict
@@ -192,7 +193,10 @@ class Task(ABC):
 
     @abstractmethod
     def oracle(self, truth: Lanes, memory: Lanes) -> np.ndarray:
-        """The best action for someone who sees the hidden state (lanes, ...)."""
+        """What someone does who sees the hidden state: actions (lanes, ...), not always the best ones.
+
+        The first lines of its docstring stand on the environment's page: what it does, and whether that bounds what others can reach.
+        """
 
     @abstractmethod
     def picture(self, observation: Observation, truth: Lanes, memory: Lanes, info: Lanes) -> np.ndarray:

@@ -31,7 +31,7 @@ def _verdict(t: Transition) -> np.ndarray:
 
 
 def _area(t: Transition) -> np.ndarray:
-    return t.memory["just_spoilt"] / AREA_UNIT
+    return t.memory["just_spoiled"] / AREA_UNIT
 
 
 class TipConditioningTask(Task):
@@ -42,7 +42,8 @@ class TipConditioningTask(Task):
     controls_from = "probegym.envs.tip_controls:controls"
     measured = "images"
     metric_units: ClassVar = {"area_spoiled": "nm^2", "actions": "1", "tip_quality": "1"}
-    decides = ("action", "just_spoilt", "actions", "place", "discs", "treated", "clearance")
+    info_meanings: ClassVar = {"area_spoiled": "of the surface", "actions": "all but the declaration", "tip_quality": "0 to 1, hidden truth", "dose": "always 0", "damage": "treatments"}
+    decides = ("action", "just_spoiled", "actions", "place", "discs", "treated", "clearance")
 
     def __init__(self, settings: dict):
         self.settings = s = parsed(Settings, settings, "task")
@@ -67,7 +68,7 @@ class TipConditioningTask(Task):
             "verdict": np.zeros(lanes),
             "verdict_before": np.zeros(lanes),
             "action": np.zeros(lanes, np.int64),
-            "just_spoilt": np.zeros(lanes),
+            "just_spoiled": np.zeros(lanes),
             "actions": np.zeros(lanes),
         }
 
@@ -91,7 +92,7 @@ class TipConditioningTask(Task):
         yield PulseBias(centre, self.bias[action], s.pulses.duration), acting & (self.bias[action] != 0)
         yield DipTip(centre, self.depth[action], s.dips.bias, s.dips.duration), acting & (self.depth[action] > 0)
         m["action"] = np.where(where, np.where(acting | (action == self.declare), action, 0), m["action"])
-        m["just_spoilt"] = np.where(where, np.pi * radius**2 * acting, m["just_spoilt"])
+        m["just_spoiled"] = np.where(where, np.pi * radius**2 * acting, m["just_spoiled"])
         m["actions"] += where & (action != self.declare)
         m["place"] = np.where(acting, place, m["place"])
         self.area.spoil(m, acting, centre, radius)
@@ -130,7 +131,7 @@ class TipConditioningTask(Task):
         level = m["height"] - np.median(m["height"], axis=(1, 2), keepdims=True)
         grey = np.clip(127.5 + level * (255 / self.settings.grey_range), 0, 255).astype(np.uint8)  # a display saturates
         room = np.where(self.radius > 0, self.area.room(m, self.radius), 1.0)
-        clean = 1 - self.area.spoilt(m) / self.settings.area**2
+        clean = 1 - self.area.spoiled(m) / self.settings.area**2
         shares = {"verdict": m["verdict"][:, None], "last_action": np.eye(len(self.names))[m["action"]], "room": room,
                   "area": clean[:, None], "budget": left[:, None]}  # fmt: skip
         return {"image": grey[:, None]} | {name: value.astype(np.float32) for name, value in shares.items()}
@@ -145,10 +146,14 @@ class TipConditioningTask(Task):
         return declared | exhausted, declared & truth["good"] if truth else np.zeros_like(declared)
 
     def metrics(self, truth: Lanes, memory: Lanes) -> Lanes:
-        own = {"actions": memory["actions"].copy(), "area_spoiled": 1e18 * self.area.spoilt(memory)}
+        own = {"actions": memory["actions"].copy(), "area_spoiled": 1e18 * self.area.spoiled(memory)}
         return own | ({"tip_quality": truth["quality"]} if truth else {})
 
     def oracle(self, truth: Lanes, memory: Lanes) -> np.ndarray:
+        """Declares a good tip; else the treatment, or look, of least expected cost until the kind of apex is good. No strict bound: costs are actions and area, not rewards.
+
+        Raises ProbeGymError where the world knows other treatments than the task.
+        """
         if truth["cost_to_go"].shape[1] != self.declare:
             raise ProbeGymError("the world knows other treatments than the task: give both the same pulses and dips")
         room = self.area.room(memory, self.radius[: self.declare])
@@ -163,11 +168,10 @@ class TipConditioning(ScopeEnv):
     """Bring the tip of a scanning tunnelling microscope back to atomic sharpness, on a surface that every treatment spoils.
 
     ## Description
-    The images are unusable: the apex is double or blunt, carries an adsorbate, or has an atom that hops. Nobody sees the apex;
-    it shows in the images, as second pictures of every adatom, blur, noise and streaks, and a classifier says how likely the
-    tip is good, wrongly in some percent of the images. The agent pulses and dips (DeepSPM's list), each time at the nearest
-    clean place and, for a dip, on its flattest patch. Outcomes are a matter of chance and of the hidden apex, a good tip can be
-    lost, and around each treatment a disc of the surface is forbidden from then on. The agent declares the tip good.
+    The images are unusable: the apex is double or blunt, carries an adsorbate, or has an atom that hops. Nobody sees the apex; it shows in the images, as second
+    pictures of every adatom, blur, noise and streaks, and a classifier says how likely the tip is good, wrongly in some percent of the images. The agent pulses and
+    dips (DeepSPM's list), each time at the nearest clean place and, for a dip, on its flattest patch. Outcomes are a matter of chance and of the hidden apex, a good
+    tip can be lost, and around each treatment a disc of the surface is forbidden from then on. The agent declares the tip good.
 
     ## Action Space
     `Discrete(14)`
@@ -198,9 +202,7 @@ class TipConditioning(ScopeEnv):
 
     ## Rewards
     `privileged` (default): 0.2 x growth of the tip's quality, +1 for a right declaration, -1 for a wrong one and when no clean
-    place is left, -0.02 an image, -0.02 for every 1e4 nm^2 spoilt. `observable`: 0.2 x growth of `verdict` and the two prices.
-    Terms are in `info` as `reward_<term>`, costs as `time` (s), `damage` (treatments) and `measurements` (images), and
-    `tip_quality`, `area_spoiled` (nm^2) and `actions` (all but the declaration).
+    place is left, -0.02 an image, -0.02 for every 1e4 nm^2 spoiled. `observable`: 0.2 x growth of `verdict` and the two prices.
 
     ## Starting State
     Double (0.5), blunt (0.4), contaminated (0.45) and unstable (0.4), independently; a tenth of the tips is good. Ag(111) with
@@ -224,18 +226,16 @@ class TipConditioning(ScopeEnv):
     >>> env = gymnasium.make("probegym/TipConditioning-v0", scenario="train", render_mode="rgb_array")
 
     ## Physics and assumptions
-    Constant-current images of an apex of up to eleven atoms, each with its own place and barrier (physics/stm.py). Good: the
-    second picture of an adatom has less than a fifth of its height, the apparent barrier is above 3 eV and the apex hops less
-    than once in 20 s; quality = (1 - ghost) min(1, barrier / 4 eV) / (1 + 10 s x hops). Statistics of single treatments are not
-    published: all chances are design parameters of the scenario, argued in docs/tip_conditioning.md.
+    Constant-current images of an apex of up to eleven atoms, each with its own place and barrier (physics/stm.py). Good: the second picture of an adatom has less
+    than a fifth of its height, the apparent barrier is above 3 eV and the apex hops less than once in 20 s; quality = (1 - ghost) min(1, barrier / 4 eV) / (1 + 10 s
+    x hops). Statistics of single treatments are not published: all chances are design parameters of the scenario, argued in docs/tip_conditioning.md.
 
     ## Vectorized environment
     `make_vec(..., num_envs=64)` is native; lane i equals `make(...).reset(seed=seed + i)`.
 
     ## Sources
-    Krull, Hirsch, Rother, Schiffrin & Krull (2020), 10.1038/s42005-020-0317-3 (actions, discs). Rashidi & Wolkow (2018),
-    10.1021/acsnano.8b02208, and Gordon et al. (2019), 10.1063/1.5099590 (classifiers). Tersoff & Hamann (1985),
-    10.1103/PhysRevB.31.805.
+    Krull, Hirsch, Rother, Schiffrin & Krull (2020), 10.1038/s42005-020-0317-3 (actions, discs). Rashidi & Wolkow (2018), 10.1021/acsnano.8b02208, and Gordon et al.
+    (2019), 10.1063/1.5099590 (classifiers). Tersoff & Hamann (1985), 10.1103/PhysRevB.31.805.
 
     ## Version History
     * v0: first release.

@@ -173,7 +173,7 @@ def drag(
         raise ValueError(f"at most {MOST_ADATOMS} adatoms and {MOST_SAMPLES} samples, got {n} and {samples}")
     sites, status = sites.astype(np.int32, copy=True, order="C"), status.astype(np.int32, copy=True, order="C")
     path = np.ascontiguousarray(PER_ANGSTROM * np.hstack([start - origin, end - origin]))
-    set_point = np.ascontiguousarray(np.stack([bias, current / np.abs(bias) / CONDUCTANCE_QUANTUM], 1))
+    setpoint = np.ascontiguousarray(np.stack([bias, current / np.abs(bias) / CONDUCTANCE_QUANTUM], 1))
     numbers = np.array([PER_ANGSTROM * step, PER_ANGSTROM * speed, rest, efficiency])
     rowed, keys, noise = np.ascontiguousarray(told), np.ascontiguousarray(keys, np.uint64), np.ascontiguousarray(noise, float)
     limits = np.ascontiguousarray(np.stack([pickup / CONDUCTANCE_QUANTUM, onset], 1))
@@ -181,7 +181,7 @@ def drag(
     kernel = native.library("adatoms").drag
 
     def tile(part: slice) -> None:
-        arrays = (rowed[part], keys[part], sites[part], status[part], path[part], set_point[part], limits[part], noise[part])
+        arrays = (rowed[part], keys[part], sites[part], status[part], path[part], setpoint[part], limits[part], noise[part])
         told_to = native.pointer(trace[part]) if samples else None
         kernel(part.stop - part.start, n, samples, native.pointer(numbers), *map(native.pointer, arrays), told_to, native.pointer(out[part]))
 

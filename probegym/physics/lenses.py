@@ -33,8 +33,8 @@ class LensBank:
         return {
             "aberrations": np.zeros((lanes, n)),  # where the lenses are heading
             "residual": np.zeros((lanes, n)),  # what of the last changes has not arrived yet
-            "set_point": np.zeros((lanes, self.controls)),
-            "play": np.zeros((lanes, self.controls)),  # the set point as the iron follows it
+            "setpoint": np.zeros((lanes, self.controls)),
+            "play": np.zeros((lanes, self.controls)),  # the setpoint as the iron follows it
             "coupling": np.tile(np.eye(self.controls), (lanes, 1, 1)),
             "hysteresis": np.zeros(lanes),  # half width, in scales
             "step_error": np.zeros(lanes),  # relative
@@ -52,7 +52,7 @@ class LensBank:
         if self.settling_time:
             state["residual"][:, :c] += change
         state["play"] = np.where(where[:, None], play, state["play"])
-        state["set_point"] = np.where(where[:, None], values, state["set_point"])
+        state["setpoint"] = np.where(where[:, None], values, state["setpoint"])
 
     def elapse(self, state: Lanes, seconds: np.ndarray, noise: np.ndarray) -> None:
         """Let time pass, (lanes,) s; noise: standard normal (lanes, n)."""

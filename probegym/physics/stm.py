@@ -24,7 +24,7 @@ from probegym.physics import native
 from probegym.physics.stm_surfaces import in_nanometres
 
 CONDUCTANCE_QUANTUM = 2 * constants.e**2 / constants.h
-CLEAN_BARRIER = 4.5  # eV, of the apex atom to which the set point refers
+CLEAN_BARRIER = 4.5  # eV, of the apex atom to which the setpoint refers
 APEX_RADIUS = 0.3e-9  # m, of the outermost orbital of an apex atom
 WIDEST = 256  # pixels a side
 MOST_ATOMS = 16

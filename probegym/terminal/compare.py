@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from probegym.agents.evaluate import evaluate
-from probegym.agents.registry import BASELINES, family, make_agent, policies, task_type
+from probegym.agents.registry import family, make_agent, policies, scripts, task_type
 from probegym.envs.task import Observation
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Lanes, Readings
@@ -53,7 +53,7 @@ class _Patience:
 
 def players(env_id: str) -> list[str]:
     """Names of those who can play an environment: random, its scripts, its policies, the oracle."""
-    return ["random", *BASELINES[family(env_id)], *policies(env_id), "oracle"]
+    return ["random", *scripts(family(env_id)), *policies(env_id), "oracle"]
 
 
 def others(env_id: str, scenario: str, seed: int, patience: float = PATIENCE) -> Iterator[Row | str]:

@@ -61,6 +61,7 @@ def _record(env_id: str, agents: dict[str, int], scenario: str, seed: int, root:
             command: str, console: Console) -> None:  # fmt: skip
     from probegym.agents import datasets
 
+    datasets.asked(env_id, agents, scenario, seed, root, name)  # refuses before a bar is drawn
     with bar(console) as progress:
         task = progress.add_task("recording", total=sum(agents.values()), told="")
         made, results = datasets.record(env_id, agents, scenario, seed, root, name, scores, command, lambda done, total: progress.update(task, completed=done, total=total))

@@ -61,13 +61,11 @@ def regret(
     from probegym.agents.seeds import EVALUATION_SEED
 
     results_file(out)
-    advisers = {}
-    for name in beside or []:
-        advisers[name] = make_agent(name, env_id)
+    judged, advisers = make_agent(agent, env_id), {name: make_agent(name, env_id) for name in beside or []}
     first = EVALUATION_SEED if seed is None else seed
     with bar(console) as progress:
         task = progress.add_task(f"{agent} on {scenario}", total=episodes, told="")
-        found = regrets(make_agent(agent, env_id), env_id, scenario, episodes, first, continuation=str(continuation), value=str(value), draws=draws,
+        found = regrets(judged, env_id, scenario, episodes, first, continuation=str(continuation), value=str(value), draws=draws,
                         advisers=advisers, progress=lambda done, total: progress.update(task, completed=done))  # fmt: skip
     console.print(_table(found, str(value)))
     console.print()

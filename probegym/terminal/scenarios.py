@@ -27,7 +27,6 @@ def listed(env_id: str, file: Path | None, console: Console) -> None:
     Settings of task and instrument of one's own are made, nothing is played. Raises ProbeGymError with file and line.
     """
     family = environment_type(env_id).task_type.family
-    say(console, env_id, style="bold")
     table = Table("scenario", "split", "axis", "what it is", "against train", box=None, pad_edge=False, header_style="dim")
     train = scenarios.load(family, "train")
     for name in scenarios.names(family, file):
@@ -36,6 +35,7 @@ def listed(env_id: str, file: Path | None, console: Console) -> None:
             gym.make(env_id, scenario=f"{file}:{name}", disable_env_checker=True).close()
         told = "" if file is None and scenario.split in ("train", "id") else _told(shifts(train, scenario))
         table.add_row(name, scenario.split, scenario.axis, scenario.description, told)
+    say(console, env_id, style="bold")  # nothing is printed before all of it is known to be right
     console.print(table)
 
 

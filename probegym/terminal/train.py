@@ -65,7 +65,7 @@ def distil(env_id: str, scenario: str, updates: int | None, seed: int, out: Path
     """The environment's own trainer; the policy goes to OUT/policy."""
     from probegym.agents import registry
 
-    updates = updates or registry.distillation(env_id).updates
+    updates = updates or registry.own_trainer(env_id).updates
     _prepare(out, resume)
     command = command_line(env_id, algorithm="distil", scenario=scenario, updates=updates, seed=seed, out=out)
     with _interruptible(command, out, console):
@@ -134,7 +134,7 @@ def many(env_id: str, scenario: str, algorithm: str, length: int | None, hyperpa
     refuse_mixing(out, f"seed-*/{DIARY}", resume)
     files.writable(out)
     if algorithm == "distil":
-        length = length or registry.distillation(env_id).updates
+        length = length or registry.own_trainer(env_id).updates
     told = asked(env_id, scenario, algorithm, length or DEFAULT_STEPS, hyperparameters)
     with told_as_they_end(f"training {len(numbers)} seeds", len(numbers), console) as report:
         rows = seeds(executor, told, numbers, out, report)

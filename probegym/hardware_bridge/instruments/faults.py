@@ -145,7 +145,7 @@ class Faults:
         if self.now not in SENSOR or not arrays:
             return header, arrays
         name = next(iter(arrays))
-        return header, arrays | {name: _spoilt(str(self.now), arrays[name], old.get(name, arrays[name]))}
+        return header, arrays | {name: _spoiled(str(self.now), arrays[name], old.get(name, arrays[name]))}
 
     def read_back(self, told: dict[str, Measured]) -> dict[str, Measured]:
         """What the instrument says that its controls stand at."""
@@ -157,7 +157,7 @@ class Faults:
             raise ProbeGymError("the beam blanker does not answer")
 
 
-def _spoilt(kind: str, values: np.ndarray, before: np.ndarray) -> np.ndarray:
+def _spoiled(kind: str, values: np.ndarray, before: np.ndarray) -> np.ndarray:
     if kind == "frozen":
         return before
     if kind == "shape":

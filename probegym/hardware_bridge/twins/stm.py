@@ -263,7 +263,7 @@ def outlook(apex: str) -> np.ndarray:
     """Expected cost until the apex is good, (STATES, 1 + treatments), by the statistics of the treatments; for the oracle.
 
     Columns: nothing, then +V and -V of every pulse, then every dip, in the order of ``apex`` (an ApexConfig as JSON). Each treatment costs
-    1 and its spoilt area over AREA_PRICE. Value iteration on transitions between the kinds of apex, counted in a sample.
+    1 and its spoiled area over AREA_PRICE. Value iteration on transitions between the kinds of apex, counted in a sample.
     """
     c = ApexConfig.model_validate_json(apex)
     options = [(c.pulses, v, sign) for v in c.pulses.strength for sign in (1.0, -1.0)] + [(c.dips, d, 0.0) for d in c.dips.strength]

@@ -180,7 +180,7 @@ static double depth_of(const Lane *p, const int32_t *site, double tx, double ty,
     return stack + p->depth * e * (e - 2) - 0.5 * slope * slope * (mx * mx + my * my) / fmax(stiff + slope, 0.5 * stiff);
 }
 
-/* Height at which the set point flows: the background of the surface and every adatom conduct side by side. */
+/* Height at which the setpoint flows: the background of the surface and every adatom conduct side by side. */
 static double approach(const Lane *p, int count, const int32_t *sites, const int32_t *status, double tx, double ty, double conductance)
 {
     double r[MOST_ADATOMS][2], goal = log(conductance), z = p->contact - goal / p->decay;
@@ -261,12 +261,12 @@ void barriers(int lanes, const Lane *rows, const int32_t *kind, const double *at
 }
 
 /* Drag of a batch. rows: (lanes) Lane. sites: (lanes, count, 3), status: (lanes, count) 0 free, 1 stuck, 2 gone; both change.
- * path: (lanes, 4) start and end of the tip, from the surface atom that is the origin. set_point: (lanes, 2) V and conductance.
+ * path: (lanes, 4) start and end of the tip, from the surface atom that is the origin. setpoint: (lanes, 2) V and conductance.
  * numbers: step of the tip where barriers are low, speed in A/s, rest in s before the tip moves, hops per electron at twice the onset.
  * limits: (lanes, 2) conductance of a pickup, and onset in V. noise: (lanes, 2) relative, and A rms. trace: (lanes, samples) A, may be null.
  * told: (lanes, 7) height of the tip, largest conductance, hops, picked up, stuck pairs, contact, way of the tip to the first hop or -1. */
 void drag(int lanes, int count, int samples, const double *numbers, const Lane *rows, const uint64_t *keys, int32_t *sites, int32_t *status,
-          const double *path, const double *set_point, const double *limits, const double *noise, float *trace, double *told)
+          const double *path, const double *setpoint, const double *limits, const double *noise, float *trace, double *told)
 {
     static __thread Track tracks[MOST_ADATOMS];
     static __thread float gx[BLOCK] ALIGNED, gy[BLOCK] ALIGNED, total[BLOCK] ALIGNED, deviate[BLOCK] ALIGNED;
@@ -276,8 +276,8 @@ void drag(int lanes, int count, int samples, const double *numbers, const Lane *
         int32_t *site = sites + (size_t)3 * count * l, *state = status + (size_t)count * l;
         const double *way = path + 4 * l;
         double *out = told + 7 * l, sx = way[0] + p.offset_x, sy = way[1] + p.offset_y, ex = way[2] - way[0], ey = way[3] - way[1];
-        double length = sqrt(ex * ex + ey * ey), duration = length / speed, volts = fabs(set_point[2 * l]), onset = limits[2 * l + 1];
-        double z = approach(&p, count, site, state, sx, sy, set_point[2 * l + 1]);
+        double length = sqrt(ex * ex + ey * ey), duration = length / speed, volts = fabs(setpoint[2 * l]), onset = limits[2 * l + 1];
+        double z = approach(&p, count, site, state, sx, sy, setpoint[2 * l + 1]);
         double background = exp(-p.decay * (z + p.apparent_height - p.contact));
         double electrons = volts > onset ? 7.748091729e-5 / 1.602176634e-19 * volts * yield * (volts / onset - 1) : 0; /* times g: hops/s */
         double felt = p.equilibrium + log(20 * p.depth / p.barrier + 2) / p.range, seen = z + p.apparent_height + 5.8 / p.decay;
@@ -406,7 +406,7 @@ void drag(int lanes, int count, int samples, const double *numbers, const Lane *
         out[0] = z, out[1] = most, out[2] = hops, out[3] = lost, out[4] = pairs, out[5] = most >= 1, out[6] = first;
         if (!trace) continue;
 
-        double pace = samples > 1 ? 1.0 / (samples - 1) : 0, amperes = 7.748091729e-5 * set_point[2 * l];
+        double pace = samples > 1 ? 1.0 / (samples - 1) : 0, amperes = 7.748091729e-5 * setpoint[2 * l];
         int padded = (samples + 15) & ~15;
         float floor_g = (float)background, decay = (float)p.decay, contact = (float)p.contact, z2 = (float)(z * z);
         float xx = (float)p.stretch_xx, xy = (float)p.stretch_xy, yy = (float)p.stretch_yy;

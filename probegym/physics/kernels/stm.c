@@ -199,7 +199,7 @@ void heights(int rows, int columns, double pixel, double sigma2, const double *c
  * atoms: (lanes, 2, atom_count, 4) x, y, retraction, 2 kappa, of the apex before and after switch_row.
  * jump: (lanes) change of the tip's length at switch_row. loose: (lanes, 2, 3) atom, chance of a hop between pixels, amplitude.
  * noise: (lanes, 4) relative current noise, height noise, line noise, feedback 2 pi f dt of a clean apex. line_time: s.
- * extent: distance of the nuclei at the set point, which sets how wide a point feature appears. out: nm.
+ * extent: distance of the nuclei at the setpoint, which sets how wide a point feature appears. out: nm.
  */
 void topographs(int lanes, int rows, int columns, double pixel, double line_time, double extent, double reference, double ratio,
                 const double *centre, const double *velocity, const double *surface, const uint64_t *surface_key, int atom_count,

@@ -16,7 +16,7 @@ SIGNALS = ("Current (A)", "X (m)", "Y (m)", "Z (m)")
 RECORDED = SIGNALS[:3]  # that a drag needs of the tip recorder
 SAFE = ("withdraw the tip, which switches the feedback off", "stop scan, moves, approach and motor", "bias to zero")
 ROUNDING = 1e-6  # the controller counts most numbers in four bytes
-SETTLE_SECONDS = 5.0  # that a change of bias and set point may take
+SETTLE_SECONDS = 5.0  # that a change of bias and setpoint may take
 SAFE_SECONDS = 0.8  # that the commands to the safe state, or out of it, may take beside the way of the tip
 LONGEST_SAFE = 60.0  # s that the way to the safe state may take at most
 RAMP_SECONDS, RETRACT = 0.1, 2e-9  # of a dip: s down and s up; m above where it began
@@ -95,7 +95,7 @@ def descriptor(s: Settings, of: Facts) -> Descriptor:
     edge = np.minimum(of.reach, s.reach or np.inf)
     here = Range(low=tuple(-edge), high=tuple(edge))
     travel = float(2 * np.hypot(*edge)) / s.travel
-    ready = s.land + 2 * travel + 4 * SETTLE_SECONDS  # land, go there, change bias and set point and back
+    ready = s.land + 2 * travel + 4 * SETTLE_SECONDS  # land, go there, change bias and setpoint and back
     image = {"field_of_view": _span(s.scan.field_of_view), "speed": _span(s.scan.speed), "centre": here, "bias": _around(s.scan.bias), "current": _span(s.scan.current)}
     looks = Capability(effect=Effect.reads, ranges=image, overhead=ready, line_overhead=s.scan.line_overhead)
     bias = _around(max(s.scan.bias, abs(s.rest.bias)), ROUNDING * s.scan.bias)

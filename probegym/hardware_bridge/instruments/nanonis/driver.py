@@ -39,7 +39,7 @@ from probegym.hardware_bridge.world import Refused
 
 IDLE_SECONDS = 0.2  # that an answer which is under way is waited for on the way to the safe state
 MEASUREMENTS = {"AcquireTopograph": 1, "DragTip": 1}  # as tasks count them
-DAMAGE = {"PulseBias": 1, "DipTip": 1}  # places of the sample that are spoilt; what a drag breaks, nobody knows
+DAMAGE = {"PulseBias": 1, "DipTip": 1}  # places of the sample that are spoiled; what a drag breaks, nobody knows
 Values = dict[str, np.ndarray]
 
 

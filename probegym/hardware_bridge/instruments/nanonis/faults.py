@@ -73,10 +73,10 @@ class WireFaults:
         elif due == "refused":
             link.send(commands.refusal(name, "the controller is busy"))
         else:
-            self._spoilt(due, link, name, answered())
+            self._spoiled(due, link, name, answered())
 
     @staticmethod
-    def _spoilt(kind: str | None, link: Link, name: str, answer: bytes) -> None:
+    def _spoiled(kind: str | None, link: Link, name: str, answer: bytes) -> None:
         head, body = answer[: protocol.HEADER], answer[protocol.HEADER :]
         resized = {"long": bytes(4) + body, "short": body[4:]}
         if kind is None:

@@ -37,7 +37,7 @@ class Protection:
         self.theirs = False
         self.ours: dict[str, Values] = {}
         self.limits: dict[str, Values] = {}
-        self.left: dict[str, Values] = {}  # bias, set point and gains as the last command left them; nothing where nobody knows
+        self.left: dict[str, Values] = {}  # bias, setpoint and gains as the last command left them; nothing where nobody knows
 
     def take(self, turn: Turn) -> None:
         """Tighten, read back, and remember what else stands; raises Refused."""
@@ -53,7 +53,7 @@ class Protection:
         ours: dict[str, Values] = {
             "SafeTip.Props": {"recover": 0, "pause": 1, "threshold": self.threshold},  # one that recovers by itself would land behind our back
             "ZCtrl.WithdrawRate": {"rate": max(s.withdraw, self.found["ZCtrl.WithdrawRate"]["rate"])},
-            "ZCtrl.TipLift": {"lift": 0.0},  # a drag goes at the height of its set point
+            "ZCtrl.TipLift": {"lift": 0.0},  # a drag goes at the height of its setpoint
             "ZCtrl.SwitchOffDelay": {"delay": s.hold},
         }
         for name, values in ours.items():

@@ -27,7 +27,7 @@ from probegym.hardware_bridge.world import Refused
 STEP_SECONDS, LOOKS_SECONDS = 0.2, 1.0  # for what needs no motion, one by one and together
 LOOK_SECONDS, AGAIN_SECONDS = 0.005, 0.02  # between two looks, and two tries to connect
 NEAR_TOP = 0.02  # of the range of Z: what a withdrawn tip may be below its highest place
-FLOWS = 2.0  # within this factor of the set point the current shows that the tip is at the surface
+FLOWS = 2.0  # within this factor of the setpoint the current shows that the tip is at the surface
 NO_BIAS = 1e-3  # V
 MOTOR_SECONDS, MOTOR_STILL = 0.05, 0.5e-6  # between two looks at the motor, and m that it may seem to move by: its encoder has noise
 ENCODER_SECONDS = 0.1  # that the controller may take to read the motor's position

@@ -24,7 +24,7 @@ SLOWEST = 1e-12  # m/s of anything
 CONTACT = 2 * constants.e**2 / constants.h  # S, one conductance quantum: a tip at it touches
 SHOWN = 10e-6  # A that a preamplifier shows at most, 10 V at 1e6 V/A: a threshold at it would never act
 EXACT = Context(traps=[])  # what is too large for it is infinite
-CONTACT_SHARE = 0.5  # of the threshold of SafeTip: no set point may be nearer to it
+CONTACT_SHARE = 0.5  # of the threshold of SafeTip: no setpoint may be nearer to it
 SAME = 1e-9  # relative, that products of what a user says are off by rounding
 
 

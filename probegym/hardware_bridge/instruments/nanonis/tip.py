@@ -122,7 +122,7 @@ class Tip:
         turn.ask("ZCtrl.OnOffSet", on=int(on))
         turn.until(lambda: self.status(turn) == wanted, f"the feedback is not read back as {'on' if on else 'off'}", SWITCH_SECONDS)
 
-    # ---- bias and set point ----
+    # ---- bias and setpoint ----
 
     def unchanged(self, turn: Turn, bias: float, current: float) -> None:
         """Raise InstrumentFault where bias (V) or setpoint (A) do not stand as they were brought to: somebody else has changed them."""

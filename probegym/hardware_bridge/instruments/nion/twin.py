@@ -19,7 +19,7 @@ from probegym.hardware_bridge.twins.stem import StemTwin
 
 INSTRUMENT, SCAN, CAMERA = "probegym_stem_controller", "probegym_scan_device", "probegym_ronchigram_camera"
 CHANNEL = "HAADF"
-FOCUS = "C10Excursion"  # a control of its own: a set point of C10 has backlash and takes time, the excursion of a frame has none
+FOCUS = "C10Excursion"  # a control of its own: a setpoint of C10 has backlash and takes time, the excursion of a frame has none
 
 
 def setup_of(twin: StemTwin) -> NionSetup:
