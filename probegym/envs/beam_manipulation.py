@@ -172,10 +172,9 @@ class BeamManipulation(ScopeEnv):
     | 2 | below -0.9: no dwell; above: from the shortest to the longest dwell, logarithmic |
     | 3 ... | n > 1: the atom with the highest number is treated |
 
-    `axes: lattice` (the default): x points along the bond towards the neighbour nearest the goal, y to its right in the image, whose
-    y points down. The three bonds are equal and the lattice looks the same from every site, so what is learned at one site, for one
-    goal, holds for all. Mirror images are not equal: random rates have a hand. `axes: image`: x along the rows of the image, y down
-    its columns.
+    `axes: lattice` (the default): x points along the bond towards the neighbour nearest the goal, y to its right in the image (y down).
+    The three bonds are equal and the lattice looks the same from every site, so what is learned at one site, for one goal, holds for
+    all. Mirror images are not equal: random rates have a hand. `axes: image`: x along the rows of the image, y down its columns.
 
     ## Observation Space
     For n atoms; lengths in bonds (1.42 A), vectors in the axes of the action, bonds counted from the one nearest the goal clockwise in the image.
