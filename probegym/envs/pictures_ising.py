@@ -25,8 +25,10 @@ def inference(task: IsingInferenceTask, observation: Lanes, truth: Lanes, memory
     heated = f"{s.temperatures[t]:g} K, {1e3 * s.fields[f]:+g} meV, {s.holds[hold - 1]:g} s" if hold else "not annealed again"
     screen = Screen("Ising inference", f"last: {heated}; {'all' if region == 0 else f'quarter {region}'}, {1e3 * s.dwells[dwell]:g} ms an atom")
     screen.scale_bar(screen.panel(MAIN, _atoms(memory["labels"]), f"species as classified, image {int(memory['images'])}"), s.rows * s.spacing)
+    screen.text("spin up", MAIN.x + MAIN.width - 72, MAIN.y - 19, SMALL, UP, "ra")
+    screen.text("spin down", MAIN.x + MAIN.width, MAIN.y - 19, SMALL, DOWN, "ra")
     if "spins" in truth:
-        screen.panel(PAIR[0], _atoms(truth["spins"]), "lattice (hidden truth)")
+        screen.scale_bar(screen.panel(PAIR[0], _atoms(truth["spins"]), "lattice (hidden truth)"), s.rows * s.spacing)
     else:
         screen.hidden(PAIR[0], "lattice")
     _belief(screen, task, truth, memory)
