@@ -22,7 +22,7 @@ from probegym.agents.bundle import BundlePolicy
 FOLDER = Path(__file__).parent / "images"
 SEED = 10_000_003
 ORDER = LinearSegmentedColormap.from_list("order", ["#5a96dc", "#e88c50"])  # from the first place to the last, as on the screen
-WORLDS = {"id": "plasmons, peak ratio", "near-imprint": "loops, imprint", "far-recorded": "measured loops, log area"}
+WORLDS = {"id": "plasmons, peak ratio", "near-imprint": "loops, imprint", "far-recorded": "measured loops, clean area"}
 COLOURS = {"policy": "#d62728", "fixed-weights": "#1f77b4", "dkl-ei": "#2ca02c", "dkl-ucb": "#17becf", "coordinates-ei": "#9467bd", "curiosity": "#8c564b",
            "schedule": "#e377c2", "bright-pixels": "#bcbd22", "even-grid": "#7f7f7f", "random-places": "#000000"}  # fmt: skip
 

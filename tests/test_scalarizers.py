@@ -37,7 +37,7 @@ def peaks(*lines, tail: float = 0.0, axis=plasmons.AXIS) -> np.ndarray:
 
 def test_there_is_one_of_every_kind():
     assert {one.kind for one in SCALARIZERS.values()} == set(scalarizers.KINDS)
-    expected = {"peak ratio", "peak maximum", "peak energy", "loop area", "log loop area", "log clean loop area", "coercive bias", "imprint", "remanence", "work of switching"}
+    expected = {"peak ratio", "peak maximum", "peak energy", "loop area", "log loop area", "clean loop area", "coercive bias", "imprint", "remanence", "work of switching"}
     assert expected | {"com magnitude", "com angle"} <= set(SCALARIZERS)
 
 
@@ -220,9 +220,9 @@ def test_area_is_its_integral():
 def test_a_clean_area_leaves_out_steps_that_outlie():
     even = loop(a2=3.8, a3=-3.8) + 0.02 * BIAS
     spiked, noisy = np.where(np.arange(64) == 40, 100.0, even), ferroelectrics.measure(even[None], 0.08, np.full(1, 5, np.uint64), np.arange(1))[0]
-    assert of("log clean loop area", spiked) == pytest.approx(of("log loop area", even), abs=0.03) and of("log loop area", spiked) > of("log loop area", even) + 0.5
+    assert of("clean loop area", spiked) == pytest.approx(of("loop area", even), rel=0.07) and of("loop area", spiked) > 3 * of("loop area", even)
     for clean in (even, 5e-4 * even + 1, noisy):
-        assert of("log clean loop area", clean) == of("log loop area", clean)
+        assert of("clean loop area", clean) == of("loop area", clean)
 
 
 def test_the_largest_areas_of_the_recorded_map_are_fits_that_failed_the_clean_ones_are_loops():
@@ -230,7 +230,7 @@ def test_the_largest_areas_of_the_recorded_map_are_fits_that_failed_the_clean_on
     recorded = spectrum_files.load()
     distance = np.abs(recorded.spectra - np.median(recorded.spectra, -1, keepdims=True))
     loops = np.median(distance, -1) > 0.1 * distance.max(-1)
-    raw, clean = (np.argsort(-of(name, recorded.spectra, recorded.axis)) for name in ("log loop area", "log clean loop area"))
+    raw, clean = (np.argsort(-of(name, recorded.spectra, recorded.axis)) for name in ("loop area", "clean loop area"))
     assert loops.mean() > 0.5 and not loops[raw[:100]].any() and loops[clean[:25]].all()
 
 

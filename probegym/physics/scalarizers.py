@@ -236,7 +236,7 @@ def _work(bias: np.ndarray, loops: np.ndarray) -> np.ndarray:
 
 register("loop area", "loop", _area)
 register("log loop area", "loop", lambda bias, loops: np.log10(_area(bias, loops)))
-register("log clean loop area", "loop", lambda bias, loops: np.log10(_clean_area(bias, loops)))
+register("clean loop area", "loop", _clean_area)
 register("coercive bias", "loop", lambda bias, loops: np.abs(_half_difference(_crossings(bias, loops))))
 register("imprint", "loop", lambda bias, loops: _half_sum(_crossings(bias, loops)))
 register("remanence", "loop", lambda bias, loops: np.abs(_half_difference(_at_zero(bias, loops))))
