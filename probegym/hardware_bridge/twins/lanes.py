@@ -62,7 +62,7 @@ class LaneTwin:
 
 @contextmanager
 def blamed_on(entry: str) -> Iterator[None]:
-    """What physics cannot make of an entry of the scenario is told as that entry's."""
+    """Raise ScenarioError, as that entry's, for what physics cannot make of an entry of the scenario."""
     try:
         yield
     except ScenarioError:
