@@ -17,6 +17,7 @@ from report import json_line, table
 
 from probegym import scenarios
 from probegym.agents.bundle import find
+from probegym.agents.seeds import EVALUATION_SEED
 from probegym.hardware_bridge.commands import AcquireImage, AcquireRonchigram, AcquireSpectrum, BlankBeam, Command, SetAberrations
 from probegym.hardware_bridge.deployment import Mode
 from probegym.hardware_bridge.deployment.run import Deployment, Orders
@@ -176,7 +177,7 @@ def main() -> None:
     parser.add_argument("--policy", help="shipped policy by name, or a policy folder, to tune the vendor's simulator with")
     parser.add_argument("--scenario", default="shadow-id", help="whose starts and frames it has")
     parser.add_argument("--starts", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=20_000_000)
+    parser.add_argument("--seed", type=int, default=EVALUATION_SEED)
     options = parser.parse_args()
     names, draw = ("C10", "C12a", "C12b", "C21a", "C21b", "C23a", "C23b"), np.random.default_rng(0)
     both = {

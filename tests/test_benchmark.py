@@ -303,9 +303,32 @@ def test_a_score_that_no_episode_has_is_told(by_hand):
         rows.table(by_hand[0].model_copy(update={"environments": {ADATOM: contest}}), by_hand[1], [])
 
 
+def test_the_best_of_a_part_of_the_scripts_is_called_so(small, played):
+    """Nobody knows whether the others are better; without them left out the words are those of the protocol."""
+    part = tabled(small.narrowed([], ["adatom-manipulation", "fixed-drag"]), played)
+    assert part.best == {ADATOM: "fixed-drag"} and report.leaderboard(part)["scripts_left_out"] == {ADATOM: ["corrected-drag"]}
+    for told in (report.markdown(part), report.page(part)):
+        assert "Learned against the best of the scripts that were run" in told and "beats best of the scripts that were run" in told
+        assert "Scripts of the suite were left out (AdatomManipulation: corrected-drag)" in told and "Learned against the best script" not in told
+    whole = tabled(small.narrowed([], ["adatom-manipulation", "fixed-drag", "corrected-drag"]), played)
+    assert "Learned against the best script" in report.markdown(whole) and "that were run" not in report.page(whole) + report.markdown(whole)
+
+
+def test_what_is_left_out_twice_adds_up(small):
+    part = small.narrowed([], ["fixed-drag", "corrected-drag"]).narrowed([], ["fixed-drag"])
+    assert part.environments[ADATOM].left_out == ("corrected-drag",) and part.environments[ADATOM].agents == ("fixed-drag", "random", "oracle")
+
+
 def test_names_of_users_break_no_table(small, played):
     told = tabled(small.model_copy(update={"description": "<script>alert(1)</script>"}), played)
     assert "<script" not in report.page(told) and report._cell("a | b\n<b>") == "a \\| b &lt;b&gt;"
+
+
+def test_a_description_is_one_line_of_text(small, played):
+    described = "<script>alert(1)</script>\n\n# Results\n| a | b |\n|---|---|"
+    text = report.markdown(tabled(small.model_copy(update={"description": described}), played))
+    assert text.splitlines()[2] == "&lt;script&gt;alert(1)&lt;/script&gt;  # Results \\| a \\| b \\| \\|---\\|---\\|"
+    assert "<script" not in text and text.count("\n# ") == 0
 
 
 def test_another_metric_may_be_the_score(by_hand):
@@ -357,7 +380,7 @@ def test_the_page_asks_nothing_of_the_network(whole):
 
 def test_the_leaderboard_is_ordered(whole):
     board = report.leaderboard(whole)["entries"]
-    assert board[0]["score_id"] >= board[-1]["score_id"] and board[-1]["agent"] == "random" and {"score_far", "success_id", "agent_digest"} <= set(board[0])
+    assert board[0]["score_id"] >= board[-1]["score_id"] and board[-1]["agent"] == "random" and {"score_far", "success_id", "agent_digests"} <= set(board[0])
 
 
 # ---- submissions ----
@@ -534,3 +557,13 @@ def test_as_many_policies_as_runs(small, handed_in):
     (handed_in / "manifest.yaml").write_text(yaml.safe_dump(table))
     mine = submission.entered(small, handed_in)
     assert len({f.agent_digest for f in jobs.planned(mine) if f.kind == "learned"}) == 1 and mine.folders[ADATOM]["mine"].endswith("adatom-{seed}")
+
+
+def test_the_leaderboard_names_every_policy_of_a_submission_and_whose_they_are(small, handed_in):
+    """Also those of which no run is there yet."""
+    mine = submission.entered(small, handed_in)
+    planned = [replace(facts, agent_digest=f"{facts.run}" * 64) if facts.kind == "learned" else facts for facts in jobs.planned(mine)]
+    board = report.leaderboard(rows.table(mine, [], reversed(planned)))
+    digests = {entry["agent"]: entry["agent_digests"] for entry in board["entries"]}
+    assert digests["mine"] == ["1" * 64, "2" * 64] and digests["fixed-drag"] == ["of the package"] * 2
+    assert (board["authors"], board["licence"]) == (["A. Author"], "MIT") and json.dumps(board)

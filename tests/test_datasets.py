@@ -116,6 +116,14 @@ def test_every_episode_can_be_played_again_to_the_bit(root, name):
         assert about["success"] == info["is_success"] and about["return"] == pytest.approx(episode.rewards.sum())
 
 
+def test_success_is_that_of_the_last_step(tmp_path):
+    """As in an evaluation: what was reached in between and lost again is no success."""
+    made, results = datasets.record(ISING, {"random": 1}, seed=172, root=tmp_path, scores=SCORES)
+    (about,) = made.storage.get_episode_metadata([0])
+    assert made[0].infos["is_success"].any() and not made[0].infos["is_success"][-1]
+    assert not about["success"] and not results["random"].success[0]
+
+
 def test_a_script_is_recorded_too(tmp_path):
     made, results = datasets.record(STEM, {"coordinate-descent": 1}, "beacon-train", 3, tmp_path, scores=SCORES)
     assert made.id == "probegym/StemTuning/coordinate-descent-beacon-train-v0" and made.total_steps == results["coordinate-descent"].steps[0] > 3
@@ -162,6 +170,15 @@ def test_the_environment_comes_back_with_its_scenario(tmp_path):
     made, _ = datasets.record(ADATOM, {"random": 1}, "chen-train", root=tmp_path, scores=SCORES)
     env = made.recover_environment()
     assert env.spec.id == ADATOM and env.unwrapped.episodes.scenario.name == "chen-train" and made.id.endswith("/random-chen-train-v0")
+
+
+def test_progress_of_the_references_is_told(monkeypatch, tmp_path):
+    monkeypatch.setattr(datasets.references, "__defaults__", (2, *datasets.references.__defaults__[1:]))
+    told, played = [], []
+    datasets.record(ADATOM, {"random": 1}, root=tmp_path, progress=lambda *now: played.append(now), referring=lambda *now: told.append(now))
+    assert told == [(0, 4), (2, 4), (2, 4), (4, 4)] and played[-1] == (1, 1)
+    done = call("record", "dataset", "--env", "AdatomManipulation", "--agent", "random", "--episodes", 1, "--out", tmp_path / "other")
+    assert done.exit_code == 0 and "random and oracle" in done.output and "recording" in done.output
 
 
 def test_reference_scores_are_the_returns_of_random_and_oracle(drags):

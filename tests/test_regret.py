@@ -15,14 +15,18 @@ from probegym.agents.baselines_stm import FixedRecipe, GreedyTable
 from probegym.agents.branches import Branch, Branches, Memories, Outcome, walk
 from probegym.agents.registry import make_agent
 from probegym.agents.regret import Regrets, candidates, noises, regrets
+from probegym.agents.seeds import EVALUATION_SEED
 from probegym.cli import app
+from probegym.console import plain
 from probegym.errors import ProbeGymError
+from probegym.terminal.regret import _table
 from tests.helpers import differences
 
 pytestmark = pytest.mark.xdist_group("regret")  # one process makes what its tests share
 
 TIPS, ADATOMS, BEAM = "probegym/TipConditioning-v0", "probegym/AdatomManipulation-v0", "probegym/BeamManipulation-v0"
-SEED, LOOK, DECLARE, PRICE = 20_000_000, 0, 13, 0.02
+SEED = EVALUATION_SEED + 10  # episodes long enough to be regretted
+LOOK, DECLARE, PRICE = 0, 13, 0.02
 
 
 class Acts(Agent):
@@ -249,6 +253,16 @@ def test_refused_with_one_line(agent, options, told):
     with pytest.raises(ProbeGymError, match=told) as caught:
         regrets(agent, **({"env_id": TIPS, "scenario": "id", "episodes": 1, "seed": SEED} | options))
     assert "\n" not in str(caught.value)
+
+
+def test_one_episode_has_no_interval(recipe, capsys):
+    one = regrets(Acts(DECLARE), TIPS, "id", 1, SEED)
+    for found, none in ((one, True), (recipe, False)):
+        console = plain(width=200)
+        console.print(_table(found, "return"))
+        told = capsys.readouterr().out
+        (line,) = (line for line in told.splitlines() if "regret an episode" in line)
+        assert "nan" not in told and line.rstrip().endswith(" -") == none and (" to " in line) != none
 
 
 def test_the_command(tmp_path, capsys, monkeypatch):

@@ -13,7 +13,9 @@ import probegym
 from probegym import scenarios, tables
 from probegym.console import plain
 from probegym.envs import environment_type
+from probegym.envs.episodes import build_world
 from probegym.errors import ProbeGymError
+from probegym.hardware_bridge.world import Refused
 from probegym.scenarios.shifts import shifts
 from probegym.terminal.scenarios import checked, listed
 
@@ -215,3 +217,69 @@ def test_held_out_worlds_are_not_for_training(tmp_path, start):
     with pytest.raises(ProbeGymError, match=r"split: it starts from .* held-out worlds are not for training \(mine\.yaml, line 5\)"):
         shown(tmp_path, f"base: {{extends: {start}}}\nmine:\n  extends: base\n  description: x\n  split: train\n")
     assert "mine" in shown(tmp_path, f"mine: {{extends: {start}}}") and "mine" in shown(tmp_path, "id: {extends: train}\nmine: {extends: id, split: train}")
+
+
+# ---- where a mistake stands ----
+
+ADATOM, BEAM, ISING = (f"probegym/{name}-v0" for name in ("AdatomManipulation", "BeamManipulation", "IsingInference"))
+LEVEL, SPECTRUM, STEM = (f"probegym/{name}-v0" for name in ("LevelSelection", "SpectrumExploration", "StemTuning"))
+HERE = "mine.yaml, line 4"
+
+PLACED = [
+    (ADATOM, "world: {barrier: {uniform: [0.1]}}", "world.barrier.uniform.1", HERE), (AFM, "world: {change: {distance: [1e-9]}}", "world.change.distance", HERE),
+    (AFM, "world: {surfaces: [{parameters: {}}]}", "world.surfaces.0.kind", HERE), (AFM, "world: {quality: {log_uniform: [100]}}", "world.quality.log_uniform.1", HERE),
+    (AFM, "world: {surfaces: [{kind: grating, parameters: {pitch: 5}}]}", "world.surfaces.0.parameters.pitch", HERE),
+    (AFM, "world: {surfaces: [{kind: nothing}]}", "world.surfaces.0", HERE), (AFM, "world: {change: {smallest: 1}}", "world.change", HERE),
+    (STEM, "budget: {dose: 1}", "budget.dose", HERE), (AFM, "budget: {measurements: 1}", "budget.measurements", HERE),
+    (STEM, "world: {ronchigram: {films: [nothing]}}", "world.ronchigram.films", HERE),
+    (STEM, "task: {ronchigram: {pixels: 100}}", "task.ronchigram.pixels and world.ronchigram.pixels", f"{HERE}; stem_tuning.yaml, line "),
+    (ISING, "task: {detector: bf}", "task.detector and world.classifier.name", f"{HERE}; ising_inference.yaml, line "),
+    (ISING, "task: {overhead: 500}", "task.overhead and world.overhead", f"{HERE}; ising_inference.yaml, line "),
+    (ISING, "task: {rows: 128}", "task.rows and world.rows", f"{HERE}; ising_inference.yaml, line "),
+    (ISING, "world: {temperatures: [390, 400]}", "task and world", HERE),
+    (LEVEL, "task: {levels: [a, b, c]}", "task.levels and world.levels", f"{HERE}; level_selection.yaml, line "),
+    (LEVEL, "task: {levels: [optical, stm, eds]}", "task.levels and world.levels", f"{HERE}; level_selection.yaml, line "),
+    (LEVEL, "task: {rows: 32}", "task.rows and world.rows", f"{HERE}; level_selection.yaml, line "),
+    (SPECTRUM, "task: {image: {detector: bf}}", "task.image.detector and world.source", f"{HERE}; spectrum_exploration.yaml, line "),
+    (SPECTRUM, "task: {spectrum: {detector: bf}}", "task.spectrum.detector and world.source", f"{HERE}; spectrum_exploration.yaml, line "),
+    (SPECTRUM, "task: {scalarizers: [loop area]}", "task.scalarizers", HERE),
+    (BEAM, "task: {frame: {detector: bf}}", "task.frame.detector and world.detector", f"{HERE}; beam_manipulation.yaml, line "),
+]  # fmt: skip
+"""What is written, the entry that it is refused as, and where."""
+
+
+@pytest.mark.parametrize(("env_id", "change", "entry", "place"), PLACED, ids=[f"{env_id[9:]} {change}" for env_id, change, *_ in PLACED])
+def test_whatever_is_refused_is_told_with_entry_file_and_line(tmp_path, env_id, change, entry, place):
+    """Also what a scenario takes the place of, and what task and world do not agree on."""
+    told = complaint(tmp_path, env_id, f"mine:\n  extends: train\n\n  {change}\n")
+    assert told.startswith(f"scenario 'mine', {entry}: ") and place in told
+
+
+def test_check_tells_the_same(tmp_path):
+    told = shown(tmp_path, "mine:\n  extends: train\n  budget: {measurements: 1}\n", check=True)
+    assert "scenario 'mine', budget.measurements: " in told and "(mine.yaml, line 3)" in told and told.endswith("1")
+
+
+def test_a_budget_that_was_asked_for_is_no_mistake_of_the_scenario():
+    env = gym.make(AFM, budget=1, disable_env_checker=True)
+    with pytest.raises(ProbeGymError, match=r"^a budget of 1 measurements has no room") as caught:
+        env.reset(seed=0)
+    assert not isinstance(caught.value, scenarios.ScenarioError)
+
+
+def test_what_a_world_of_ones_own_refuses_stays_its_refusal():
+    """An instrument is not told by the scenario."""
+    train = scenarios.load("ising_inference", "train")
+    elsewhere = train.world | {"classifier": train.world["classifier"] | {"name": "bf"}}
+    world = build_world(environment_type(ISING).task_type, train.model_copy(update={"world": elsewhere}), 1, None)
+    with pytest.raises(Refused, match="there is no detector"):
+        gym.make(ISING, world=world, disable_env_checker=True).reset(seed=0)
+
+
+@pytest.mark.parametrize("table", ["tip_change: {after: 2, tip: {work_function: {uniform: [4, 9]}}}", "tip: {work_function: {uniform: [4, 9]}}"])
+def test_a_tip_that_would_break_in_the_middle_of_an_episode_is_refused_before(tmp_path, table):
+    """Both tables are drawn from at any time."""
+    told = complaint(tmp_path, ADATOM, f"mine:\n  extends: train\n\n  world: {{{table}}}\n")
+    entry = "tip_change.tip" if "change" in table else "tip"
+    assert told == f"scenario 'mine', world.{entry}.work_function: must be from 1 to 6, drawn can be 9 ({HERE})"
+    assert told in shown(tmp_path, f"mine:\n  extends: train\n\n  world: {{{table}}}\n", check=True, env_id=ADATOM)

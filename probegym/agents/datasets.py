@@ -132,10 +132,13 @@ def dataset_id(env_id: str, agents: Mapping[str, int], scenario: str = "train", 
     return f"probegym/{env_id.split('/')[1].rsplit('-v', 1)[0]}/{wanted}-v0"
 
 
-def references(env_id: str, scenario: str, episodes: int = REFERENCE_EPISODES) -> tuple[float, float]:
-    """Mean returns (pure numbers) of uniformly random actions and of the oracle, on the same seeds of a scenario."""
-    low, high = (evaluate(agent, env_id, scenario, episodes, REFERENCE_SEED).returns.mean() for agent in (RandomAgent(), OracleAgent()))
-    return float(low), float(high)
+def references(env_id: str, scenario: str, episodes: int = REFERENCE_EPISODES, progress: Progress = lambda *_: None) -> tuple[float, float]:
+    """Mean returns (pure numbers) of uniformly random actions and of the oracle, on the same seeds of a scenario; ``progress`` is told of both together."""
+
+    def played(agent: Agent, first: int) -> float:
+        return float(evaluate(agent, env_id, scenario, episodes, REFERENCE_SEED, lambda done, total: progress(first + done, 2 * total)).returns.mean())
+
+    return played(RandomAgent(), 0), played(OracleAgent(), episodes)
 
 
 def _check(env_id: str, scenario: str, agents: Mapping[str, int], seed: int) -> None:
@@ -159,16 +162,17 @@ def asked(env_id: str, agents: Mapping[str, int], scenario: str, seed: int, root
 
 
 def record(env_id: str, agents: Mapping[str, int], scenario: str = "train", seed: int = 0, root: Path | None = None, name: str | None = None,
-           scores: tuple[float, float] | None = None, command: str = "", progress: Progress = lambda *_: None) -> tuple[MinariDataset, dict[str, Results]]:  # fmt: skip
+           scores: tuple[float, float] | None = None, command: str = "", progress: Progress = lambda *_: None,
+           referring: Progress = lambda *_: None) -> tuple[MinariDataset, dict[str, Results]]:  # fmt: skip
     """Record agents (name or folder -> episodes, one after the other on seeds seed, seed + 1, ...) as one data set.
 
-    scores: mean returns (pure numbers) of random and oracle, measured unless given. It has its name when all of it is on the disk; otherwise nothing
+    scores: mean returns of random and oracle, measured unless given, of which ``referring`` is told. It has its name when all of it is on the disk; otherwise nothing
     stays. Raises ProbeGymError for seeds and scenarios of evaluation, a name that is taken, and an agent whose actions are not all that it did.
     """
     made, identity, folder = asked(env_id, agents, scenario, seed, root, name)
     results, total = {}, sum(agents.values())
     env = gym.make(env_id, scenario=scenario)
-    low, high = scores or references(env_id, scenario)
+    low, high = scores or references(env_id, scenario, progress=referring)
     with target.appearing(folder) as scratch:
         scratch.mkdir()
         storage = MinariStorage.new(scratch / "data", env.observation_space, env.action_space, env.spec, "hdf5", jpeg_encoding=False)
@@ -229,14 +233,14 @@ def _about(identity: str, env: gym.Env, agents: Mapping[str, int], seed: int, lo
 
 
 def _append(storage: MinariStorage, buffers: list[EpisodeBuffer], agent: str) -> None:
-    """Write episodes, with who acted and how it ended; refused before a disk is full, which HDF5 does not survive."""
+    """Write episodes, with who acted and how it ended, in its last step as everywhere; refused before a disk is full, which HDF5 does not survive."""
     size = sum(array.nbytes for buffer in buffers for array in (*buffer.observations.values(), *buffer.infos.values()))
     free = shutil.disk_usage(storage.data_path).free
     if free < 2 * size + SPARE_BYTES:
         raise ProbeGymError(f"{free / 1e6:.0f} MB are left on the disk, the next episodes need {(2 * size + SPARE_BYTES) / 1e6:.0f} MB: free space or choose another folder")
     first = storage.total_episodes
     storage.update_episodes(buffers)
-    ends = [{"agent": agent, "return": float(np.sum(b.rewards)), "success": bool(np.any(b.infos["is_success"]))} for b in buffers]
+    ends = [{"agent": agent, "return": float(np.sum(b.rewards)), "success": bool(b.infos["is_success"][-1])} for b in buffers]
     storage.update_episode_metadata(ends, range(first, first + len(buffers)))
 
 

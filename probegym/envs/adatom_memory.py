@@ -14,8 +14,8 @@ import numpy as np
 from probegym.envs import adatom_assembly
 from probegym.envs.adatom_settings import Settings
 from probegym.envs.task import Observation, Where
-from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Command, Lanes, LocateAdatoms, Readings
+from probegym.scenarios import ScenarioError
 
 FIRST_LOOKS = 10  # images in which all atoms must be found before an episode can start
 MISSED = 10.0  # lattice constants between tip and atom that a record tells apart
@@ -29,7 +29,7 @@ def until_found(look: LocateAdatoms, lanes: int) -> Generator[tuple[Command, Whe
             seen = yield look, wanting
             wanting = (seen.time > 0) & ~seen.values["found"].all(1)
     if wanting.any():
-        raise ProbeGymError(f"the finder has not seen {look.count} adatoms in {FIRST_LOOKS} images: are there so many?")
+        raise ScenarioError(("task.adatoms", "world"), f"the finder has not seen {look.count} adatoms in {FIRST_LOOKS} images: are there so many?")
 
 
 class Notes:

@@ -13,9 +13,8 @@ from probegym.envs import beam_lattice, beam_oracle, beam_rewards, beam_tracking
 from probegym.envs.beam_settings import BOND, Settings
 from probegym.envs.core import ScopeEnv, ScopeVectorEnv
 from probegym.envs.task import Boxes, Observation, Task, Term, Where, failure
-from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Command, Lanes, LocateAtoms, PlaceProbe, Readings
-from probegym.scenarios import parsed
+from probegym.scenarios import ScenarioError, parsed
 
 FAR = 100.0  # bonds; observations saturate there
 FIRST_LOOKS = 10  # images in which all atoms must be found once before an episode can start
@@ -26,11 +25,12 @@ class BeamManipulationTask(Task):
 
     family = "beam_manipulation"
     twin = "probegym.hardware_bridge.twins.graphene:GrapheneTwin"
+    origins: ClassVar = {"LocateAtoms.detector": ("task.frame.detector", "world.detector")}
     controls_from = "probegym.envs.beam_controls:controls"
     measured = "images"
     metric_units: ClassVar = {"distance": "m", "bonds_left": "1", "moves": "1", "dwells": "1"}
-    info_meanings: ClassVar = {"distance": "from each goal to the nearest atom, summed, hidden truth", "bonds_left": "to the goals, summed, as located", "moves": "times that an atom was found on another site", "dwells": "so far",
-                               "damage": "vacancies made, Si lost, contamination that came"}  # fmt: skip
+    info_meanings: ClassVar = {"distance": "from each goal to the nearest atom, summed, hidden truth", "bonds_left": "to the goals, summed, as located",
+                               "moves": "times that an atom was found on another site", "dwells": "so far", "damage": "vacancies made, Si lost, contamination that came"}  # fmt: skip
 
     def __init__(self, settings: dict):
         self.settings = s = parsed(Settings, settings, "task")
@@ -80,7 +80,8 @@ class BeamManipulationTask(Task):
             if not wanting.any():
                 break
         else:
-            raise ProbeGymError(f"the atom finder has not seen {self.settings.atoms} Si in {FIRST_LOOKS} images: are there so many? If not, ask for fewer or move on")
+            told = f"the atom finder has not seen {self.settings.atoms} Si in {FIRST_LOOKS} images: are there so many? If not, ask for fewer or move on"
+            raise ScenarioError(("task.atoms", "world"), told)
         for _ in range(self.settings.watch - 1):
             taken = yield self._image(m), None
             m["elapsed"] += taken.time
@@ -229,7 +230,6 @@ class BeamManipulation(ScopeEnv):
     swap: the published human prior, random mixtures of Gaussians, or cross-sections times the current density of an aberrated
     probe (physics/beam_rates.py, knock_on.py). Conversion to four bonds, ejection, healing and contamination beside it
     (physics/graphene.py). Drift, misplacement and the finder's errors are design parameters.
-
     ## Vectorized environment
     `make_vec(..., num_envs=1024)` is native; lane i equals `make(...).reset(seed=seed + i)`.
 

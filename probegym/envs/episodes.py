@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 import gymnasium as gym
 import numpy as np
 
-from probegym.envs.task import Commands, Dialogue, Observation, Task, Transition
+from probegym.envs.task import Commands, Dialogue, Observation, Task, Transition, agreed
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Command, Lanes, LaneState, Readings
 from probegym.hardware_bridge.world import Refused, World
-from probegym.scenarios import Scenario
+from probegym.scenarios import Scenario, ScenarioError
 from probegym.scenarios import load as load_scenario
 
 REWARD_MODES = ("privileged", "observable")
@@ -81,18 +81,15 @@ class Episodes:
             raise ProbeGymError(f"reward must be one of {', '.join(REWARD_MODES)}, got {reward!r}")
         with self.scenario.told_where():
             self.task = task_type(self.scenario.task)
-        self.limits = self.scenario.budget.limits()
+        self.task.limits = self.limits = self.scenario.budget.limits()
         if budget is not None:
             most = int(self.limits["measurements"])
             if isinstance(budget, bool) or not isinstance(budget, (int, np.integer)) or not 0 < budget <= most:
-                raise ProbeGymError(
-                    f"budget must be a whole number of measurements from 1 to {most} in scenario {scenario!r}, got {budget!r}"
-                )
+                raise ProbeGymError(f"budget must be a whole number of measurements from 1 to {most} in scenario {scenario!r}, got {budget!r}")
             self.limits["measurements"] = float(budget)
-        self.task.limits = self.limits
         with self.scenario.told_where():
             self.world = build_world(task_type, self.scenario, lanes, world)
-        self.lanes = lanes
+        self.lanes, self.twin = lanes, world is None
         self.terms = self.task.rewards[reward]
         if not self.terms:
             raise ProbeGymError(f"scenario {scenario!r} shows nothing that a reward={reward!r} can be computed from: use another scenario")
@@ -112,22 +109,27 @@ class Episodes:
 
         Raises ProbeGymError for a budget without room for one step, and what the world refuses.
         """
-        with self.scenario.told_where():
+        with self.scenario.told_where(), agreed(self.task, twin=self.twin):
             self.world.begin(keys, where)  # first, because it may refuse
-        for name, fresh in self.task.memory(self.lanes).items():
-            self.memory[name][where] = fresh[where]
-        if "key" in self.memory:
-            self.memory["key"][where] = keys[where]
-        for array in self.ledger.values():
-            array[where] = 0
-        readings, spent = self._command(self.task.opening(self.memory), where)
-        self._observe(readings, where)
+            for name, fresh in self.task.memory(self.lanes).items():
+                self.memory[name][where] = fresh[where]
+            if "key" in self.memory:
+                self.memory["key"][where] = keys[where]
+            for array in self.ledger.values():
+                array[where] = 0
+            readings, spent = self._command(self.task.opening(self.memory), where)
+            self._observe(readings, where)
+            self.truth = self.world.truth() or {}
+            info = self._info({})
+            self._has_room(spent, where)
+        return self.observation, info
+
+    def _has_room(self, spent: Lanes, where: np.ndarray) -> None:
         for name, step in (spent | self.task.least(self.memory)).items():
             need = (spent[name] + step)[where].max()
             if name in self.limits and need > self.limits[name] * (1 + 1e-9):
-                raise ProbeGymError(f"a budget of {self.limits[name]:g} {name} has no room for a step after the first measurements: give at least {need:g}")
-        self.truth = self.world.truth() or {}
-        return self.observation, self._info({})
+                told = f"a budget of {self.limits[name]:g} {name} has no room for a step after the first measurements: give at least {need:g}"
+                raise ScenarioError(f"budget.{name}", told) if self.limits == self.scenario.budget.limits() else ProbeGymError(told)
 
     def step(self, action: np.ndarray, where: np.ndarray) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, Lanes]:
         """One step on some lanes -> (observation, reward, terminated, truncated, info), all (lanes, ...); raises ProbeGymError where a reward needs hidden state."""

@@ -26,6 +26,7 @@ class IsingInferenceTask(Task):
 
     family = "ising_inference"
     twin = "probegym.hardware_bridge.twins.ising:IsingTwin"
+    origins: ClassVar = {"ClassifyAtoms.detector": ("task.detector", "world.classifier.name"), "ClassifyAtoms.shape": ("task.rows", "world.rows")}
     controls_from = "probegym.envs.ising_controls:controls"
     measured = "images"
     metric_units: ClassVar = {"coupling_deviation": "meV", "field_error": "meV", "images": "1", "error": "1", "surprise": "1"}

@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from probegym.errors import ProbeGymError
+from probegym.scenarios import ScenarioError
 
 Kelvin = Annotated[float, Field(gt=0, le=2000)]
 Energy = Annotated[float, Field(ge=-0.1, le=0.1)]  # eV
@@ -82,10 +82,13 @@ class Settings(BaseModel):
         """Raise ProbeGymError where the first cycle took other times than prices are made of; seconds (lanes,), 0 where none was made."""
         t, _, h, d = self.first
         change, hold = self.temperatures[t] - self.cold, self.holds[h]
-        told = (change / self.heating + self.settle + hold, change / self.cooling + self.settle, float(self.seconds()[1][d, 0]))
-        for what, took, expected in zip(("heat and hold", "cool", "image the lattice"), (heating, cooling, image), told, strict=True):
+        parts = (
+            ("heat and hold", ("heating", "settle"), heating, change / self.heating + self.settle + hold),
+            ("cool", ("cooling", "settle"), cooling, change / self.cooling + self.settle),
+            ("image the lattice", ("overhead",), image, float(self.seconds()[1][d, 0])),
+        )
+        for what, names, took, expected in parts:
             wrong = took[(took > 0) & (np.abs(took - expected) > TOLERANCE * expected)]
             if len(wrong):
-                raise ProbeGymError(
-                    f"the world takes {wrong[0]:.4g} s to {what}, the task counts on {expected:.4g} s: give both the same heating, cooling, settle and overhead"
-                )
+                told = f"the world takes {wrong[0]:.4g} s to {what}, the task counts on {expected:.4g} s: give both the same {' and '.join(names)}"
+                raise ScenarioError(tuple(f"{table}.{name}" for name in names for table in ("task", "world")), told)

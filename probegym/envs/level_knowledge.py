@@ -6,8 +6,8 @@ import numpy as np
 
 from probegym.envs.level_settings import Settings
 from probegym.envs.task import Where
-from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Lanes
+from probegym.scenarios import ScenarioError
 from probegym.surrogates import belief
 
 FLAKES = 24  # most in one view
@@ -43,16 +43,15 @@ class Knowledge:
         from probegym.physics import flakes as optics  # arrays in, arrays out; the twin blurs by the same function
 
         n, rows, s = self.levels, self.settings.rows, self.settings
-        if told["labels"].shape[1:] != (rows, rows) or told["seconds"].shape[1:] != (n, n):
-            raise ProbeGymError(
-                f"the world has {told['seconds'].shape[1]} levels and maps of {told['labels'].shape[1]} rows, the task {n} and {rows}: give both alike"
-            )
+        for entry, what, own, there in (("levels", "levels", n, told["seconds"]), ("rows", "rows in its maps", rows, told["labels"])):
+            if there.shape[1:] != (own, own):
+                raise ScenarioError((f"task.{entry}", f"world.{entry}"), f"the world has {there.shape[1]} {what}, the task {own}: give both alike")
         if s.hypotheses is None and not np.isfinite(told["correlations"][where]).all():
-            raise ProbeGymError("the world does not tell the correlations: give task.hypotheses, or set world.told")
+            raise ScenarioError(("task.hypotheses", "world.told"), "the world does not tell the correlations: give hypotheses, or set told")
         for codes in told["names"][where]:
             names = tuple(np.ascontiguousarray(codes, np.uint32).view(f"U{codes.shape[1]}")[:, 0])
             if names != s.levels:
-                raise ProbeGymError(f"the world has the levels {', '.join(names)}, the task {', '.join(s.levels)}: give both alike")
+                raise ScenarioError(("task.levels", "world.levels"), f"the world has {', '.join(names)}, the task {', '.join(s.levels)}: give both alike")
         for lane in np.nonzero(where)[0].tolist():
             labels, view = told["labels"][lane], told["view"][lane]
             pixel = view / rows

@@ -35,6 +35,7 @@ class LevelSelectionTask(Task):
 
     family = "level_selection"
     twin = "probegym.hardware_bridge.twins.flakes:FlakesTwin"
+    origins: ClassVar = {"MeasureLevel.level": ("task.levels", "world.levels")}
     controls_from = "probegym.envs.level_controls:controls"
     measured = "maps"
     metric_units: ClassVar = {"uncertainty": "1", "rmse": "1", "optical_maps": "1", "eds_maps": "1", "stm_maps": "1"}

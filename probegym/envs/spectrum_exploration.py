@@ -14,9 +14,8 @@ from probegym.envs.core import ScopeEnv, ScopeVectorEnv
 from probegym.envs.exploration import Exploration, first_places
 from probegym.envs.exploration_settings import Settings
 from probegym.envs.task import Observation, Task, Term, Transition, Where, measurements
-from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import AcquireImage, AcquireSpectrum, Command, Lanes, Readings
-from probegym.scenarios import parsed
+from probegym.scenarios import ScenarioError, parsed
 
 WEIGHTS = ("mean", "deviation", "novelty", "travel")
 CANDIDATES = np.stack(np.meshgrid(*[np.linspace(-1, 1, 5, dtype=np.float32)] * 3, (0.0, 0.5)), -1).reshape(-1, 4).astype(np.float32)
@@ -29,6 +28,7 @@ class SpectrumExplorationTask(Task):
 
     family = "spectrum_exploration"
     twin = "probegym.hardware_bridge.twins.spectra:SpectraTwin"
+    origins: ClassVar = {"AcquireImage.detector": ("task.image.detector", "world.source"), "AcquireSpectrum.detector": ("task.spectrum.detector", "world.source")}
     controls_from = "probegym.envs.exploration_controls:controls"
     measured = "spectra"
     metric_units: ClassVar = {"behaviours": "1", "regret": "1", "rank": "1", "found": "1"}
@@ -71,7 +71,7 @@ class SpectrumExplorationTask(Task):
         maps = []
         strangers = [name for name in self.settings.scalarizers if f"scalar {name}" not in truth]
         if strangers:
-            raise ProbeGymError(f"scalarizer {strangers[0]!r} is not made for the spectra of this world, or fails there: use another in task.scalarizers")
+            raise ScenarioError("task.scalarizers", f"{strangers[0]!r} is not made for the spectra of this world, or fails there: use another")
         for kind in ("scalar", "sorted"):
             every = [truth[f"{kind} {name}"] for name in self.settings.scalarizers]
             maps.append(every[0] if len(every) == 1 else np.stack(every)[memory["target"], np.arange(len(memory["target"]))])

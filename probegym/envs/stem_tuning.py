@@ -54,6 +54,7 @@ class StemTuningTask(Task):
 
     family = "stem_tuning"
     twin = "probegym.hardware_bridge.twins.stem:StemTwin"
+    origins: ClassVar = {"AcquireImage.detector": ("task.haadf.detector", "world.specimens"), "AcquireRonchigram.shape": ("task.ronchigram.pixels", "world.ronchigram.pixels")}
     controls_from = "probegym.envs.stem_controls:controls"
     measured = "images"
     metric_units: ClassVar = {"phase_variance": "rad^2", "strehl": "1"}

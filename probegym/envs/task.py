@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, ClassVar
@@ -14,6 +15,8 @@ from gymnasium import spaces
 from probegym.envs import controls
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Command, Lanes, Readings
+from probegym.hardware_bridge.world import Refused
+from probegym.scenarios import ScenarioError
 
 Where = np.ndarray
 """(lanes,) bool: which lanes a command or an update is meant for."""
@@ -108,6 +111,7 @@ class Task(ABC):
     measured: ClassVar[str] = "measurements"  # what one measurement is, in the plural
     metric_units: ClassVar[dict[str, str]] = {}  # of the scalars that ``metrics`` gives; "1" for a pure number
     info_meanings: ClassVar[dict[str, str]] = {}  # what metrics are, and costs where there is more to say, in a line for the environment's page
+    origins: ClassVar[dict[str, tuple[str, ...]]] = {}  # argument of a command -> entries of a scenario that must agree on it, ``task.detector``
     decides: ClassVar[tuple[str, ...]] = ()  # what ``decode`` writes of the memory; put back when the world refuses the step
     goal_info: ClassVar[tuple[str, ...]] = ()  # what ``goal_reward`` needs of the info of a step
     observation_space: spaces.Dict
@@ -201,3 +205,14 @@ class Task(ABC):
     @abstractmethod
     def picture(self, observation: Observation, truth: Lanes, memory: Lanes, info: Lanes) -> np.ndarray:
         """One lane as an RGB image (height, width, 3) uint8; the arrays have no axis of lanes."""
+
+
+@contextmanager
+def agreed(task: Task, twin: bool) -> Iterator[None]:
+    """Raise ScenarioError for what a scenario's own twin refuses here: both were told by the same scenario, and it does not agree with itself."""
+    try:
+        yield
+    except Refused as refused:
+        if not twin:
+            raise
+        raise ScenarioError(task.origins.get(refused.argument, ("task", "world")), str(refused)) from refused

@@ -11,7 +11,11 @@ from probegym.hardware_bridge.commands import Command, Lanes, LaneState, Reading
 
 
 class Refused(ProbeGymError):
-    """A world will not carry out a command; the message says which limit it breaks."""
+    """A world will not carry out a command; the message says which limit it breaks. argument: whose, as ``AcquireImage.detector``, where it is told."""
+
+    def __init__(self, told: str, argument: str = ""):
+        super().__init__(told)
+        self.argument = argument
 
 
 class World(Protocol):

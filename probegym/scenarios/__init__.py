@@ -31,11 +31,11 @@ Places = dict[tuple[str, ...], str]
 
 
 class ScenarioError(ProbeGymError):
-    """What is wrong with an entry of a scenario. entry: its path, as in ``world.temperature``."""
+    """What is wrong with an entry of a scenario, or with several that do not agree. entries: their paths, as in ``world.temperature``."""
 
-    def __init__(self, entry: str, told: str, place: str = "", name: str = ""):
-        super().__init__(f"scenario{name and f' {name!r}'}, {entry}: {told}{place and f' ({place})'}")
-        self.entry, self.told = entry, told
+    def __init__(self, entries: str | tuple[str, ...], told: str, place: str = "", name: str = ""):
+        self.entries, self.told = (entries,) if isinstance(entries, str) else entries, told
+        super().__init__(f"scenario{name and f' {name!r}'}, {' and '.join(self.entries)}: {told}{place and f' ({place})'}")
 
 
 class Budget(BaseModel):
@@ -76,11 +76,12 @@ class Scenario(BaseModel):
 
     @contextmanager
     def told_where(self) -> Iterator[None]:
-        """A ScenarioError of one of its entries leaves with the file and line where the entry is written."""
+        """A ScenarioError of this scenario's entries leaves with the file and line where each of them is written."""
         try:
             yield
         except ScenarioError as error:
-            raise ScenarioError(error.entry, error.told, _place(self._places, tuple(error.entry.split("."))), self.name) from error
+            places = dict.fromkeys(_place(self._places, tuple(entry.split("."))) for entry in error.entries)
+            raise ScenarioError(error.entries, error.told, "; ".join(filter(None, places)), self.name) from error
 
 
 def _place(places: Places, path: tuple[str, ...]) -> str:
@@ -97,10 +98,22 @@ def parsed(model: type[Model], table: dict[str, Any], name: str) -> Model:
         raise ScenarioError(".".join(filter(None, (name, entry))), told) from error
 
 
+def _merges(base: Any, change: Any) -> bool:
+    """Whether a change adds to what is there; anything else takes its place."""
+    return isinstance(base, dict) and isinstance(change, dict) and not is_distribution(change)
+
+
 def _merge(base: Any, change: Any) -> Any:
-    if not (isinstance(base, dict) and isinstance(change, dict)) or is_distribution(change):
+    if not _merges(base, change):
         return change
     return base | {key: _merge(base.get(key), value) for key, value in change.items()}
+
+
+def _replaced(base: Any, change: Any, path: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
+    """Paths of the entries that ``_merge`` takes from the change alone."""
+    if not _merges(base, change):
+        return {path}
+    return set().union(*(_replaced(base.get(key), value, (*path, str(key))) for key, value in change.items()))
 
 
 @lru_cache(maxsize=64)
@@ -148,7 +161,9 @@ class _Known:
         if parent is None:
             return own, places
         base, written = self.resolved(parent, (*seen, name))
-        return _merge(base, own), written | places
+        replaced = _replaced(base, own)
+        left = {path: at for path, at in written.items() if not any(path[:n] in replaced for n in range(len(path) + 1))}
+        return _merge(base, own), left | places
 
     def origin(self, name: str, own: dict[str, dict[str, Any]]) -> str | None:
         """The shipped scenario that one of a user's file starts from, if any. It was resolved before."""

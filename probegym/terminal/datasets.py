@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.progress import Progress, TaskID
 
 from probegym.console import bar, plain, say
 from probegym.errors import ProbeGymError
@@ -57,14 +59,24 @@ def _counts(episodes: int, shares: str | None, agents: int) -> list[int]:
     return counts
 
 
+def _advancing(progress: Progress, task: TaskID) -> Callable[[int, int], None]:
+    return lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _references(progress: Progress) -> Callable[[int, int], None]:
+    """A bar for the episodes by which returns are put between random and the oracle: they take longer than a small set."""
+    return _advancing(progress, progress.add_task("random and oracle, for scores", total=None, told=""))
+
+
 def _record(env_id: str, agents: dict[str, int], scenario: str, seed: int, root: Path | None, name: str | None, scores: tuple[float, float] | None,
             command: str, console: Console) -> None:  # fmt: skip
     from probegym.agents import datasets
 
     datasets.asked(env_id, agents, scenario, seed, root, name)  # refuses before a bar is drawn
     with bar(console) as progress:
+        first = _references(progress) if scores is None else lambda *_: None
         task = progress.add_task("recording", total=sum(agents.values()), told="")
-        made, results = datasets.record(env_id, agents, scenario, seed, root, name, scores, command, lambda done, total: progress.update(task, completed=done, total=total))
+        made, results = datasets.record(env_id, agents, scenario, seed, root, name, scores, command, _advancing(progress, task), first)
     told = made.storage.metadata
     for agent, r in results.items():
         score = datasets.normalised(made, r.returns.mean())
@@ -90,7 +102,9 @@ def build(
             if (there := datasets.folder_of(identity, out)).exists():
                 say(console, f"{identity} is there: {len(datasets.load(str(there)))} episodes")
                 continue
-            scores = scores or datasets.references(env_id, "train")
+            if scores is None:
+                with bar(console) as progress:
+                    scores = datasets.references(env_id, "train", progress=_references(progress))
             command = f"probegym record dataset --env {env_id.split('/')[1]} --agent {agent} --scenario train --episodes {episodes} --seed 0"
             _record(env_id, {agent: episodes}, "train", 0, out, None, scores, command, console)
 

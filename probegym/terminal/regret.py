@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -88,7 +89,8 @@ def _table(found: Regrets, value: str) -> Table:
               "slack_episode": "  of it the oracle's own"}  # fmt: skip
     for name, label in labels.items():
         if name in s:
-            table.add_row(label, f"{s[name]:.4g}", "{:.4g} to {:.4g}".format(*s[f"{name}_interval"]))
+            low, high = s[f"{name}_interval"]
+            table.add_row(label, f"{s[name]:.4g}", f"{low:.4g} to {high:.4g}" if isfinite(low) else "-")  # one episode has no interval
     if "shortfall" in s:
         table.add_row("  of it short of the oracle", f"{s['shortfall']:.4g}", "")
     table.add_row("steps with a regret above 0.01", f"{s['share']:.1%}", "")

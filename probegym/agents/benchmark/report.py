@@ -35,6 +35,8 @@ NOTES = (
     "that reached it, so that who succeeds in easy episodes alone looks cheap. Area: under the share of episodes at their goal against what they had spent, up to the most that an "
     "episode of random or of the oracle in the environment spent: 1 is everyone at no cost. The value is the return where nothing else is said. Where runs are missing there is no score."
 )
+BEST_OF_PART = "best of the scripts that were run"
+"""Where scripts of the suite were left out, one of which may be better."""
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -73,13 +75,29 @@ def _cells(row: Row) -> list[str]:
 
 
 def _summaries(table: Table) -> tuple[list[str], list[list[str]]]:
-    head = ["agents", "split", "tasks", "IQM of score", "95 %", "optimality gap", "95 %", "success", "beats best script", "95 %"]
+    best = _best(table)
+    head = ["agents", "split", "tasks", "IQM of score", "95 %", "optimality gap", "95 %", "success", f"beats {best}", "95 %"]
     lines = []
     for s in table.summaries:
         figures = [cell for middle, low, high in (s.iqm, s.gap) for cell in (_third(middle), spread(low, high, _third))]
         better = ["-", "-"] if s.better is None else [share(s.better[0]), spread(*s.better[1:], share)]
-        lines.append([s.kind, s.split, str(s.tasks), *figures, f"{s.success:.1%}", *better])
+        lines.append([best if s.kind == BEST else s.kind, s.split, str(s.tasks), *figures, f"{s.success:.1%}", *better])
     return head, lines
+
+
+def _best(table: Table) -> str:
+    return BEST_OF_PART if _left_out(table) else BEST
+
+
+def _left_out(table: Table) -> dict[str, list[str]]:
+    """Scripts of the suite that are not run, by environment."""
+    return {environment: list(contest.left_out) for environment, contest in table.suite.environments.items() if contest.left_out}
+
+
+def _notes(table: Table) -> str:
+    """What the tables mean."""
+    gone = "; ".join(f"{short(environment)}: {', '.join(names)}" for environment, names in _left_out(table).items())
+    return f"{NOTES} Scripts of the suite were left out ({gone}): what is called best is the {BEST_OF_PART}." if gone else NOTES
 
 
 def _third(value: float) -> str:
@@ -128,7 +146,8 @@ def _winners(table: Table) -> tuple[list[str], list[list[str]]]:
 
 def sections(table: Table, environments: bool = True) -> Iterator[tuple[str, list[str], list[list[str]], list[str]]]:
     """Title, head, lines, and a class for each line. environments: whether every row of each is told."""
-    for title, (head, lines) in (("All environments", _summaries(table)), ("In and out of distribution", _gaps(table)), ("Learned against the best script", _winners(table))):
+    against = f"Learned against the {_best(table)}"
+    for title, (head, lines) in (("All environments", _summaries(table)), ("In and out of distribution", _gaps(table)), (against, _winners(table))):
         yield title, head, lines, [line[0] for line in lines]
     for environment in table.suite.environments if environments else ():
         rows = list(_ordered(table, environment))
@@ -137,9 +156,9 @@ def sections(table: Table, environments: bool = True) -> Iterator[tuple[str, lis
 
 def markdown(table: Table) -> str:
     """The whole report as Markdown."""
-    out = ["# Benchmark", "", table.suite.description, "", NOTES, ""]
+    out = ["# Benchmark", "", _cell(table.suite.description), "", _cell(_notes(table)), ""]
     if table.missing:
-        out += [f"**{_missing(table)}**", ""]
+        out += [f"**{_cell(_missing(table))}**", ""]
     for title, head, lines, _ in sections(table):
         out += [f"## {title}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head), *("| " + " | ".join(map(_cell, line)) + " |" for line in lines), ""]
     return "\n".join(out)
@@ -147,7 +166,7 @@ def markdown(table: Table) -> str:
 
 def _cell(text: str) -> str:
     """Names are users' own: nothing of them is taken for Markdown or HTML."""
-    return escape(text).replace("|", "\\|").replace("\n", " ")
+    return escape(text, quote=False).replace("|", "\\|").replace("\n", " ")
 
 
 def _missing(table: Table) -> str:
@@ -158,12 +177,12 @@ def _missing(table: Table) -> str:
 def page(table: Table) -> str:
     """The whole report as one HTML page, which asks nothing of the network."""
     parts = [f"<!doctype html><html lang='en'><meta charset='utf-8'><title>ProbeGym benchmark</title><style>{STYLE}</style><h1>ProbeGym benchmark</h1>"]
-    parts.append(f"<p>{escape(table.suite.description)} {table.suite.runs} runs of {table.suite.episodes} episodes each.</p><p class='note'>{escape(NOTES)}</p>")
+    parts.append(f"<p>{escape(table.suite.description)} {table.suite.runs} runs of {table.suite.episodes} episodes each.</p><p class='note'>{escape(_notes(table))}</p>")
     if table.missing:
         parts.append(f"<p class='missing'>{escape(_missing(table))}</p>")
-    drawn = {"All environments": figures.profiles, "In and out of distribution": figures.shifts, "Learned against the best script": figures.costs}
-    for title, head, lines, kinds in sections(table):
-        parts.append(f"<h2>{escape(title)}</h2>" + (drawn[title](table) if title in drawn else ""))
+    drawn = dict(enumerate((figures.profiles, figures.shifts, figures.costs)))  # beside the first tables
+    for index, (title, head, lines, kinds) in enumerate(sections(table)):
+        parts.append(f"<h2>{escape(title)}</h2>" + (drawn[index](table) if index in drawn else ""))
         cells = "".join(
             f"<tr class='{escape(kind.split()[0])}'>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>" for line, kind in zip(lines, kinds, strict=True)
         )
@@ -202,9 +221,9 @@ def speeds(table: Table) -> str:
 
 
 def leaderboard(table: Table) -> dict[str, Any]:
-    """What was run, and an entry for each environment and agent.
+    """What was run, by whom a submission is and under which licence, and an entry for each environment and agent.
 
-    Score and success by split; for the policy, in which scenarios it is ahead of the best script and in which behind; missing runs.
+    Digests of all its runs; score and success by split; for the policy, in which scenarios it is ahead of the best script and in which behind; missing runs.
     """
     suite = table.suite
     out: list[dict[str, Any]] = []
@@ -213,13 +232,14 @@ def leaderboard(table: Table) -> dict[str, Any]:
             rows = [r for name in contest.scenarios if (r := table.row(environment, agent, name))]
             if rows:
                 by = {split: [r for r in rows if r.facts.split == split] for split in ("id", "near", "far")}
-                out.append({"environment": environment, "agent": agent, "kind": BEST if rows[0].best else rows[0].facts.kind, "agent_digest": rows[0].facts.agent_digest,
+                out.append({"environment": environment, "agent": agent, "kind": BEST if rows[0].best else rows[0].facts.kind, "agent_digests": list(rows[0].digests),
                             "code": rows[0].facts.code, "missing_runs": sum(r.missing for r in rows)}
                            | {f"score_{s}": float(np.mean([r.score for r in found])) for s, found in by.items() if found}
                            | {f"success_{s}": float(np.mean([r.success for r in found])) for s, found in by.items() if found}
                            | ({"against_best_script": _verdicts(table, environment)} if agent == contest.learned else {}))  # fmt: skip
     out.sort(key=lambda entry: (entry["environment"], -np.nan_to_num(entry.get("score_id", np.nan), nan=-1e9)))
-    return {"description": suite.description, "version": __version__, "runs": suite.runs, "episodes": suite.episodes, "entries": out}
+    told = {"description": suite.description, "authors": list(suite.authors), "licence": suite.licence, "scripts_left_out": _left_out(table)}
+    return told | {"version": __version__, "runs": suite.runs, "episodes": suite.episodes, "entries": out}
 
 
 def write(table: Table, folder: Path) -> None:

@@ -26,7 +26,7 @@ Grouped = dict[tuple[str, str, str], list[Run]]
 
 @dataclass(frozen=True)
 class Row:
-    """An agent in a scenario, over the runs that there are. score: of its metric, 0 as random and 1 as the oracle; NaN where these two are alike, or runs are missing.
+    """An agent in a scenario, over the runs that there are. digests: of the agent, in the order of all its runs. score: of its metric, 0 as random and 1 as the oracle; NaN where these two are alike, or runs are missing.
 
     values, low, high: means of each run, of the agent, random and the oracle. by_episode: the metric. to_goal: median of each cost at the
     goal, of the episodes that reached it. spent: mean of each cost up to the goal, or the end without it. area: see ``statistics.efficiency_area``,
@@ -34,6 +34,7 @@ class Row:
     """
 
     facts: Facts
+    digests: tuple[str, ...]
     best: bool
     missing: int
     episodes: int
@@ -99,14 +100,16 @@ def table(suite: Suite, runs: Iterable[Run], planned: Iterable[Facts]) -> Table:
     grouped: Grouped = {(facts.environment, facts.agent, facts.scenario): [] for facts in every}
     for run in sorted(filter(None, every.values()), key=lambda run: run.facts.run):
         grouped[run.facts.environment, run.facts.agent, run.facts.scenario].append(run)
-    first = {(facts.environment, facts.agent, facts.scenario): facts for facts in reversed(every)}
+    told: dict[tuple[str, str, str], list[Facts]] = {key: [] for key in grouped}
+    for facts in sorted(every, key=lambda facts: facts.run):
+        told[facts.environment, facts.agent, facts.scenario].append(facts)
     out = Table(suite, missing=[facts for facts, run in every.items() if run is None])
     for environment in suite.environments:
         out.best |= _best(environment, suite, grouped)
         mine = [key for key in grouped if key[0] == environment]
         ends = [run.results for key in mine for run in grouped[key] if run.facts.kind in ("random", "oracle")]  # in every report, whoever else is in it
         most = {name: max((float(results.costs[name].max()) for results in ends), default=0.0) for name in COSTS}
-        out.rows += [_row(first[key], grouped, suite, most, out.best.get(environment) == key[1]) for key in mine]
+        out.rows += [_row(told[key], grouped, suite, most, out.best.get(environment) == key[1]) for key in mine]
     out.summaries = [summary for kind in KINDS for split in (*SPLITS, "all") if (summary := _summary(out, kind, split))]
     return out
 
@@ -120,18 +123,23 @@ def _best(environment: str, suite: Suite, grouped: Grouped) -> dict[str, str]:
     return {environment: max(trained, key=lambda name: np.mean([score_of(run, contest.score) for run in trained[name]]))}
 
 
-def _absent(facts: Facts, suite: Suite, best: bool) -> Row:
+def _absent(told: list[Facts], suite: Suite, best: bool) -> Row:
     """Of an agent that has no run there: nothing is known, and it is not left out."""
     nan, none = float("nan"), np.empty(0)
     unknown = dict.fromkeys(COSTS, nan)
-    return Row(facts=facts, best=best, missing=suite.runs, episodes=0, success=nan, success_interval=(nan, nan), value=nan, value_interval=(nan, nan), score=nan,
+    return Row(facts=told[0], digests=_digests(told), best=best, missing=suite.runs, episodes=0, success=nan, success_interval=(nan, nan), value=nan, value_interval=(nan, nan), score=nan,
                score_interval=(nan, nan), values=none, low=none, high=none, by_episode=none, to_goal=unknown, spent=unknown, area=unknown, damage=nan, steps_per_second=nan)  # fmt: skip
 
 
-def _row(facts: Facts, grouped: Grouped, suite: Suite, most: dict[str, float], best: bool) -> Row:
+def _digests(told: list[Facts]) -> tuple[str, ...]:
+    return tuple(facts.agent_digest for facts in told)
+
+
+def _row(told: list[Facts], grouped: Grouped, suite: Suite, most: dict[str, float], best: bool) -> Row:
+    facts = told[0]
     group = grouped[facts.environment, facts.agent, facts.scenario]
     if not group:
-        return _absent(facts, suite, best)
+        return _absent(told, suite, best)
     results, metric = [run.results for run in group], suite.environments[facts.environment].score
     bounds = [grouped.get((facts.environment, name, facts.scenario), []) for name in ("random", "oracle")]
     complete = all(len(found) == suite.runs for found in (group, *bounds))
@@ -142,7 +150,7 @@ def _row(facts: Facts, grouped: Grouped, suite: Suite, most: dict[str, float], b
     reached = {name: np.concatenate([r.to_goal[name] for r in results]) for name in COSTS}
     spent = {name: np.where(success, reached[name], np.concatenate([r.costs[name] for r in results])) for name in COSTS}
     return Row(
-        facts=facts, best=best, missing=suite.runs - len(group), episodes=len(success), success=float(success.mean()), success_interval=wilson(int(success.sum()), len(success)),
+        facts=facts, digests=_digests(told), best=best, missing=suite.runs - len(group), episodes=len(success), success=float(success.mean()), success_interval=wilson(int(success.sum()), len(success)),
         value=float(values.mean()), value_interval=statistics.mean_interval(by_episode),
         score=float((values.mean() - low.mean()) / (high.mean() - low.mean())) if scored else np.nan,
         score_interval=statistics.score_interval(by_episode, least, highest) if scored else (np.nan, np.nan),

@@ -153,4 +153,4 @@ def entered(suite: Suite, folder: Path, environments: Sequence[str] = ()) -> Sui
     contests = {env_id: contest.model_copy(update={"learned": manifest.name}) for env_id, contest in chosen.environments.items()}
     where = {env_id: suite.folders.get(env_id, {}) | {manifest.name: str(folder.absolute() / policy.folder)} for env_id, policy in taken.items()}
     told = f"{manifest.name} ({', '.join(manifest.authors)}): {manifest.description}"
-    return chosen.model_copy(update={"description": told, "environments": contests, "folders": where})
+    return chosen.model_copy(update={"description": told, "environments": contests, "folders": where, "authors": manifest.authors, "licence": manifest.licence})

@@ -26,7 +26,10 @@ Name = Annotated[str, Field(min_length=1, max_length=300)]
 
 
 class Contest(BaseModel):
-    """What is run in one environment. score: ``return``, ``success``, or a metric that its episodes end with and of which more is better."""
+    """What is run in one environment. score: ``return``, ``success``, or a metric that its episodes end with and of which more is better.
+
+    left_out: scripts that the suite has and this part of it does not run.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -35,15 +38,25 @@ class Contest(BaseModel):
     scenarios: tuple[Name, ...] = Field(min_length=1)
     train: Name = "train"
     score: Name = "return"
+    left_out: tuple[Name, ...] = ()
 
     @property
     def agents(self) -> tuple[str, ...]:
         """All agents by name."""
         return tuple(dict.fromkeys((*((self.learned,) if self.learned else ()), *self.scripts, *BOUNDS)))
 
+    def of(self, agents: list[str]) -> Contest:
+        """Only these agents, random and oracle."""
+        kept, left_out = (tuple(name for name in self.scripts if (name in agents) == there) for there in (True, False))
+        learned = self.learned if self.learned in agents else None
+        return self.model_copy(update={"learned": learned, "scripts": kept, "left_out": (*self.left_out, *left_out)})
+
 
 class Suite(BaseModel):
-    """Environments by id, each with its contest. runs: blocks of ``episodes``. folders: of policies, by the names that agents have here."""
+    """Environments by id, each with its contest. runs: blocks of ``episodes``. folders: of policies, by the names that agents have here.
+
+    authors, licence: of a submission.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -52,6 +65,8 @@ class Suite(BaseModel):
     episodes: int = Field(20, ge=1, le=100_000)
     environments: dict[str, Contest] = Field(min_length=1)
     folders: dict[str, dict[str, str]] = {}
+    authors: tuple[str, ...] = ()
+    licence: str = ""
 
     def agent(self, env_id: str, name: str, run: int) -> Agent | Script:
         """The agent that plays a run. Raises ProbeGymError."""
@@ -66,10 +81,7 @@ class Suite(BaseModel):
             known = {name for contest in kept.values() for name in contest.agents}
             if missing := set(agents) - known:
                 raise ProbeGymError(f"the suite has no agent {', '.join(sorted(missing))} there: use {', '.join(sorted(known))}")
-            kept = {
-                env_id: c.model_copy(update={"learned": c.learned if c.learned in agents else None, "scripts": tuple(s for s in c.scripts if s in agents)})
-                for env_id, c in kept.items()
-            }
+            kept = {env_id: contest.of(agents) for env_id, contest in kept.items()}
         return self.model_copy(update={"environments": kept})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from probegym.hardware_bridge.commands import DipTip, DragTip, Lanes, LocateAdatoms, PulseBias, Readings
 from probegym.hardware_bridge.twins import stm_scan
@@ -13,7 +13,7 @@ from probegym.hardware_bridge.twins.lanes import LaneTwin, refuse_outside
 from probegym.hardware_bridge.world import Refused
 from probegym.physics import adatom_images, adatoms, randomness
 from probegym.scenarios import ScenarioError, parsed
-from probegym.scenarios.distributions import Sampled
+from probegym.scenarios.distributions import Distribution, Sampled
 
 FARTHEST, LARGEST_VIEW = 50e-9, 100e-9  # m, from the centre of the piezo; of an image
 HIGHEST_BIAS, HIGHEST_CONDUCTANCE = 1.0, 40e-6  # V, S: of a drag
@@ -55,6 +55,16 @@ class Tip(BaseModel):
     offset: Sampled = _default(0.0)  # m, of the atom that pulls from the one that images, in a random direction
     asymmetry: Sampled = _default(0.0)  # distances along a random axis count so much more
     work_function: Sampled = _default(4.5)  # eV
+
+    @field_validator("*")
+    @classmethod
+    def _possible(cls, drawn: Distribution, field: ValidationInfo) -> Distribution:
+        """A tip is drawn in the middle of an episode too, which must not break there."""
+        low, high = LIMITS[str(field.field_name)]
+        for end in drawn.ends():
+            if not low <= end <= high:
+                raise ValueError(f"must be from {low:g} to {high:g}, drawn can be {end:g}")
+        return drawn
 
 
 class Change(BaseModel):
@@ -184,7 +194,7 @@ class AdatomTwin(LaneTwin):
         axis = 2 * np.pi * u[:, 2]
         origin = drawn["spacing"][:, None] * u[:, :2]
         sites = self._places(keys, where, origin, drawn["spacing"], drawn["orientation"])
-        tip, work_function = self._apex(c.tip, keys, where)
+        tip, work_function = self._apex("tip", c.tip, keys, where)
         for column, name in enumerate(_SURFACE):
             s["surface"][where, column] = drawn[name][where]
         for column, name in enumerate(_REST):
@@ -222,22 +232,23 @@ class AdatomTwin(LaneTwin):
             free &= ((at - at[lane, taken][:, None]) ** 2).sum(-1) >= least[:, None] ** 2
         return out
 
-    def _apex(self, table: Tip, keys: np.ndarray, where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A tip (lanes, 7) and its work function (lanes,), drawn from a table by keys."""
+    def _apex(self, entry: str, table: Tip, keys: np.ndarray, where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A tip (lanes, 7) and its work function (lanes,), drawn from a table, an entry of the world, by keys."""
         drawn = {name: getattr(table, name).sample(keys, f"tip {name}") for name in _APEX}
         for name, values in drawn.items():
-            refuse_outside(f"tip.{name}", values[where], LIMITS[name])
+            refuse_outside(f"{entry}.{name}", values[where], LIMITS[name])
         u = 2 * np.pi * randomness.uniform(keys, 0, "tip axes", 2)
         columns = (drawn["offset"] * np.cos(u[:, 0]), drawn["offset"] * np.sin(u[:, 0]), drawn["depth"], drawn["range"], drawn["equilibrium"])
         return np.stack([*columns, drawn["asymmetry"], u[:, 1]], 1), drawn["work_function"]
 
-    def _change_tip(self, where: np.ndarray, table: Tip | None = None) -> None:
-        """Draw the apex anew on some lanes, by default as one that changed by itself."""
+    def _change_tip(self, where: np.ndarray, reformed: bool = False) -> None:
+        """Draw the apex anew on some lanes: as one that a treatment re-formed, or that changed by itself."""
         if not where.any():
             return
         s, c = self.state, self.config
         keys = randomness.subkey(s["key"], s["count"], "new tip")
-        tip, work_function = self._apex(table or c.tip_change.tip or c.tip, keys, where)
+        changed = None if reformed else c.tip_change.tip
+        tip, work_function = self._apex("tip_change.tip" if changed else "tip", changed or c.tip, keys, where)
         s["tip"][where], s["work_function"][where] = tip[where], work_function[where]
         s["tip_changes"] += where
 
@@ -372,7 +383,7 @@ class AdatomTwin(LaneTwin):
         taken = ((reformed[:, None] & (away < SPOILT)) | (touched[:, None] & (away < self._surface("spacing")[:, None]))) & (s["status"] != adatoms.GONE)
         s["status"][taken] = adatoms.GONE
         s["time"] += where * (command.duration + c.approach_time)
-        self._change_tip(reformed, c.tip)
+        self._change_tip(reformed, reformed=True)
         return self._readings(where, np.full(self.lanes, command.duration), taken.sum(1).astype(float), 0)
 
     def _by_itself(self, seconds: np.ndarray) -> np.ndarray:

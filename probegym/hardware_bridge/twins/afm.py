@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Command, Lanes, LaneState, Readings, ScanLine, SetFeedback, TestFeedback
-from probegym.hardware_bridge.twins.lanes import LaneTwin, refuse_outside
+from probegym.hardware_bridge.twins.lanes import LaneTwin, blamed_on, refuse_outside
 from probegym.hardware_bridge.world import Refused
 from probegym.physics import randomness, surfaces, tapping, tips
-from probegym.scenarios import ScenarioError, parsed
+from probegym.scenarios import parsed
 from probegym.scenarios.distributions import Sampled
 
 MOST_LINES = 256  # an episode
@@ -106,10 +106,8 @@ class AfmTwin(LaneTwin):
 
     def __init__(self, config: dict[str, Any], lanes: int) -> None:
         self.config = c = parsed(AfmConfig, config, "world")
-        try:
+        with blamed_on("world.change"):
             self.change = tips.TipChange(**dict[str, Any](c.change))
-        except TypeError as error:
-            raise ScenarioError("world.change", str(error)) from error
         self.lanes = lanes
         self._handlers = {SetFeedback: self._set_feedback, ScanLine: self._scan_line, TestFeedback: self._test_feedback}
         self.pixel = 1.25 * c.field_of_view / c.columns
@@ -193,7 +191,11 @@ class AfmTwin(LaneTwin):
                 continue
             one = np.array([key], np.uint64)
             numbers = {name: float(value.sample(one, f"surface {name}")[0]) for name, value in kind.parameters.items()}
-            surface = surfaces.build(kind.kind, int(key), self.extent, self.maps.shape[1:], **numbers, **kind.materials)
+            entry = f"surfaces.{s['surface'][lane]}"
+            for name in numbers.keys() & surfaces.LIMITS.keys():
+                refuse_outside(f"{entry}.parameters.{name}", np.array(numbers[name]), surfaces.LIMITS[name])
+            with blamed_on(f"world.{entry}"):
+                surface = surfaces.build(kind.kind, int(key), self.extent, self.maps.shape[1:], **numbers, **kind.materials)
             if kind.debris:
                 surface = surfaces.with_debris(surface, s["debris"][lane, : kind.debris])
             self.maps[lane], self.materials[lane], self.drawn[lane] = surface.height, surface.material, shown
@@ -237,7 +239,7 @@ class AfmTwin(LaneTwin):
         s, c = self.state, self.config
         proportional, integral, setpoint, drive, forward = s["feedback"][lanes].T
         quality = s["quality"][lanes]
-        try:
+        with blamed_on("world"):
             return tapping.Setup(
                 stiffness=s["stiffness"][lanes], frequency=s["frequency"][lanes], quality=quality, detuning=1 + s["detuning"][lanes] / (2 * quality),
                 drive=np.maximum(drive, 1e-12) * quality / s["tuned_quality"][lanes], shaken=float(c.shaken), radius=s["tip_radius"][lanes],
@@ -245,8 +247,6 @@ class AfmTwin(LaneTwin):
                 bandwidth=c.bandwidth, setpoint=setpoint, proportional=proportional, integral=integral, feed_forward=forward,
                 piezo_frequency=s["piezo_frequency"][lanes], piezo_quality=s["piezo_quality"][lanes], z_range=c.z_range, creep=s["creep"][lanes],
             )  # fmt: skip
-        except ProbeGymError as error:
-            raise ScenarioError("world", str(error)) from error
 
     def _position(self) -> np.ndarray:
         """(lanes, 2) m: x and y of the first point of the line to come."""

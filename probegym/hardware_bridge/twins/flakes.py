@@ -192,7 +192,7 @@ class FlakesTwin(LaneTwin):
     def _measure(self, command: MeasureLevel, where: np.ndarray) -> Readings:
         s, c = self.state, self.config
         if command.level not in self.names:
-            raise Refused(f"there is no level {command.level!r}: use one of {', '.join(self.names)}")
+            raise Refused(f"there is no level {command.level!r}: use one of {', '.join(self.names)}", "MeasureLevel.level")
         at = np.asarray(command.position, float)
         if at.shape != (self.lanes, 2) or not ((at[where] >= 0) & (at[where] <= c.view)).all():
             raise Refused(f"a position must be two numbers from 0 to {1e6 * c.view:g} um for each lane")

@@ -279,8 +279,10 @@ class GrapheneTwin(LaneTwin):
         if not (VIEWS[0] <= command.field_of_view <= VIEWS[1] and 0 < command.dwell_time <= LONGEST_PIXEL):
             low, high = (1e9 * view for view in VIEWS)
             raise Refused(f"an image needs a field_of_view from {low:g} to {high:g} nm and a dwell time up to {LONGEST_PIXEL:g} s per pixel, more than zero")
-        if command.detector != c.detector or command.species != SPECIES or not 1 <= command.count <= graphene.SILICON:
-            raise Refused(f"this STEM finds 1 to {graphene.SILICON} {SPECIES} atoms with the detector {c.detector}")
+        if command.detector != c.detector:
+            raise Refused(f"there is no detector {command.detector!r}: use {c.detector!r}", "LocateAtoms.detector")
+        if command.species != SPECIES or not 1 <= command.count <= graphene.SILICON:
+            raise Refused(f"this STEM finds 1 to {graphene.SILICON} {SPECIES} atoms, asked were {command.count} {command.species}")
         if command.image and command.field_of_view > atom_images.LARGEST_VIEW:
             raise Refused(f"this STEM draws images up to {1e9 * atom_images.LARGEST_VIEW:g} nm wide: ask for positions alone")
         self._within(np.asarray(command.centre, float), where, "the middle of an image")

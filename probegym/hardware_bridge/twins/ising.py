@@ -151,10 +151,10 @@ class IsingTwin(LaneTwin):
     def _classify(self, command: ClassifyAtoms, where: np.ndarray) -> Readings:
         c, s = self.config, self.state
         if command.detector != c.classifier.name:
-            raise Refused(f"there is no detector {command.detector!r}: use {c.classifier.name!r}")
+            raise Refused(f"there is no detector {command.detector!r}: use {c.classifier.name!r}", "ClassifyAtoms.detector")
         rows, columns = (int(v) for v in command.shape)
         if not (0 < rows <= c.rows and 0 < columns <= c.rows):
-            raise Refused(f"a region has 1 to {c.rows} atoms a side, asked were {rows} x {columns}")
+            raise Refused(f"a region has 1 to {c.rows} atoms a side, asked were {rows} x {columns}", "ClassifyAtoms.shape")
         dwell = np.broadcast_to(np.asarray(command.dwell_time, float), self.lanes)
         if not ((dwell[where] > 0) & (dwell[where] <= LONGEST)).all():
             raise Refused("dwell_time must be above 0 s an atom")

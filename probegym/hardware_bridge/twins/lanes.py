@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 import numpy as np
@@ -57,6 +58,17 @@ class LaneTwin:
         if isinstance(key, bool) or not isinstance(key, int | np.integer) or not 0 <= key < 2**64:
             raise ProbeGymError(f"a key must be a whole number from 0 to 2**64 - 1, got {key!r}")
         self.state["key"][lane] = np.uint64(key)
+
+
+@contextmanager
+def blamed_on(entry: str) -> Iterator[None]:
+    """Raise ScenarioError, as that entry's, for what physics cannot make of an entry of the scenario."""
+    try:
+        yield
+    except ScenarioError:
+        raise
+    except (ProbeGymError, ValueError, TypeError) as error:
+        raise ScenarioError(entry, str(error)) from error
 
 
 def refuse_outside(name: str, values: np.ndarray, limits: tuple[float, float]) -> None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import AcquireImage, AcquireSpectrum, Lanes, LaneState, Readings
-from probegym.hardware_bridge.twins.lanes import LaneTwin, refuse_outside
+from probegym.hardware_bridge.twins.lanes import LaneTwin, blamed_on, refuse_outside
 from probegym.hardware_bridge.twins.spectra_sources import AnySource, Source
 from probegym.hardware_bridge.world import Refused
 from probegym.physics import randomness, scalarizers
@@ -48,7 +48,8 @@ class SpectraTwin(LaneTwin):
             raise ScenarioError(f"world.specimen.{name}", f"unknown, there is {', '.join(self.source.fields) or 'nothing to draw'}")
         self.lanes = lanes
         self._handlers = {AcquireImage: self._image, AcquireSpectrum: self._spectrum}
-        rows, columns = self.source.shape
+        with blamed_on("world.source"):
+            rows, columns = self.source.shape
         pixels, channels = rows * columns, len(self.source.axis)
         own: Lanes = {
             "key": np.zeros(lanes, np.uint64),
@@ -75,7 +76,8 @@ class SpectraTwin(LaneTwin):
         for name, values in drawn.items():  # first, because it may refuse
             refuse_outside(name, values, (self.source.fields | {"image_noise": (0.0, 100.0)})[name])
         noise = drawn.pop("image_noise")
-        maps = self.source.draw(keys, drawn)
+        with blamed_on("world.source"):
+            maps = self.source.draw(keys, drawn)
         s["key"][on], s["count"][on], s["at"][on] = keys, 0, 0.0
         for name, values in (drawn | maps | {"image_noise": noise}).items():
             s[name][on] = values
@@ -113,7 +115,7 @@ class SpectraTwin(LaneTwin):
     def _image(self, command: AcquireImage, where: np.ndarray) -> Readings:
         s, source = self.state, self.source
         if command.detector != source.image_detector:
-            raise Refused(f"this instrument has no detector {command.detector!r} for images: use {source.image_detector!r}")
+            raise Refused(f"this instrument has no detector {command.detector!r} for images: use {source.image_detector!r}", "AcquireImage.detector")
         if tuple(command.shape) != source.shape or abs(command.field_of_view / source.field_of_view - 1) > SAME_VIEW:
             raise Refused(f"this specimen is mapped with {source.shape[0]} x {source.shape[1]} pixels over {source.field_of_view:.9g} m")
         if command.dwell_time <= 0 or command.defocus[where].any():
@@ -127,7 +129,7 @@ class SpectraTwin(LaneTwin):
     def _spectrum(self, command: AcquireSpectrum, where: np.ndarray) -> Readings:
         s, c, source = self.state, self.config, self.source
         if command.detector != source.spectrum_detector:
-            raise Refused(f"this instrument has no detector {command.detector!r} for spectra: use {source.spectrum_detector!r}")
+            raise Refused(f"this instrument has no detector {command.detector!r} for spectra: use {source.spectrum_detector!r}", "AcquireSpectrum.detector")
         if command.exposure_time <= 0:
             raise Refused(f"a spectrum needs a positive exposure_time, got {command.exposure_time:g} s")
         rows, columns = source.shape

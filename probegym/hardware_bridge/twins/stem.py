@@ -10,9 +10,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy import constants
 
-from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import AcquireImage, AcquireRonchigram, Command, Lanes, Readings, SetAberrations
-from probegym.hardware_bridge.twins.lanes import LaneTwin, refuse_outside
+from probegym.hardware_bridge.twins.lanes import LaneTwin, blamed_on, refuse_outside
 from probegym.hardware_bridge.world import Refused
 from probegym.physics import randomness, shadow, specimens
 from probegym.physics.image_formation import ImageFormer, shot_noise
@@ -117,21 +116,23 @@ class StemConfig(BaseModel):
 
 @lru_cache(maxsize=64)
 def _image_former(name: str, detector: str, energy: float, cutoff: float, names: tuple[str, ...], source_size: float, spread: float) -> ImageFormer:
-    specimen = specimens.load(name)
+    with blamed_on("world.specimens"):
+        specimen = specimens.load(name)
     if specimen.energy != energy:
-        raise ProbeGymError(f"specimen {name!r} was built for {specimen.energy:g} eV, the scenario has {energy:g} eV")
+        raise ScenarioError(("world.energy", "world.specimens"), f"specimen {name!r} was built for {specimen.energy:g} eV, the scenario has {energy:g} eV")
     if detector not in specimen.tensors:
-        raise ProbeGymError(f"specimen {name!r} has no detector {detector!r}: use one of {', '.join(specimen.tensors)}")
+        raise Refused(f"specimen {name!r} has no detector {detector!r}: use one of {', '.join(specimen.tensors)}", "AcquireImage.detector")
     try:
         return ImageFormer(specimen.tensors[detector], cutoff, names, source_size, spread)
     except ValueError as error:
-        raise ProbeGymError(f"specimen {name!r}: {error}") from error
+        raise ScenarioError("world.specimens", f"specimen {name!r}: {error}") from error
 
 
 def _films(name: str) -> np.ndarray:
-    films = specimens.load(name).films
+    with blamed_on("world.ronchigram.films"):
+        films = specimens.load(name).films
     if films is None:
-        raise ProbeGymError(f"specimen {name!r} has no film for Ronchigrams")
+        raise ScenarioError("world.ronchigram.films", f"specimen {name!r} has no film for Ronchigrams")
     return films
 
 
@@ -147,7 +148,7 @@ def _ronchigram_former(name: str, energy: float, cutoff: float, pixels: int, nam
     try:
         return RonchigramFormer(_films(name), energy, film.extent[0], cutoff, pixels, names, film.slice_thickness)
     except ValueError as error:
-        raise ProbeGymError(f"film {name!r}: {error}") from error
+        raise ScenarioError("world.ronchigram", f"film {name!r}: {error}") from error
 
 
 class StemTwin(LaneTwin):
@@ -327,7 +328,7 @@ class StemTwin(LaneTwin):
         if optics is None:
             raise Refused("this scenario has no film for Ronchigrams")
         if tuple(command.shape) != (optics.pixels, optics.pixels):
-            raise Refused(f"the camera gives {optics.pixels} x {optics.pixels} pixels, asked were {' x '.join(map(str, command.shape))}")
+            raise Refused(f"the camera gives {optics.pixels} x {optics.pixels} pixels, asked were {' x '.join(map(str, command.shape))}", "AcquireRonchigram.shape")
         coefficients = self._coefficients(command.defocus, where)
         place = (s["film_origin"] + s["velocity"] * s["clock"][:, None] + command.film_shift)[where]
         variants, orientations = s["variant"][where], s["orientation"][where]
