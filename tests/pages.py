@@ -63,7 +63,7 @@ import os
 os.environ["MINARI_DATASETS_PATH"] = os.path.abspath("sets")
 from probegym.agents import datasets
 from probegym.cli import app
-datasets.references = lambda env_id, scenario: (0.0, 1.0)
+datasets.references = lambda env_id, scenario, progress: (0.0, 1.0)
 app(["record", "dataset", "--env", "TipConditioning", "--agent", "fixed-recipe", "--scenario", "train", "--episodes", "2", "--seed", "0"], standalone_mode=False)
 """
 GUARD = """

@@ -166,7 +166,7 @@ def record(env_id: str, agents: Mapping[str, int], scenario: str = "train", seed
            referring: Progress = lambda *_: None) -> tuple[MinariDataset, dict[str, Results]]:  # fmt: skip
     """Record agents (name or folder -> episodes, one after the other on seeds seed, seed + 1, ...) as one data set.
 
-    scores: mean returns of random and oracle, measured unless given, of which ``referring`` is told. It has its name when all of it is on the disk; otherwise nothing
+    scores: mean returns (pure numbers) of random and oracle, measured unless given, of which ``referring`` is told. It has its name when all of it is on the disk; otherwise nothing
     stays. Raises ProbeGymError for seeds and scenarios of evaluation, a name that is taken, and an agent whose actions are not all that it did.
     """
     made, identity, folder = asked(env_id, agents, scenario, seed, root, name)

@@ -67,4 +67,4 @@ def _lobe(screen: Screen, box: Box, truth: Lanes) -> None:
     sketch = Sketch(box, (-reach, -reach, reach, reach), coloured(lobe, "warm", 0, None))
     sketch.disc((0, 0), 0.1 * BOND, outline=SILICON)
     sketch.disc((BOND, 0), 0.1 * BOND, outline=CARBON)
-    screen.scale_bar(screen.panel(box, sketch, "swap rate (hidden truth)", Key("warm", "0", f"{float(lobe.max()):.2g} /s")), 2 * reach)
+    screen.scale_bar(screen.panel(box, sketch, "rate (hidden truth), /s", Key("warm", "0", f"{float(lobe.max()):.2g}")), 2 * reach)
