@@ -382,7 +382,7 @@ def test_an_impossible_task_is_refused_in_one_line(task, mend, tmp_path):
 )
 def test_a_treatment_beyond_the_world_is_refused_at_reset(task, mend, tmp_path):
     (tmp_path / "mine.yaml").write_text(f"mine: {{extends: id, task: {{{task}}}}}")
-    with pytest.raises(Refused, match=mend):
+    with pytest.raises(ProbeGymError, match=rf"^scenario 'mine', .*{mend}.*mine.yaml, line 1"):
         TipConditioning(f"{tmp_path / 'mine.yaml'}:mine").reset(seed=0)
 
 
