@@ -218,5 +218,5 @@ class WeightsSchedule(Steerer):
 class FixedWeights(WeightsSchedule):
     """The same weights of the acquisition function all the time."""
 
-    def __init__(self, weights: tuple[float, ...] = (0.5, 1.0, 0.0, 0.0)):
+    def __init__(self, weights: tuple[float, ...] = (0.3, 1.0, 0.0, 0.0)):
         super().__init__(weights, weights)
