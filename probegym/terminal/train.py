@@ -19,7 +19,7 @@ from probegym.agents.hyperparameters import refuse_actions
 from probegym.agents.seeds import LIVE_SEED
 from probegym.agents.training import DIARY, command_line, seeds
 from probegym.console import bar, say
-from probegym.envs import environment_type, single_env
+from probegym.envs import environment_type
 from probegym.errors import ProbeGymError
 
 if TYPE_CHECKING:
@@ -145,10 +145,12 @@ def many(env_id: str, scenario: str, algorithm: str, length: int | None, hyperpa
 
 def refuse_unfit(env_id: str, scenario: str, algorithm: str) -> None:
     """Raises ProbeGymError for a scenario that is not of the split train, and for an algorithm that cannot take the actions."""
-    split = scenarios.load(environment_type(env_id).task_type.family, scenario).split
-    if split != "train":
-        raise ProbeGymError(f"scenario {scenario!r} is of the split {split}, which is for evaluation: train on a scenario of the split train")
-    refuse_actions(algorithm, env_id, single_env(env_id, scenario=scenario).action_space)
+    task_type = environment_type(env_id).task_type
+    asked_for = scenarios.load(task_type.family, scenario)
+    if asked_for.split != "train":
+        raise ProbeGymError(f"scenario {scenario!r} is of the split {asked_for.split}, which is for evaluation: train on a scenario of the split train")
+    with asked_for.told_where():
+        refuse_actions(algorithm, env_id, task_type(asked_for.task).action_space)  # without its world, which takes longer to make
 
 
 def refuse_mixing(out: Path, trainings: str, resume: bool) -> None:
