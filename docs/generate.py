@@ -26,13 +26,14 @@ from probegym.agents.registry import scripts
 from probegym.cli import app
 from probegym.envs import environment_type
 from probegym.scenarios.shifts import Shift, shifts
+from probegym.terminal.game import UNITS
 
 FOLDER = Path(__file__).parent
 PAGES, IMAGES, RESULTS = FOLDER / "environments", FOLDER / "images", FOLDER / "results"
 README, BEGIN, END = FOLDER.parent / "README.md", "<!-- results: docs/generate.py -->", "<!-- end of results -->"
 RESULTS_PAGE = FOLDER / "results.md"
 NUMBERS = ("success", "success_low", "success_high", "score", "value", "value_low", "value_high", "measurements_to_goal", "time_to_goal")
-COST_UNITS = {"time": "s", "dose": "e/Å²", "damage": "1", "measurements": "1"}
+COST_UNITS = UNITS | {"damage": "1", "measurements": "1"}  # of a column; a budget reads "2 damage"
 COST_MEANINGS = {"time": "on the instrument", "dose": "electrons where the beam was", "damage": "events"}
 MOST_ENTRIES, LONGEST = 2, 40  # of what sets a scenario apart; characters of a value
 
@@ -63,7 +64,7 @@ def worlds(task_type, names: list[str]) -> str:
     for name in names:
         one = scenarios.load(task_type.family, name)
         limits = one.budget.limits()
-        units = {"measurements": task_type.measured, "time": "s", "dose": "e/Å²", "damage": "damage"}
+        units = {"measurements": task_type.measured} | UNITS
         budget = ", ".join(f"{value:,.6g} {units[key]}" for key, value in limits.items())
         apart = "" if one.split in ("train", "id") else told(shifts(train, one))
         rows.append(f"| `{name}` | {one.split}{', ' + one.axis if one.axis else ''} | {one.description} | {budget} | {apart} |")
