@@ -18,7 +18,7 @@ from scipy import constants, ndimage
 from scipy.special import k0, k1
 
 import probegym  # noqa: F401  registers the environments
-from probegym.envs.episodes import sample_actions
+from probegym.envs.actions import sample_actions
 from probegym.physics import drude, ferroelectrics, nanoparticles, plasmons, scalarizers, spectrum_files
 from probegym.physics.nanoparticles import Particles
 from probegym.physics.optics import lorentz_factor, velocity_ratio

@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 
 import probegym
-from probegym.envs.episodes import sample_actions
+from probegym.envs.actions import sample_actions
 
 
 @dataclass(frozen=True)

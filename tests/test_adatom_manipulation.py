@@ -170,6 +170,17 @@ def test_without_the_atom_no_episode_starts(tmp_path):
         batch(2, mine(tmp_path, "{extends: steady-tip, world: {miss_rate: 1.0}}")).reset(seed=0)
 
 
+def test_a_glance_shows_the_atom_where_it_is_and_takes_no_image():
+    env = AdatomManipulation("id")
+    env.reset(seed=4)
+    played = env.episodes
+    before = played.ledger["time"].copy()
+    height = played.world.glance(0, played.task.glance(played.memory))["height"]
+    row, column = np.unravel_index(height.argmax(), (64, 64))
+    assert [column, row] == pytest.approx((played.memory["position"][0, 0] + 3.5e-9) / (7e-9 / 64) - 0.5, abs=1.6)
+    assert played.ledger["time"] == before and played.memory["images"] == 1
+
+
 def test_the_image_shows_atom_and_goal_and_nothing_tells_places():
     env = AdatomManipulation("image-id")
     seen, _ = env.reset(seed=4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
@@ -13,6 +14,7 @@ from probegym import scenarios
 from probegym.agents.baselines_beam import FixedGreedy, greedy_published
 from probegym.agents.evaluate import evaluate
 from probegym.envs import beam_lattice
+from probegym.envs.beam_manipulation import BeamManipulation
 from probegym.envs.beam_settings import BOND
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.world import Refused
@@ -354,6 +356,24 @@ def test_the_image_shows_the_atom_and_the_goal_where_they_are():
             shown = (np.array([column, row]) - 0.5 * (f.pixels - 1)) * f.field_of_view / f.pixels + m["centre"][lane]
             assert np.abs(shown - place).max() < 1.0e-10
     assert set(seen) == {"image", "tried", "dwelt", "clock", "budget"}
+
+
+def test_a_glance_is_the_image_in_which_the_atom_was_found():
+    episodes = BeamManipulation("id").episodes
+    episodes.begin(np.array([7], np.uint64), np.ones(1, bool))
+    m, f = episodes.memory, episodes.task.settings.frame
+    counts = episodes.world.glance(0, episodes.task.glance(m))["image"]
+    row, column = np.unravel_index(counts.argmax(), counts.shape)
+    shown = (np.array([column, row]) - 0.5 * (f.pixels - 1)) * f.field_of_view / f.pixels + m["centre"][0]
+    assert np.abs(shown - m["located"][0, 0]).max() < 1.0e-10
+    assert BeamManipulation("image").episodes.task.glance(m) is None  # it is in the observation
+
+
+def test_who_cannot_be_looked_at_shows_no_image():
+    episodes = BeamManipulation("id").episodes
+    episodes.begin(np.array([7], np.uint64), np.ones(1, bool))
+    wide = replace(episodes.task.glance(episodes.memory), field_of_view=90e-9)
+    assert episodes.world.glance(0, wide) == {}
 
 
 def test_in_the_axes_of_the_image_the_beam_goes_along_its_rows():

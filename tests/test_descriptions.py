@@ -14,7 +14,8 @@ import probegym
 from probegym.agents.base import OutOfBudget, RandomAgent, Script
 from probegym.agents.bundle import BundlePolicy, shipped
 from probegym.agents.registry import BASELINES, task_type
-from probegym.envs.episodes import build_world, sample_actions
+from probegym.envs.actions import sample_actions
+from probegym.envs.episodes import build_world
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge import codec, commands
 from probegym.hardware_bridge.capabilities import Capability, descriptor

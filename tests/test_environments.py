@@ -19,7 +19,7 @@ from gymnasium.utils.env_checker import check_env
 from scipy import stats
 
 import probegym
-from probegym.envs.episodes import bounds
+from probegym.envs.actions import bounds
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.world import Refused
 from tests.environments import CASES, Registered, registered

@@ -16,7 +16,8 @@ import pytest
 import probegym
 from probegym import scenarios
 from probegym.agents.registry import task_type
-from probegym.envs.episodes import build_world, sample_actions
+from probegym.envs.actions import sample_actions
+from probegym.envs.episodes import build_world
 from probegym.hardware_bridge import commands as language
 from probegym.hardware_bridge.capabilities import Capability, Descriptor, Effect, Range
 from probegym.hardware_bridge.commands import AcquireTopograph, DragTip, LocateAdatoms, Readings, SetBias

@@ -11,7 +11,7 @@ from probegym import scenarios
 from probegym.agents.base import OracleAgent
 from probegym.agents.evaluate import evaluate
 from probegym.envs import environment_type
-from probegym.envs.episodes import sample_actions
+from probegym.envs.actions import sample_actions
 
 FAMILIES = {environment_type(env_id).task_type.family: env_id for env_id in probegym.ENVIRONMENTS}
 EVERY = [(family, name) for family in FAMILIES for name in scenarios.names(family)]

@@ -8,8 +8,9 @@ from typing import TypeVar
 
 import numpy as np
 
+from probegym.envs.actions import sample_actions
 from probegym.envs.core import ScopeEnv
-from probegym.envs.episodes import Episodes, sample_actions
+from probegym.envs.episodes import Episodes
 from probegym.envs.task import Observation
 from probegym.errors import ProbeGymError
 

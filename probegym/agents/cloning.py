@@ -24,7 +24,8 @@ from probegym.agents.export import ship
 from probegym.agents.seeds import SELECTION_SEED
 from probegym.agents.trainer import Report, Resumable, descend
 from probegym.envs import vector_env
-from probegym.envs.episodes import Episodes, bounds
+from probegym.envs.actions import bounds
+from probegym.envs.episodes import Episodes
 from probegym.envs.task import Observation, shape_of
 from probegym.errors import ProbeGymError
 

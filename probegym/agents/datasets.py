@@ -31,8 +31,9 @@ from probegym.agents.evaluate import Progress, Results, evaluate
 from probegym.agents.registry import family, make_agent
 from probegym.agents.seeds import EVALUATION_SEED, REFERENCE_SEED
 from probegym.envs import single_env
+from probegym.envs.actions import bounds
 from probegym.envs.core import ScopeEnv
-from probegym.envs.episodes import Episodes, bounds
+from probegym.envs.episodes import Episodes
 from probegym.envs.task import Observation
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Lanes

@@ -27,7 +27,7 @@ from probegym.agents.branches import LANES, VALUES, Branch, Branches, Memories, 
 from probegym.agents.evaluate import Progress
 from probegym.agents.seeds import EVALUATION_SEED
 from probegym.agents.statistics import mean_interval, ratio_interval
-from probegym.envs.episodes import bounds
+from probegym.envs.actions import bounds
 from probegym.envs.task import shape_of
 from probegym.errors import ProbeGymError
 

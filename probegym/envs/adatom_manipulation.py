@@ -34,12 +34,11 @@ class AdatomManipulationTask(Task):
     def __init__(self, settings: dict):
         self.settings = s = parsed(Settings, settings, "task")
         self.goals, self.notes = Goals(s.unit, s.lattice, s.tolerance, s.atoms), Notes(s)
-        far = self.notes.farthest
         boxes: Boxes = {"observation": spaces.Box(-self.notes.highest, self.notes.highest, (self.notes.told,), np.float32)}
         if s.shown == "image":
             boxes["image"] = spaces.Box(0, 255, (2, s.image.pixels, s.image.pixels), np.uint8)
         else:
-            boxes |= {name: spaces.Box(-far, far, (2 * s.atoms,), np.float32) for name in ("achieved_goal", "desired_goal")}
+            boxes |= {name: spaces.Box(-self.notes.farthest, self.notes.farthest, (2 * s.atoms,), np.float32) for name in ("achieved_goal", "desired_goal")}
         self.observation_space = spaces.Dict(boxes)
         self.action_space = spaces.Box(-1, 1, (s.components,), np.float32)
         terms = [Term("goal", 1.0, self._at_goal), Term("progress", 1.0, self._progress)]
@@ -55,9 +54,9 @@ class AdatomManipulationTask(Task):
 
     # ---- what is done ----
 
-    def _locate(self, lanes: int) -> LocateAdatoms:
+    def _locate(self, lanes: int, shown: bool = False) -> LocateAdatoms:
         s, i = self.settings, self.settings.image
-        return LocateAdatoms((i.pixels, i.pixels), 2 * s.limits, i.speed, np.zeros((lanes, 2)), i.bias, i.current, s.adatoms, s.shown == "image")
+        return LocateAdatoms((i.pixels, i.pixels), 2 * s.limits, i.speed, np.zeros((lanes, 2)), i.bias, i.current, s.adatoms, shown or s.shown == "image")
 
     def opening(self, memory: Lanes) -> Generator[tuple[Command, Where | None], Readings, None]:
         lanes, d = len(memory["key"]), self.settings.drag
@@ -92,10 +91,9 @@ class AdatomManipulationTask(Task):
         return np.minimum(0.5 * n * (1 + np.asarray(action, float)[:, 0]), n - 1).astype(np.int64) if n > 1 else np.zeros(len(action), np.int64)
 
     def decode(self, action: np.ndarray, memory: Lanes, where: Where) -> Generator[tuple[Command, Where | None], Readings, None]:
-        m, lanes = memory, len(action)
+        m, lanes, d = memory, len(action), self.settings.drag
         m["action"][where], m["chosen"][where] = action[where], self.picks(action)[where]
         start, end, bias, conductance = self.drag(action, self.notes.chosen(m))
-        d = self.settings.drag
         dragged = yield DragTip(start, end, bias, bias * conductance, d.speed, d.samples), where
         looking = where & self._looks(dragged.values["trace"], m)
         seen = yield self._locate(lanes), looking
@@ -156,8 +154,7 @@ class AdatomManipulationTask(Task):
         return self.goals.reached(achieved, desired)
 
     def metrics(self, truth: Lanes, memory: Lanes) -> Lanes:
-        m, s = memory, self.settings
-        each = s.unit / s.atoms
+        m, s, each = memory, self.settings, self.settings.unit / self.settings.atoms
         own = {"distance": self.goals.distance(m["achieved"], m["desired"]) * each, "drags": m["drags"].copy(), "images": m["images"].copy(), "achieved_before": m["achieved_before"].copy()}
         if not truth:
             return own
@@ -167,6 +164,9 @@ class AdatomManipulationTask(Task):
     def oracle(self, truth: Lanes, memory: Lanes) -> np.ndarray:
         """Sees lattice and tip, tries ten drags in the model and makes the one that ends nearest to its goal. No bound: it plans no detours and foresees no tip change."""
         return adatom_plans.best(self, truth, memory)
+
+    def glance(self, memory: Lanes) -> Command | None:
+        return None if self.settings.shown == "image" else self._locate(len(memory["key"]), shown=True)
 
     def picture(self, observation: Observation, truth: Lanes, memory: Lanes, info: Lanes) -> np.ndarray:
         return pictures_adatoms.manipulation(self, observation, truth, memory, info)
@@ -202,8 +202,8 @@ class AdatomManipulation(ScopeEnv):
     | `desired_goal` | (2,) | where it should be; both together are the state of Chen et al. |
     | `observation` | (2 + 9 n,) | where the atom was found, and of the last n drags, the latest first: action (6); whether an image followed; in `trace` scenarios 64 points of the current, log10 of the share of the setpoint; where the atom came to rest from the end of the tip's way, in lattice constants (2) |
 
-    n is 4, in `chen` 0. In the `image` scenarios there are `image` (2, 64, 64) uint8, the topograph and a disc where the goal is, and
-    `observation` without places. Assembly scenarios show all atoms, an anchor atom last, and as many goals, which follow the anchor.
+    n is 4, in `chen` 0. In the `image` scenarios there are `image` (2, 64, 64) uint8, the topograph and a disc where the goal is, and `observation` without places. Assembly
+    scenarios show all atoms, an anchor atom last, and as many goals, which follow the anchor.
 
     ## Rewards
     As published: +1 at the goal, -1 elsewhere (`reward_goal`), and the decrease of the distance in lattice constants of 0.288 nm (`reward_progress`). Images alone
@@ -228,8 +228,8 @@ class AdatomManipulation(ScopeEnv):
     >>> env = gymnasium.make("probegym/AdatomManipulation-v0", scenario="train", render_mode="rgb_array")
 
     ## Physics and assumptions
-    fcc(111) potential, a Morse well that moves with the apex, thermally activated hops along the way (physics/adatoms.py, measured
-    against Langevin dynamics). What tips are like is a design parameter (docs/adatom_manipulation.md).
+    fcc(111) potential, a Morse well that moves with the apex, thermally activated hops along the way (physics/adatoms.py, measured against Langevin dynamics). What tips
+    are like is a design parameter (docs/adatom_manipulation.md).
 
     ## Vectorized environment
     `make_vec(..., num_envs=64)` is native; lane i equals `make(...).reset(seed=seed + i)`.

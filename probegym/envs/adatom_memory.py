@@ -80,11 +80,12 @@ class Notes:
             missing = np.where(asked, ~seen.all(1), missing)
             m["images"] += asked
             if not self.places and asked.any():
-                m["grey"][asked] = self._grey(look.values["height"][asked])
+                m["grey"][asked] = self.grey(look.values["height"][asked])
         m["lost"] |= missing
         return where & (looks[0].time > 0)
 
-    def _grey(self, height: np.ndarray) -> np.ndarray:
+    def grey(self, height: np.ndarray) -> np.ndarray:
+        """Topographs (lanes, rows, columns) m as uint8, the median half way."""
         level = height - np.median(height, axis=(1, 2), keepdims=True)
         return np.clip(127.5 + level * (255 / self.settings.image.grey_range), 0, 255).astype(np.uint8)
 

@@ -63,9 +63,9 @@ class BeamManipulationTask(Task):
 
     # ---- a step ----
 
-    def _image(self, m: Lanes) -> LocateAtoms:
+    def _image(self, m: Lanes, shown: bool = False) -> LocateAtoms:
         f, shape = self.settings.frame, (self.settings.frame.pixels,) * 2
-        return LocateAtoms(f.detector, shape, f.field_of_view, m["centre"].copy(), f.duration / f.pixels**2, "Si", self.settings.atoms, self.shows_image)
+        return LocateAtoms(f.detector, shape, f.field_of_view, m["centre"].copy(), f.duration / f.pixels**2, "Si", self.settings.atoms, self.shows_image or shown)
 
     def opening(self, memory: Lanes) -> Generator[tuple[Command, Where | None], Readings, None]:
         m, wanting = memory, None
@@ -151,6 +151,9 @@ class BeamManipulationTask(Task):
         """Knows the rates and where the atoms are: the dwell with most expected bonds towards the goal a second, up to two jumps ahead. No bound: it is greedy."""
         return self.action(*beam_oracle.best(self.settings, truth, memory))
 
+    def glance(self, memory: Lanes) -> Command | None:
+        return None if self.shows_image else self._image(memory, shown=True)
+
     def picture(self, observation: Observation, truth: Lanes, memory: Lanes, info: Lanes) -> np.ndarray:
         return pictures_beam.manipulation(self, observation, truth, memory, info)
 
@@ -159,10 +162,9 @@ class BeamManipulation(ScopeEnv):
     """Move silicon atoms through graphene with the electron beam, to a goal site or to a pattern of them.
 
     ## Description
-    An electron that hits a carbon atom next to a silicon dopant can make the two swap places. How often each neighbour swaps depends
-    on where the beam stands, and in most scenarios nobody knows how: the rates are drawn anew every episode. A step parks the beam
-    for a dwell, or keeps it blanked, then takes an image in which an atom finder reads where the silicon is. The sample drifts, the
-    beam misses its place, the finder errs, dirt comes and carbon atoms go. Fewest microscope-seconds win.
+    An electron that hits a carbon atom next to a silicon dopant can make the two swap places. How often each neighbour swaps depends on where the beam stands,
+    and in most scenarios nobody knows how: the rates are drawn anew every episode. A step parks the beam for a dwell, or keeps it blanked, then takes an image in which
+    an atom finder reads where the silicon is. The sample drifts, the beam misses its place, the finder errs, dirt comes and carbon atoms go. Fewest microscope-seconds win.
 
     ## Action Space
     `Box(-1, 1, (3,))`, with n > 1 atoms `(3 + n,)`
@@ -173,9 +175,9 @@ class BeamManipulation(ScopeEnv):
     | 2 | below -0.9: no dwell; above: from the shortest to the longest dwell, logarithmic |
     | 3 ... | n > 1: the atom with the highest number is treated |
 
-    `axes: lattice` (the default): x points along the bond towards the neighbour nearest the goal, y to its right in the image (y down).
-    The three bonds are equal and the lattice looks the same from every site, so what is learned at one site, for one goal, holds for
-    all. Mirror images are not equal: random rates have a hand. `axes: image`: x along the rows of the image, y down its columns.
+    `axes: lattice` (the default): x points along the bond towards the neighbour nearest the goal, y to its right in the image (y down). The three bonds are equal and the
+    lattice looks the same from every site, so what is learned at one site, for one goal, holds for all. Mirror images are not equal: random rates have a hand.
+    `axes: image`: x along the rows of the image, y down its columns.
 
     ## Observation Space
     For n atoms; lengths in bonds (1.42 A), vectors in the axes of the action, bonds counted from the one nearest the goal clockwise in the image.
@@ -196,20 +198,18 @@ class BeamManipulation(ScopeEnv):
     | `budget` | (1,) | share of the tightest budget that is left |
     | `image` | (2, 64, 64) | uint8, with `observe: image` or `both`: the image, and the goals as spots |
 
-    `observe: state` leaves `image` out, `observe: image` everything above `tried`. Several atoms are assigned to the goals such that
-    the fewest bonds are left in all, anew after each image.
+    `observe: state` leaves `image` out, `observe: image` everything above `tried`. Several atoms are assigned to the goals such that the fewest bonds are left in all, anew after each image.
 
     ## Rewards
     `privileged` (default): 0.02 x bond lengths nearer to the goals, 0.9967^t at the goal after t seconds (Schwarzer et al. 2023), -1 when an
-    atom is given up or the episode ends where the goal is not, -0.2 for every event of damage; running out of time costs nothing more. `observable`: 0.02 x bonds nearer and the same worth of the
-    goal, as located.
+    atom is given up or the episode ends where the goal is not, -0.2 for every event of damage; running out of time costs nothing more.
+    `observable`: 0.02 x bonds nearer and the same worth of the goal, as located.
 
     ## Starting State
-    Si on a random site near the middle of the first field, 2 x 2 nm; goals on random sites in it, at most 5 nm away. Rates, drift,
-    misplacement, orientation and all else are drawn anew. The field follows when an atom leaves its central half.
+    Si on a random site near the middle of the first field, 2 x 2 nm; goals on random sites in it, at most 5 nm away. Rates, drift, misplacement,
+    orientation and all else are drawn anew. The field follows when an atom leaves its central half.
 
     ## Episode End
-
     1. Termination: all goals are occupied, as located. Success if each has an atom within 0.71 A.
     2. Termination, a failure: an atom has not been seen in 10 images in a row.
     3. Truncation: the next step would not fit into the budget (600 s, 300 images).
@@ -226,10 +226,10 @@ class BeamManipulation(ScopeEnv):
     >>> env = gymnasium.make("probegym/BeamManipulation-v0", scenario="published", render_mode="rgb_array")
 
     ## Physics and assumptions
-    Exponential waiting times with the rates of all processes at every site, redrawn after each event (Gillespie). Rates of the
-    swap: the published human prior, random mixtures of Gaussians, or cross-sections times the current density of an aberrated
-    probe (physics/beam_rates.py, knock_on.py). Conversion to four bonds, ejection, healing and contamination beside it
-    (physics/graphene.py). Drift, misplacement and the finder's errors are design parameters.
+    Exponential waiting times with the rates of all processes at every site, redrawn after each event (Gillespie). Rates of the swap: the published human prior,
+    random mixtures of Gaussians, or cross-sections times the current density of an aberrated probe (physics/beam_rates.py, knock_on.py). Conversion to four bonds,
+    ejection, healing and contamination beside it (physics/graphene.py). Drift, misplacement and the finder's errors are design parameters.
+
     ## Vectorized environment
     `make_vec(..., num_envs=1024)` is native; lane i equals `make(...).reset(seed=seed + i)`.
 

@@ -11,6 +11,7 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
+from probegym.envs.actions import checked
 from probegym.envs.episodes import Episodes, Snapshot
 from probegym.envs.task import Observation, Task
 from probegym.errors import ProbeGymError
@@ -61,7 +62,7 @@ class ScopeEnv(gym.Env[dict[str, Any], np.ndarray]):
             raise gym.error.ResetNeeded("call reset() before step()")
         if self._over:
             raise gym.error.ResetNeeded("the episode has ended: call reset()")
-        action = self.episodes.checked(action, self.action_space)
+        action = checked(action, self.action_space)
         observation, reward, terminated, truncated, info = self.episodes.step(action[None], self._on)
         details = {name: _scalar(value[0]) for name, value in info.items()}
         self._over = bool(terminated[0] or truncated[0])
@@ -189,7 +190,7 @@ class ScopeVectorEnv(gym.vector.VectorEnv[Observation, np.ndarray, np.ndarray]):
     def step(self, actions: np.ndarray) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         if not self.episodes.observation:
             raise gym.error.ResetNeeded("call reset() before step()")
-        actions = self.episodes.checked(actions, self.action_space)
+        actions = checked(actions, self.action_space)
         mode = self.metadata["autoreset_mode"]
         where = ~self._done  # with DISABLED a lane that has ended waits for its reset
         reward, terminated, truncated = np.zeros(self.num_envs), *(np.zeros(self.num_envs, bool) for _ in range(2))

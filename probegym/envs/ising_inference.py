@@ -9,8 +9,8 @@ import numpy as np
 from gymnasium import spaces
 
 from probegym.envs import ising_rewards, pictures_ising
+from probegym.envs.actions import bounds
 from probegym.envs.core import ScopeEnv, ScopeVectorEnv
-from probegym.envs.episodes import bounds
 from probegym.envs.ising_belief import SpinBelief
 from probegym.envs.ising_settings import Settings
 from probegym.envs.task import Boxes, Observation, Task, Term, Where, hours

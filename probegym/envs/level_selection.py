@@ -9,8 +9,8 @@ import numpy as np
 from gymnasium import spaces
 
 from probegym.envs import level_plans, pictures_levels
+from probegym.envs.actions import bounds
 from probegym.envs.core import ScopeEnv, ScopeVectorEnv
-from probegym.envs.episodes import bounds
 from probegym.envs.level_knowledge import FLAKES, Knowledge
 from probegym.envs.level_settings import Settings
 from probegym.envs.task import Observation, Task, Term, Transition, Where, hours

@@ -29,10 +29,11 @@ def manipulation(task: AdatomManipulationTask, observation: Lanes, truth: Lanes,
 
 def _map(screen: Screen, task: AdatomManipulationTask, observation: Lanes, truth: Lanes, memory: Lanes) -> None:
     """The square that may be worked in; x to the right, y downwards as in an image."""
-    s, imaged = task.settings, task.settings.shown == "image"
-    limits = (-s.limits, -s.limits, s.limits, s.limits)
-    sketch = Sketch(MAIN, limits, coloured(observation["image"][0], "height", *GREY) if imaged else None)
-    for place in _sites(truth, s.limits) if truth and not imaged else ():
+    s = task.settings
+    limits, image = (-s.limits, -s.limits, s.limits, s.limits), _image(task, observation, truth)
+    imaged = image is not None
+    sketch = Sketch(MAIN, limits, coloured(image, "height", *GREY) if image is not None else None)
+    for place in _sites(truth, s.limits) if truth and s.shown != "image" else ():
         sketch.disc(place, 1.5 * sketch.pixel, SITE)
     drift = memory["position"][-1] - memory["start"][-1] if s.anchor else 0.0
     for place in memory["goal"]:
@@ -49,6 +50,13 @@ def _map(screen: Screen, task: AdatomManipulationTask, observation: Lanes, truth
     for name, colour in () if imaged else (("tip", WAY), ("adatom", ATOM), ("goal", GOAL)):
         screen.text(name, right, MAIN.y - 19, SMALL, colour, "ra")
         right -= 12 + 7 * len(name)
+
+
+def _image(task: AdatomManipulationTask, observation: Lanes, truth: Lanes) -> np.ndarray | None:
+    """Grey levels (rows, columns): the image that the agent is shown, else one as it would be taken now, where somebody can tell."""
+    if "image" in observation:
+        return np.asarray(observation["image"][0])
+    return task.notes.grey(truth["glance height"][None])[0] if "glance height" in truth else None
 
 
 def _sites(truth: Lanes, limits: float) -> np.ndarray:

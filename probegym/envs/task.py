@@ -202,6 +202,10 @@ class Task(ABC):
         The first lines of its docstring stand on the environment's page: what it does, and whether that bounds what others can reach.
         """
 
+    def glance(self, memory: Lanes) -> Command | None:
+        """A command whose values a picture shows beside what the agent is shown, as ``glance NAME`` of its ``truth``; None for nothing more."""
+        return None
+
     @abstractmethod
     def picture(self, observation: Observation, truth: Lanes, memory: Lanes, info: Lanes) -> np.ndarray:
         """One lane as an RGB image (height, width, 3) uint8; the arrays have no axis of lanes."""

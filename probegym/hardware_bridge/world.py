@@ -35,6 +35,9 @@ class World(Protocol):
     def portrait(self, lane: int) -> Lanes:
         """Hidden state of one lane that is worth drawing but too costly for every step; empty where there is none."""
 
+    def glance(self, lane: int, command: Command) -> Lanes:
+        """Values that a command would give on one lane now, as ``execute`` gives them, at no cost to the episode; empty where nobody can look like that."""
+
     def snapshot(self, lane: int) -> LaneState:
         """All that decides a lane's future."""
 

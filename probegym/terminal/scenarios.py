@@ -12,7 +12,8 @@ from rich.table import Table
 from probegym import scenarios
 from probegym.console import say
 from probegym.envs import environment_type
-from probegym.envs.episodes import build_world, sample_actions
+from probegym.envs.actions import sample_actions
+from probegym.envs.episodes import build_world
 from probegym.errors import ProbeGymError
 from probegym.scenarios.distributions import each_end
 from probegym.scenarios.shifts import Shift, shifts

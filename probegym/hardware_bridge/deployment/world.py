@@ -53,6 +53,10 @@ class _Forward:
         """Nothing: an instrument shows no hidden state."""
         return {}
 
+    def glance(self, lane: int, command: Command) -> Lanes:
+        """Nothing: on an instrument every look costs."""
+        return {}
+
     def snapshot(self, lane: int) -> LaneState:
         """Raises ProbeGymError."""
         raise ProbeGymError("an instrument cannot go back: use the twin for counterfactuals")

@@ -60,6 +60,9 @@ class RecordingWorld:
     def portrait(self, lane: int) -> Lanes:
         return self.world.portrait(lane)
 
+    def glance(self, lane: int, command: Command) -> Lanes:
+        return self.world.glance(lane, command)
+
     def snapshot(self, lane: int) -> LaneState:
         return self.world.snapshot(lane)
 
@@ -227,6 +230,9 @@ class RecordWorld:
         return _Told(self.record.arrays(event), f"{self.record.folder}, event {event.seq}, truth,")
 
     def portrait(self, lane: int) -> Lanes:
+        return {}
+
+    def glance(self, lane: int, command: Command) -> Lanes:
         return {}
 
     def snapshot(self, lane: int) -> LaneState:

@@ -45,6 +45,16 @@ class LaneTwin:
         """Nothing that is too costly for every step."""
         return {}
 
+    def glance(self, lane: int, command: Command) -> Lanes:
+        """Values of one lane that a command would give now; nothing changes. Empty for one that is refused."""
+        kept, where = self.snapshot(lane), np.arange(self.lanes) == lane
+        try:
+            return {name: values[lane] for name, values in self.execute(command, where).values.items()}
+        except Refused:
+            return {}
+        finally:
+            self.restore(kept, lane)
+
     def snapshot(self, lane: int) -> LaneState:
         """All that decides a lane's future."""
         return LaneState.take(self.state, lane)
