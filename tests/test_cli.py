@@ -241,10 +241,10 @@ def test_train_then_evaluate(quick, tmp_path):
 
 
 def test_every_environment_may_name_its_own_trainer(quick, tmp_path):
-    told = good("train", "TipConditioning", "--updates", "24", "--out", "run")
+    told = good("train", "TipConditioning", "--updates", "6", "--out", "run")
     assert "probegym evaluate --agent run/policy --env TipConditioning-v0" in told
     spec = json.loads((tmp_path / "run/policy/policy.json").read_text())
-    assert spec["command"] == "probegym train TipConditioning-v0 --algorithm distil --scenario train --updates 24 --seed 1 --out run"
+    assert spec["command"] == "probegym train TipConditioning-v0 --algorithm distil --scenario train --updates 6 --seed 1 --out run"
     told = good("evaluate", "--agent", "run/policy", "--env", "TipConditioning", "--episodes", "4")
     assert "images to goal" in told and "tip quality at end" in told and "trehl" not in told and "dose" not in told
 

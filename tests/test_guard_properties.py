@@ -70,7 +70,7 @@ def disk():
 
 
 @given(content=requests(), number=st.just(1) | JSON, stamp=st.just(1010.0) | JSON, action=st.just(0) | JSON, lies=st.lists(st.floats(-2e-6, 2e-6), min_size=2, max_size=2))
-@settings(PROFILE, max_examples=1500)
+@settings(PROFILE, max_examples=1000)
 def test_no_json_reaches_the_instrument_beyond_its_limits(content, number, stamp, action, lies):
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder)).armed()

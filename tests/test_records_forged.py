@@ -40,6 +40,7 @@ EVENTS: list[tuple[str, dict[str, Any], dict[str, np.ndarray]]] = [
     ("observed", {"verb": "AcquireImage", "number": 1}, {"haadf": IMAGE}),
 ]  # fmt: skip
 WRONG: list[Any] = [None, True, -1, 1.5, 10**400, "x\ny\ud800\0", [], [[1], [2, 3]], {}, {"a": 1}]
+SHARE = 3
 ARRAYS = [np.zeros(0), np.array(1.0), np.zeros((2, 2)), np.array([["a", "b", "c", "d", "e"]]), np.full((1, 5), np.inf), np.array([[-1e308, 0, 1, 2, 1e308]]),
           np.zeros((1, 0)), np.zeros((1, 4, 0)), np.zeros((1,) * 16), np.zeros((1, 4, 6), ">f4")]  # fmt: skip
 
@@ -124,8 +125,8 @@ def test_the_record_itself_is_read_by_all(tmp_path):
 @pytest.mark.parametrize("number", [n for n, (_, payload, _) in enumerate(EVENTS) if payload and n not in (6, 10)], ids=lambda n: EVENTS[n][0])
 def test_payloads_may_say_anything(tmp_path, number):
     kind, payload, arrays = EVENTS[number]
-    for at in places(payload):
-        for value in WRONG:
+    for turn, at in enumerate(places(payload)):  # neighbours are alike: each place has its share of what is wrong
+        for value in WRONG[turn % SHARE :: SHARE]:
             read(tmp_path / "a", kind, changed(payload, at, value), arrays, number=number)
 
 
