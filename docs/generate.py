@@ -25,8 +25,8 @@ from probegym.agents.bundle import shipped
 from probegym.agents.registry import scripts
 from probegym.cli import app
 from probegym.envs import environment_type
+from probegym.envs.pictures import UNITS
 from probegym.scenarios.shifts import Shift, shifts
-from probegym.terminal.game import UNITS
 
 FOLDER = Path(__file__).parent
 PAGES, IMAGES, RESULTS = FOLDER / "environments", FOLDER / "images", FOLDER / "results"

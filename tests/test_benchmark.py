@@ -285,14 +285,17 @@ def test_results_of_other_code_are_not_mixed_in(small, played, monkeypatch):
 
 @pytest.mark.parametrize("name", ["physics/kernels/adatoms.c", "physics/data/srtio3.npz", "scenarios/stem_tuning.yaml", "rewards/__init__.py"])
 def test_whatever_makes_an_episode_is_in_the_digest_of_the_code(name, tmp_path, monkeypatch):
-    for path in (name, "agents/policies/one/policy.onnx"):
+    apart = {"agents/policies/one/policy.onnx": "has a digest of its own", "agents/benchmark/core.yaml": "names runs that tell what they are"}
+    for path in (name, *apart):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(b"one")
     monkeypatch.setattr(results, "PACKAGE", tmp_path)
     monkeypatch.setattr(results.bundle, "SHIPPED", tmp_path / "agents/policies")
+    monkeypatch.setattr(results.suite, "FOLDER", tmp_path / "agents/benchmark")
     first = results.code.__wrapped__()
-    (tmp_path / "agents/policies/one/policy.onnx").write_bytes(b"two")
-    assert results.code.__wrapped__() == first, "policies have digests of their own"
+    for path, why in apart.items():
+        (tmp_path / path).write_bytes(b"two")
+        assert results.code.__wrapped__() == first, why
     (tmp_path / name).write_bytes(b"two")
     assert results.code.__wrapped__() != first
 

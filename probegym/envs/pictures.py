@@ -37,6 +37,7 @@ PAIR = (Box(424, 68, 248, 248), Box(692, 68, 248, 248))
 TRIO, UNDER = tuple(Box(20 + 313 * k, 68, 293, 293) for k in range(3)), Box(20, 372, 920, 76)
 TITLE, TEXT, SMALL = 22, 14, 12
 PAD = 5  # of a plate around what stands on it
+UNITS = {"time": "s", "dose": "e/Å²", "damage": "damage"}  # of costs, as they are told to people
 FOOT, SLOTS = 474, 5  # top of the gauges, how many there is room for at least
 
 
@@ -229,7 +230,7 @@ def costs(info: dict[str, np.ndarray], measured: str) -> list[Gauge]:
 
 
 def _told_cost(name: str, value: float, limit: float | None, measured: str) -> str:
-    form, unit = {"measurements": (".0f", measured), "time": (".1f", "s"), "dose": (".3g", "e/Å²"), "damage": (".3g", "damage")}[name]
+    form, unit = {"measurements": ".0f", "time": ".1f"}.get(name, ".3g"), UNITS.get(name, measured)
     scale = 1.0
     if name == "time" and (limit or value) > 120:
         scale, unit = (60.0, "min") if (limit or value) <= 7200 else (3600.0, "h")

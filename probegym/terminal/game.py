@@ -14,6 +14,7 @@ from gymnasium import spaces
 from probegym.agents.registry import task_type
 from probegym.envs import environment_type, single_env
 from probegym.envs.controls import LARGE, Choice, Values
+from probegym.envs.pictures import UNITS
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Readings
 from probegym.terminal.compare import Row, metric
@@ -25,7 +26,6 @@ MOVES = {
 """Key -> small steps to the right and up."""
 HELP = "{} n p choose   arrows or w a s d - + move, W A S D [ ] far   enter do it   0 back   u explain   h goal   t truth   q end"
 LONGEST = 120  # characters of what was done
-UNITS = {"time": "s", "dose": "e/\u00c5\u00b2", "damage": "damage"}
 
 
 def section(env_id: str, name: str) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 import probegym
 from probegym.agents import bundle, files
+from probegym.agents.benchmark import suite
 from probegym.agents.evaluate import Results
 from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import Readings
@@ -68,10 +69,10 @@ def digest(content: Any) -> str:
 
 @functools.cache
 def code() -> str:
-    """Of the whole package, Python, kernels, tables and specimens: twins, rewards and scripts have no other digest. Policies have one of their own."""
-    total = hashlib.sha256()
+    """Of the whole package, Python, kernels, tables and specimens: twins, rewards and scripts have no other digest. Policies have one of their own, suites are told by facts."""
+    total, suites = hashlib.sha256(), set(suite.shipped().values())
     every = (path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    for path in sorted(path for path in every if bundle.SHIPPED not in path.parents):
+    for path in sorted(path for path in every if bundle.SHIPPED not in path.parents and path not in suites):
         total.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return total.hexdigest()
 
