@@ -57,7 +57,9 @@ def paths() -> plt.Figure:
         maps = (("image", memory["image"], "gray"), ("expected", memory["mean"], "magma"), ("uncertainty", memory["deviation"], "magma"), ("truth", scalar, "magma"))
         for axis, (name, values, colours) in zip(row, maps, strict=False):
             low, high = np.percentile(values, [0.5, 99.9])
-            axis.imshow(values.reshape(shape), cmap=colours, vmin=low, vmax=high, extent=extent)
+            shown = axis.imshow(values.reshape(shape), cmap=colours, vmin=low, vmax=high, extent=extent)
+            if name != "image":
+                figure.colorbar(shown, ax=axis, fraction=0.046).ax.tick_params(labelsize=7)
             axis.set_title(f"{title}: {name}" if name == "image" else name, fontsize=10)
             axis.tick_params(labelsize=7)
         row[0].set_ylabel("um", fontsize=8)

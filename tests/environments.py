@@ -92,6 +92,23 @@ CASES: dict[str, tuple[Case, ...]] = {
 }
 
 
+class Instrument:
+    """A twin, were its truth hidden."""
+
+    def __init__(self, world):
+        self.world, self.lanes = world, world.lanes
+
+    def __getattr__(self, name):
+        return getattr(self.world, name)
+
+    def truth(self):
+        """None."""
+
+    def portrait(self, lane):
+        """Nothing."""
+        return {}
+
+
 @dataclass(frozen=True)
 class Registered:
     """An id with one of its cases."""

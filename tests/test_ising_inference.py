@@ -17,6 +17,7 @@ from probegym.errors import ProbeGymError
 from probegym.hardware_bridge.commands import ClassifyAtoms, SetConditions
 from probegym.hardware_bridge.twins.ising import BOLTZMANN, IsingTwin
 from probegym.hardware_bridge.world import Refused
+from tests.environments import Instrument
 from tests.helpers import stopped_and_resumed
 
 ENV = "probegym/IsingInference-v0"
@@ -230,22 +231,6 @@ def test_the_rewards_are_what_was_learned():
     assert reward == pytest.approx(info["reward_information"] + info["reward_error"] + info["reward_time"])
     seen = made(reward="observable").step(np.array([5, 2, 2, 2, 0]))
     assert seen[4]["reward_information"] == pytest.approx(believed) and "reward_error" not in seen[4]
-
-
-class Instrument:
-    """The twin, were its truth hidden."""
-
-    def __init__(self, world):
-        self.world, self.lanes = world, world.lanes
-
-    def __getattr__(self, name):
-        return getattr(self.world, name)
-
-    def truth(self):
-        return None
-
-    def portrait(self, lane):
-        return {}
 
 
 def test_a_world_without_truth_is_played_and_drawn():

@@ -15,6 +15,7 @@ from probegym.agents.evaluate import evaluate
 from probegym.envs.level_knowledge import FLAKES
 from probegym.errors import ProbeGymError
 from probegym.surrogates import belief
+from tests.environments import Instrument
 from tests.helpers import stopped_and_resumed
 
 ENV = "probegym/LevelSelection-v0"
@@ -267,18 +268,6 @@ def test_a_second_map_of_the_whole_view_tells_of_every_flake(scenario):
     assert np.abs(m["mean"].reshape(2, FLAKES)[1] - env.episodes.truth["quantities"][0, 1])[there].max() < 0.2
     assert before - m["uncertainty"] == pytest.approx(expected, rel=1e-6)
 
-
-class Instrument:
-    """The twin, were its truth hidden."""
-
-    def __init__(self, world):
-        self.world, self.lanes = world, world.lanes
-
-    def __getattr__(self, name):
-        return getattr(self.world, name)
-
-    def truth(self):
-        return None
 
 
 def test_a_world_without_truth_is_played_and_drawn():
