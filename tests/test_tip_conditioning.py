@@ -453,7 +453,7 @@ def test_agents_of_other_environments_are_refused(name):
 
 @pytest.mark.parametrize("scenario", ["id", "id-classifier-11"])
 def test_the_shipped_policy_needs_fewer_actions_and_less_area_than_the_scripts(scenario):
-    runs = {name: evaluate(make_agent(name, ENV_ID), ENV_ID, scenario, 96) for name in ("tip-conditioning", "fixed-recipe", "greedy-table")}
+    runs = {name: evaluate(make_agent(name, ENV_ID), ENV_ID, scenario, 64) for name in ("tip-conditioning", "fixed-recipe", "greedy-table")}
     policy = runs.pop("tip-conditioning")
     assert policy.success.mean() > 0.93
     for script in runs.values():
