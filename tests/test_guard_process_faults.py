@@ -185,7 +185,8 @@ def test_a_guardian_that_says_nothing_is_missed(scene, monkeypatch):
 
 
 def test_a_guardian_gives_up_only_what_cannot_be_reached(monkeypatch):
-    monkeypatch.setattr(guardian, "UNREACHED_SECONDS", 0.3)
+    monkeypatch.setattr(guardian, "UNREACHED_SECONDS", 1.5)  # longer than a loaded machine keeps this process waiting
+    monkeypatch.setattr(guardian, "PAUSE_SECONDS", 0.12)
     begun = time.monotonic()
 
     class Gone(Safety):
@@ -200,7 +201,7 @@ def test_a_guardian_gives_up_only_what_cannot_be_reached(monkeypatch):
             return self.tries > 15
 
     guardian.make_safe(Gone(), 0.8)
-    assert 0.3 <= time.monotonic() - begun < 5
+    assert 1.5 <= time.monotonic() - begun < PATIENT
     stuck = Stuck()
     guardian.make_safe(stuck, 0.8)
     assert stuck.tries == 16
