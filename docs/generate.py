@@ -146,12 +146,17 @@ def measurements(env_id: str) -> list[dict[str, str]]:
 
 
 def results_table() -> str:
-    """The README's: what every environment asks for, and the scores of its policy and its best script."""
-    lines = ["| environment | the agent's task | policy | best script |", "|---|---|---|---|"]
+    """The README's: what every environment asks for, the scores of its policy and its best script, and in how many scenarios the one is ahead of the other."""
+    lines = ["| environment | the agent's task | policy | best script | ahead, level, behind |", "|---|---|---|---|---|"]
+    entries = json.loads((RESULTS / "leaderboard.json").read_text(encoding="utf-8"))["entries"]
+    found = {entry["environment"]: [len(entry["against_best_script"][how]) for how in ("ahead", "not told apart", "behind")] for entry in entries if entry["kind"] == "learned"}
     for env_id in probegym.ENVIRONMENTS:
         kind = environment_type(env_id)
-        lines.append(f"| [{short(env_id)}](docs/environments/{kind.task_type.family}.md) | {summary(kind)} | {' | '.join(both(env_id))} |")
-    return "\n".join(lines)
+        counts = ", ".join(map(str, found[env_id]))
+        lines.append(f"| [{short(env_id)}](docs/environments/{kind.task_type.family}.md) | {summary(kind)} | {' | '.join(both(env_id))} | {counts} |")
+    ahead, level, behind = (sum(counts) for counts in zip(*found.values(), strict=True))
+    return "\n".join([*lines, "", f"Of {ahead + level + behind} scenarios in and out of distribution policies are ahead of the best script in {ahead} and behind in {behind}; "
+                                  f"in {level} the 95 % interval of the\ndifference holds zero ([all results](docs/results.md))."])  # fmt: skip
 
 
 def summary(one: object) -> str:
