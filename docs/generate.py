@@ -35,6 +35,11 @@ RESULTS_PAGE = FOLDER / "results.md"
 NUMBERS = ("success", "success_low", "success_high", "score", "value", "value_low", "value_high", "measurements_to_goal", "time_to_goal")
 COST_UNITS = UNITS | {"damage": "1", "measurements": "1"}  # of a column; a budget reads "2 damage"
 COST_MEANINGS = {"time": "on the instrument", "dose": "electrons where the beam was", "damage": "events"}
+FIGURES = {  # of a benchmark's report, in its order: what they stand below
+    "All environments": ("results_profiles.svg", "Share of runs whose score is above each value, in distribution, near and far"),
+    "In and out of distribution": ("results_shifts.svg", "Score of the policy and of the best script in every scenario, a panel for each environment"),
+    "Learned against the best script": ("results_costs.svg", "Success against seconds on the instrument, a panel for each environment"),
+}
 MOST_ENTRIES, LONGEST = 2, 40  # of what sets a scenario apart; characters of a value
 
 
@@ -270,11 +275,15 @@ def pages() -> dict[Path, str]:
 
 
 def take_over(run: Path) -> None:
-    """Keep the table, the leaderboard and the report of a benchmark."""
+    """Keep the table, the leaderboard, the figures and the report of a benchmark."""
     RESULTS.mkdir(exist_ok=True)
     for name in ("table.csv", "leaderboard.json"):
         shutil.copyfile(run / name, RESULTS / name)
     report = (run / "report.md").read_text(encoding="utf-8").replace("# Benchmark\n", "# Results\n\n`probegym benchmark --suite core`: [protocol](benchmark.md#protocol).\n", 1)
+    drawn = re.findall(r"<svg.*?</svg>", (run / "report.html").read_text(encoding="utf-8"), re.DOTALL)
+    for (title, (name, told)), figure in zip(FIGURES.items(), drawn, strict=True):
+        (IMAGES / name).write_text(figure.rstrip() + "\n", encoding="utf-8")
+        report = report.replace(f"## {title}\n", f"## {title}\n\n![{told}](images/{name})\n", 1)
     RESULTS_PAGE.write_text(report, encoding="utf-8")
 
 

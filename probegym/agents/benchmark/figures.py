@@ -16,6 +16,7 @@ COLOURS = {"learned": "#0072b2", BEST: "#d55e00", "script": "#e69f00", "oracle":
 """Okabe and Ito's, which colour-blind people can tell apart."""
 MARKS = {"learned": "o", BEST: "s", "script": "s", "oracle": "^", "random": "x"}
 LEVELS = np.linspace(-0.5, 1.5, 201)
+LOWEST, HIGHEST = -1.0, 2.0  # scores that are drawn
 
 
 def _pyplot() -> Any:
@@ -114,7 +115,7 @@ def shifts(table: Table) -> str:
     """Scores in and out of distribution, a panel for each environment: learned against the best script, for every axis of shift."""
     figure, axes = _panels(table, 2, 5.2, 2.3)
     for axis, environment in zip(axes.flat, table.suite.environments, strict=False):
-        scenarios = table.suite.environments[environment].scenarios
+        scenarios, points = table.suite.environments[environment].scenarios, []
         for offset, kind in ((-0.12, "learned"), (0.12, BEST)):
             rows = {key[1]: row for key, row in rows_of(table, kind, "all").items() if key[0] == environment}
             at = [index for index, name in enumerate(scenarios) if name in rows]
@@ -122,11 +123,16 @@ def shifts(table: Table) -> str:
                 continue
             middle = np.array([rows[scenarios[i]].score for i in at])
             ends = np.array([rows[scenarios[i]].score_interval for i in at])
+            points += [(index + 2 * offset, score, kind) for index, score in zip(at, middle, strict=True)]
             axis.errorbar(np.array(at) + offset, middle, np.abs(ends.T - middle), linestyle="", linewidth=1, elinewidth=1, **_mark(kind))
         axis.axhline(0, color="#cccccc", linewidth=0.8)
         axis.axhline(1, color="#cccccc", linewidth=0.8)
         axis.set_xticks(range(len(scenarios)), scenarios, rotation=40, ha="right", fontsize=7)
-        axis.set_ylim(max(-1.0, axis.get_ylim()[0]), min(2.0, max(1.1, axis.get_ylim()[1])))
+        low, high = max(LOWEST, axis.get_ylim()[0]), min(HIGHEST, max(1.1, axis.get_ylim()[1]))
+        axis.set_ylim(low, high)
+        for place, score, kind in points:  # beyond them, its number
+            if not low <= score <= high:
+                axis.text(place, float(np.clip(score, low, high)), f"{score:.1f}", color=COLOURS[kind], fontsize=7, ha="center", va="bottom" if score > high else "top")
     axes[0, 0].set_ylabel("score")
     _legend(figure, ("learned", BEST))
     return _svg(figure)

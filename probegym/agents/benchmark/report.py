@@ -24,17 +24,20 @@ table{border-collapse:collapse;font-size:13px;margin:.5rem 0 2rem}th,td{padding:
 th{font-weight:600;color:#555}td:first-child,th:first-child,td:nth-child(2),th:nth-child(2){text-align:left}tr.learned td{background:#eef5fa}
 h2{margin-top:2.5rem}svg{max-width:100%;height:auto}.missing{color:#b00020}.note{color:#555;font-size:13px;max-width:60rem}
 """
-NOTES = (
-    "Score: 0 is random, 1 is the oracle, which sees the hidden state; a learned agent may pass it where its plan is not the best there is. Run k of every "
-    "agent meets the same episodes. Intervals are 95 %: Wilson's of rates, bootstraps of the rest. In a row episodes are drawn anew, with random's and the "
-    "oracle's of the same seeds; over all environments runs are, within each environment, for all its scenarios and agents together. Runs of an "
-    "agent with one policy are blocks of episodes: their spread tells nothing of how trainings differ. Runs are few: with five, an interval over eight environments holds the "
-    "true value in about 90 cases of a hundred, over one environment in about 84. The best script of an "
-    "environment has the highest value on its training scenario. Ahead or behind: the interval of the mean difference, episode by episode, lies on one side "
-    "of zero, in each scenario by itself; it misleads in one case of twenty, and in up to one of three where both nearly always do as well and one episode in a hundred decides. Measurements, seconds and dose: medians of an instrument's, up to the goal, of the episodes "
-    "that reached it, so that who succeeds in easy episodes alone looks cheap. Area: under the share of episodes at their goal against what they had spent, up to the most that an "
-    "episode of random or of the oracle in the environment spent: 1 is everyone at no cost. The value is the return where nothing else is said. Where runs are missing there is no score."
-)
+LEAD = "Score: 0 is random, 1 is the oracle, which sees the hidden state. Intervals are 95 %. * is the best script. What the columns are stands at the end."
+NOTES = {
+    "Score": "a learned agent may pass 1 where the oracle's plan is not the best there is. Where runs are missing, and where the oracle is no better than random, there is no score.",
+    "Value": "the return where nothing else is said.",
+    "Best script": "of an environment: the one with the highest value on its training scenario.",
+    "Ahead or behind": "the interval of the mean difference, episode by episode, lies on one side of zero, in each scenario by itself; it misleads in one case of twenty, and in up to one of three "
+                       "where both nearly always do as well and one episode in a hundred decides.",
+    "Intervals": "Wilson's of rates, bootstraps of the rest. In a row episodes are drawn anew, with random's and the oracle's of the same seeds; over all environments runs are, within each "
+                 "environment, for all its scenarios and agents together. Runs are few: with five, an interval over eight environments holds the true value in about 90 cases of a hundred, over "
+                 "one environment in about 84.",
+    "Runs": "run k of every agent meets the same episodes. Runs of an agent with one policy are blocks of episodes: their spread tells nothing of how trainings differ.",
+    "Measurements, seconds and dose": "medians of an instrument's, up to the goal, of the episodes that reached it, so that who succeeds in easy episodes alone looks cheap.",
+    "Area": "under the share of episodes at their goal against what they had spent, up to the most that an episode of random or of the oracle in the environment spent: 1 is everyone at no cost.",
+}  # fmt: skip
 BEST_OF_PART = "best of the scripts that were run"
 """Where scripts of the suite were left out, one of which may be better."""
 
@@ -94,10 +97,10 @@ def _left_out(table: Table) -> dict[str, list[str]]:
     return {environment: list(contest.left_out) for environment, contest in table.suite.environments.items() if contest.left_out}
 
 
-def _notes(table: Table) -> str:
-    """What the tables mean."""
+def _lead(table: Table) -> str:
+    """What has to be known before the tables are read."""
     gone = "; ".join(f"{short(environment)}: {', '.join(names)}" for environment, names in _left_out(table).items())
-    return f"{NOTES} Scripts of the suite were left out ({gone}): what is called best is the {BEST_OF_PART}." if gone else NOTES
+    return f"{LEAD} Scripts of the suite were left out ({gone}): what is called best is the {BEST_OF_PART}." if gone else LEAD
 
 
 def _third(value: float) -> str:
@@ -156,12 +159,12 @@ def sections(table: Table, environments: bool = True) -> Iterator[tuple[str, lis
 
 def markdown(table: Table) -> str:
     """The whole report as Markdown."""
-    out = ["# Benchmark", "", _cell(table.suite.description), "", _cell(_notes(table)), ""]
+    out = ["# Benchmark", "", _cell(table.suite.description), "", _cell(_lead(table)), ""]
     if table.missing:
         out += [f"**{_cell(_missing(table))}**", ""]
     for title, head, lines, _ in sections(table):
         out += [f"## {title}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head), *("| " + " | ".join(map(_cell, line)) + " |" for line in lines), ""]
-    return "\n".join(out)
+    return "\n".join([*out, "## What the columns are", "", *(f"- *{name}*: {told}" for name, told in NOTES.items()), ""])
 
 
 def _cell(text: str) -> str:
@@ -177,7 +180,7 @@ def _missing(table: Table) -> str:
 def page(table: Table) -> str:
     """The whole report as one HTML page, which asks nothing of the network."""
     parts = [f"<!doctype html><html lang='en'><meta charset='utf-8'><title>ProbeGym benchmark</title><style>{STYLE}</style><h1>ProbeGym benchmark</h1>"]
-    parts.append(f"<p>{escape(table.suite.description)} {table.suite.runs} runs of {table.suite.episodes} episodes each.</p><p class='note'>{escape(_notes(table))}</p>")
+    parts.append(f"<p>{escape(table.suite.description)} {table.suite.runs} runs of {table.suite.episodes} episodes each.</p><p class='note'>{escape(_lead(table))}</p>")
     if table.missing:
         parts.append(f"<p class='missing'>{escape(_missing(table))}</p>")
     drawn = dict(enumerate((figures.profiles, figures.shifts, figures.costs)))  # beside the first tables
@@ -189,6 +192,7 @@ def page(table: Table) -> str:
         parts.append("<table><tr>" + "".join(f"<th>{escape(name)}</th>" for name in head) + f"</tr>{cells}</table>")
     told = "".join(f"<tr><td>{escape(name)}</td><td>{escape(agent)}</td><td>{pace:,.0f}</td></tr>" for name, agent, pace in _paces(table))
     parts.append(f"<h2>Speed</h2><table><tr><th>environment</th><th>agent</th><th>steps a second, on this machine</th></tr>{told}</table>")
+    parts.append("<h2>What the columns are</h2>" + "".join(f"<p class='note'><i>{escape(name)}</i>: {escape(told)}</p>" for name, told in NOTES.items()))
     return "".join(parts)
 
 
