@@ -18,6 +18,13 @@ if "COVERAGE_PROCESS_CONFIG" in os.environ:  # the bridge's processes are told l
     policy.FOUND_BY += ("COVERAGE_PROCESS_CONFIG",)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    grouped = [item for item in items if item.get_closest_marker("xdist_group")]
+    if getattr(config.option, "loadgroup", False) and not all("@" in item.nodeid for item in grouped):  # as pytest-xdist 3.8 does with pytest 9.2: four processes make what one could
+        raise pytest.UsageError("this pytest-xdist does not group the tests of this pytest: install both as constraints.txt has them")
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for name, every in (("subject", True), ("main", False)):
         if name in metafunc.fixturenames:
