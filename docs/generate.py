@@ -35,11 +35,7 @@ RESULTS_PAGE = FOLDER / "results.md"
 NUMBERS = ("success", "success_low", "success_high", "score", "value", "value_low", "value_high", "measurements_to_goal", "time_to_goal")
 COST_UNITS = UNITS | {"damage": "1", "measurements": "1"}  # of a column; a budget reads "2 damage"
 COST_MEANINGS = {"time": "on the instrument", "dose": "electrons where the beam was", "damage": "events"}
-FIGURES = {  # of a benchmark's report, in its order: what they stand below
-    "All environments": ("results_profiles.svg", "Share of runs whose score is above each value, in distribution, near and far"),
-    "In and out of distribution": ("results_shifts.svg", "Score of the policy and of the best script in every scenario, a panel for each environment"),
-    "Learned against the best script": ("results_costs.svg", "Success against seconds on the instrument, a panel for each environment"),
-}
+FIGURES = {"All environments": "results_profiles.svg", "In and out of distribution": "results_shifts.svg", "Learned against the best script": "results_costs.svg"}  # of a report, in its order
 MOST_ENTRIES, LONGEST = 2, 40  # of what sets a scenario apart; characters of a value
 
 
@@ -129,8 +125,8 @@ def scores(env_id: str) -> str:
         spent = "-" if x["time_to_goal"] != x["time_to_goal"] else f"{counted(x['measurements_to_goal'], env_id)}, {seconds(x['time_to_goal'])}"
         lines.append(f"| `{row['agent']}` | {kind} | {round(x['score'], 2) + 0.0:.2f} | {x['value']:.3f} ({x['value_low']:.3f} to {x['value_high']:.3f}) "
                      f"| {x['success']:.0%} ({x['success_low']:.0%} to {x['success_high']:.0%}) | {spent} |")  # fmt: skip
-    count = int(rows[0]["episodes"])
-    return (f"Scenario `id`, {count} episodes in {count // 20} runs of 20, seeds from 20,000,000; a score of 0 is random, 1 the oracle;\nthe best script is the one that scored highest on `train` ([protocol](../benchmark.md#protocol)).\n"
+    count, told = int(rows[0]["episodes"]), leaderboard()
+    return (f"Scenario `id`, {count} episodes in {told['runs']} runs of {told['episodes']}, seeds from 20,000,000; a score of 0 is random, 1 the oracle;\nthe best script is the one that scored highest on `train` ([protocol](../benchmark.md#protocol)).\n"
             "`probegym benchmark --suite core --out runs/core`\n\n" + "\n".join(lines))  # fmt: skip
 
 
@@ -150,11 +146,15 @@ def measurements(env_id: str) -> list[dict[str, str]]:
         return [row for row in csv.DictReader(file) if (row["environment"], row["scenario"]) == (env_id, "id")]
 
 
+def leaderboard() -> dict[str, Any]:
+    """That of the core suite."""
+    return json.loads((RESULTS / "leaderboard.json").read_text(encoding="utf-8"))
+
+
 def results_table() -> str:
     """The README's: what every environment asks for, the scores of its policy and its best script, and in how many scenarios the one is ahead of the other."""
     lines = ["| environment | the agent's task | policy | best script | ahead, level, behind |", "|---|---|---|---|---|"]
-    entries = json.loads((RESULTS / "leaderboard.json").read_text(encoding="utf-8"))["entries"]
-    found = {entry["environment"]: [len(entry["against_best_script"][how]) for how in ("ahead", "not told apart", "behind")] for entry in entries if entry["kind"] == "learned"}
+    found = {entry["environment"]: [len(entry["against_best_script"][how]) for how in ("ahead", "not told apart", "behind")] for entry in leaderboard()["entries"] if entry["kind"] == "learned"}
     for env_id in probegym.ENVIRONMENTS:
         kind = environment_type(env_id)
         counts = ", ".join(map(str, found[env_id]))
@@ -280,10 +280,10 @@ def take_over(run: Path) -> None:
     for name in ("table.csv", "leaderboard.json"):
         shutil.copyfile(run / name, RESULTS / name)
     report = (run / "report.md").read_text(encoding="utf-8").replace("# Benchmark\n", "# Results\n\n`probegym benchmark --suite core`: [protocol](benchmark.md#protocol).\n", 1)
-    drawn = re.findall(r"<svg.*?</svg>", (run / "report.html").read_text(encoding="utf-8"), re.DOTALL)
-    for (title, (name, told)), figure in zip(FIGURES.items(), drawn, strict=True):
-        (IMAGES / name).write_text(figure.rstrip() + "\n", encoding="utf-8")
-        report = report.replace(f"## {title}\n", f"## {title}\n\n![{told}](images/{name})\n", 1)
+    drawn = re.findall(r"(<svg.*?</svg>)\s*<p class='note'>(.*?)</p>", (run / "report.html").read_text(encoding="utf-8"), re.DOTALL)
+    for (title, name), (figure, caption) in zip(FIGURES.items(), drawn, strict=True):
+        (IMAGES / name).write_text(figure + "\n", encoding="utf-8")
+        report = report.replace(f"## {title}\n", f"## {title}\n\n![{title}](images/{name})\n\n*{caption}*\n", 1)
     RESULTS_PAGE.write_text(report, encoding="utf-8")
 
 

@@ -114,6 +114,8 @@ def complaint(error: ValidationError) -> tuple[str, str]:
         told = "there is no such entry: leave it out, or check its spelling"
     elif first["type"] in ("float_parsing", "float_type"):
         told = f"{PLAIN}, got {str(first['input'])[:40]!r}"
+    elif first["type"] in ("tuple_type", "list_type"):
+        told = f"write a list, [{str(first['input'])[:40]}]"
     return entry, told
 
 

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from probegym.agents import bundle
-from probegym.agents.benchmark import jobs, report, results, rows, submission, suite
+from probegym.agents.benchmark import figures, jobs, report, results, rows, submission, suite
 from probegym.agents.benchmark.results import Facts, Run
 from probegym.agents.bundle import find
 from probegym.agents.evaluate import EVALUATION_SEED, Results, evaluate
@@ -233,17 +233,61 @@ def test_scenarios_that_share_their_episodes_are_not_counted_twice(by_hand):
     assert both == pytest.approx(one) and one[1] < one[2]
 
 
-def test_ahead_is_by_episodes_in_pairs_and_never_by_one_run(by_hand):
+def test_ahead_is_by_episodes_in_pairs_and_never_by_a_few(by_hand, monkeypatch):
     suite, every = by_hand
     wide = np.array([-50.0, 50.0])
     better = [replace(run, results=replace(run.results, returns=wide + {"adatom-manipulation": 10, "oracle": 20}.get(run.facts.agent, 0) + [0.0, 0.5])) for run in every]
     table = rows.table(suite, better, [])
     mine, other = (table.row(ADATOM, name, "id") for name in ("adatom-manipulation", "corrected-drag"))
+    assert mine.episodes == 4 and rows.ahead(mine, other) == "not told apart", "of four episodes an interval of 95 % misleads in one case of five"
+    monkeypatch.setattr(rows, "FEWEST", 4)
     assert mine.value_interval[0] < other.value_interval[1] and rows.ahead(mine, other) == "ahead" and rows.ahead(other, mine) == "behind"
     assert rows.ahead(mine, mine) == "not told apart"
     single = suite.model_copy(update={"runs": 1})
     table = rows.table(single, [run for run in better if run.facts.run == 1], [])
     assert np.isnan(table.summaries[0].iqm[1]) and " - " in report.markdown(table)
+
+
+def decided(by_hand) -> rows.Table:
+    """Policy 6, best script (on train) corrected-drag, the other fixed-drag, each 1 better or worse by what the scenario says; enough episodes to tell."""
+    suite, every = by_hand
+    worth = {("adatom-manipulation", "id"): 23.3, ("adatom-manipulation", "far-threshold"): 4.0, ("corrected-drag", "id"): 5.0, ("corrected-drag", "far-threshold"): 6.0, ("fixed-drag", "id"): 3.0,
+             ("fixed-drag", "far-threshold"): 5.0, ("oracle", "id"): 10.0, ("oracle", "far-threshold"): 10.0}  # fmt: skip
+    spread = np.tile([-0.5, 0.5], 10)
+    names = [run for run in every if run.facts.scenario == "train"]
+    return rows.table(suite, names + [replace(invented(f.agent, f.kind, f.scenario, f.split, f.run, worth.get((f.agent, f.scenario), 0.0) + spread, reached=np.arange(20) < 5), facts=f)
+                                      for run in every if (f := run.facts).scenario != "train"], [])  # fmt: skip
+
+
+def test_the_report_says_who_is_ahead_and_by_whom_the_policy_is_passed(by_hand):
+    table = decided(by_hand)
+    (entry,) = (entry for entry in report.leaderboard(table)["entries"] if entry["kind"] == "learned")
+    assert entry["against_best_script"] == {"ahead": ["id"], "not told apart": [], "behind": ["far-threshold"], "runs missing": []}
+    text = report.markdown(table)
+    assert "| AdatomManipulation | id | - | far-threshold | - | fixed-drag in far-threshold |" in text
+    assert "| AdatomManipulation | adatom-manipulation | 2.33 | - | 0.40 | - | 1.93 |" in text, "score on id, near, far, and what is lost"
+    for told in (text, report.page(table)):
+        assert "0 is random, 1 is the oracle" in told and "Of fewer than 20 episodes nothing is told apart" in told
+
+
+def test_figures_hold_what_the_rows_say(by_hand):
+    table = decided(by_hand)
+    numbers = re.findall(r">(-?\d+\.\d)</text>", figures.shifts(table))
+    assert "2.3" in numbers, "a score beyond the axis is told at its edge"
+    drawn = figures.costs(table)
+    assert drawn != figures.costs(replace(table, rows=[replace(row, success=1 - row.success) for row in table.rows])) and "instrument seconds" in drawn
+    for caption in report.CAPTIONS:
+        assert caption in report.page(table)
+
+
+@pytest.mark.parametrize("ends", [(0.3, 3.1), (19_000, 31_000), (2.05, 4.6), (1.0, 1e6)])
+def test_an_axis_has_a_few_numbers(ends):
+    found = figures._round_numbers(*ends)
+    assert 1 <= len(found) <= 4 and all(ends[0] <= number <= ends[1] for number in found)
+
+
+def test_a_split_is_told_by_the_median_of_the_scores_there_are():
+    assert report._middle([0.2, float("nan"), 0.4, 9.0]) == 0.4 and np.isnan(report._middle([float("nan")]))
 
 
 def test_a_missing_bound_leaves_no_score_and_others_are_compared_without_that_scenario(by_hand):
@@ -285,7 +329,8 @@ def test_results_of_other_code_are_not_mixed_in(small, played, monkeypatch):
 
 @pytest.mark.parametrize("name", ["physics/kernels/adatoms.c", "physics/data/srtio3.npz", "scenarios/stem_tuning.yaml", "rewards/__init__.py"])
 def test_whatever_makes_an_episode_is_in_the_digest_of_the_code(name, tmp_path, monkeypatch):
-    apart = {"agents/policies/one/policy.onnx": "has a digest of its own", "agents/benchmark/core.yaml": "names runs that tell what they are"}
+    apart = {"agents/policies/one/policy.onnx": "has a digest of its own", "agents/benchmark/core.yaml": "names runs that tell what they are",
+             "agents/benchmark/report.py": "reads what is there", "terminal/benchmark.py": "prints it", "envs/pictures_beam.py": "draws"}  # fmt: skip
     for path in (name, *apart):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(b"one")

@@ -43,5 +43,6 @@ def checked(action: Any, space: gym.Space[Any]) -> np.ndarray:
     slack = 1e-6 if isinstance(space, gym.spaces.Box) else 0
     inside = np.isfinite(array) & (array >= low - slack) & (array <= high + slack)
     if not inside.all():
-        raise ProbeGymError(f"action holds {array[~inside].flat[0]:g}, outside {low.min():g} to {high.max():g}: nothing was done")
+        at = tuple(np.argwhere(~inside)[0])
+        raise ProbeGymError(f"action holds {array[at]:g}, outside {low[at]:g} to {high[at]:g}{f' (entry {at[-1]})' if at else ''}: nothing was done")
     return array

@@ -38,6 +38,7 @@ TRIO, UNDER = tuple(Box(20 + 313 * k, 68, 293, 293) for k in range(3)), Box(20, 
 TITLE, TEXT, SMALL = 22, 14, 12
 PAD = 5  # of a plate around what stands on it
 UNITS = {"time": "s", "dose": "e/Å²", "damage": "damage"}  # of costs, as they are told to people
+FOR_READER = " (drawn for the reader)"  # an image that no command of the episode asked for
 FOOT, SLOTS = 474, 5  # top of the gauges, how many there is room for at least
 
 

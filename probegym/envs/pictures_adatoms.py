@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from probegym.envs.pictures import MAIN, SIDE, SMALL, Key, Screen, coloured, told_width
+from probegym.envs.pictures import FOR_READER, MAIN, SIDE, SMALL, Key, Screen, coloured, told_width
 from probegym.envs.pictures_sketch import FAINT, GOOD, INK, LINK, MARK, Sketch
 from probegym.hardware_bridge.commands import Lanes
 
@@ -44,7 +44,7 @@ def _map(screen: Screen, task: AdatomManipulationTask, observation: Lanes, truth
     if memory["drags"]:
         sketch.line(memory["path"], WAY, 2)
         sketch.disc(memory["path"][1], 4 * sketch.pixel, WAY)
-    title = "STM topograph" if imaged else "surface: hollow sites (hidden truth)" if truth else "surface"
+    title = f"STM topograph{'' if 'image' in observation else FOR_READER}" if imaged else "surface: hollow sites (hidden truth)" if truth else "surface"
     screen.scale_bar(screen.panel(MAIN, sketch, title, Key("height", "0", f"{1e12 * s.image.grey_range * (GREY[1] - GREY[0]) / 255:.0f} pm") if imaged else None), 2 * s.limits)
     right = MAIN.x + MAIN.width
     for name, colour in () if imaged else (("tip", WAY), ("adatom", ATOM), ("goal", GOAL)):

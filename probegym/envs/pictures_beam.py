@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from probegym.envs.beam_settings import BOND
-from probegym.envs.pictures import BELOW, MAIN, PAIR, Key, Screen, coloured
+from probegym.envs.pictures import BELOW, FOR_READER, MAIN, PAIR, Key, Screen, coloured
 from probegym.envs.pictures_sketch import BACKGROUND, GOOD, LINK, MARK, WARN, Box, Sketch
 from probegym.hardware_bridge.commands import Lanes
 
@@ -24,10 +24,10 @@ def manipulation(task: BeamManipulationTask, observation: Lanes, truth: Lanes, m
     away = 1e12 * np.hypot(*(memory["place"] - memory["located"][int(memory["treated"])]))
     dwelt = f"    last dwell: {float(memory['dwelt']):.1f} s, {away:.0f} pm from the atom" if memory["dwells"] else ""
     screen = Screen("Beam manipulation", f"moves: {int(memory['moves'])}, bonds to go: {int(memory['left'])}{dwelt}")
-    frame, image = task.settings.frame, observation["image"][0] if "image" in observation else truth.get("glance image")
-    imaged = image is not None
-    if image is not None:
-        there = screen.panel(MAIN, coloured(image, "grey", 0), f"{frame.detector.upper()} image, {frame.duration:g} s")
+    frame, seen = task.settings.frame, "image" in observation
+    image = observation["image"][0] if seen else truth.get("glance image")
+    if imaged := image is not None:
+        there = screen.panel(MAIN, coloured(image, "grey", 0), f"{frame.detector.upper()} image, {frame.duration:g} s{'' if seen else FOR_READER}")
         screen.scale_bar(there, frame.field_of_view)
     _lattice(screen, PAIR[0] if imaged else MAIN, task, truth, memory)
     _lobe(screen, PAIR[1] if imaged else BESIDE, truth)

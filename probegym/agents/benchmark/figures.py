@@ -85,13 +85,13 @@ def _mark(kind: str) -> dict[str, Any]:
     return {"marker": MARKS[kind], "color": COLOURS[kind], "markersize": 7 if kind == BEST else 4.5, "markerfacecolor": "none" if kind == BEST else COLOURS[kind]}
 
 
-def costs(table: Table, split: str = "id") -> str:
+def costs(table: Table, scenario: str = "id") -> str:
     """Success against the instrument's seconds, up to the goal or, without it, to the end: a panel for each environment; to the upper left is better."""
     from matplotlib import ticker
 
     figure, axes = _panels(table, 4, 2.6, 2.5)
     for axis, environment in zip(axes.flat, table.suite.environments, strict=False):
-        rows = [row for row in table.rows if row.facts.environment == environment and row.facts.split == split and row.episodes]
+        rows = [row for row in table.rows if row.facts.environment == environment and row.facts.scenario == scenario and row.episodes]
         for row in rows:
             kind = BEST if row.best else row.facts.kind
             axis.plot(row.spent["time"], row.success, linestyle="", **_mark(kind))
@@ -102,13 +102,20 @@ def costs(table: Table, split: str = "id") -> str:
         if rows:
             at = [row.spent["time"] for row in rows]
             axis.set_xlim(min(at) / 1.5, max(at) * 1.5)
-        axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5), numticks=6))
+        axis.set_xticks(_round_numbers(*axis.get_xlim()))
         axis.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
         axis.xaxis.set_minor_formatter(ticker.NullFormatter())
         axis.set_xlabel("instrument seconds, mean", fontsize=7)
     axes[0, 0].set_ylabel("success")
     _legend(figure, ("learned", BEST, "script", "oracle", "random"))
     return _svg(figure)
+
+
+def _round_numbers(low: float, high: float, most: int = 4) -> list[float]:
+    """A few numbers to write along a logarithmic axis, evenly spread, one at least where its ends are a factor of 2 apart."""
+    every = [digit * 10.0**power for power in range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1) for digit in (1, 2, 3, 5)]
+    inside = [number for number in every if low <= number <= high]
+    return inside[:: -(-len(inside) // most) or 1]
 
 
 def shifts(table: Table) -> str:

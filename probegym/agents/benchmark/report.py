@@ -14,14 +14,14 @@ import numpy as np
 from probegym import __version__
 from probegym.agents import files
 from probegym.agents.benchmark import figures
-from probegym.agents.benchmark.rows import BEST, COSTS, Row, Table, ahead, short
+from probegym.agents.benchmark.rows import BEST, COSTS, FEWEST, SPLITS, Row, Table, ahead, short
 
 HEAD = ("scenario", "agent", "success", "95 %", "score", "95 %", "value", "95 %", "measurements", "seconds", "dose e/\u00c5\u00b2",
         "area: measurements", "area: seconds", "area: dose", "damage")  # fmt: skip
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1180px;margin:2rem auto;padding:0 1rem;color:#1a1a1a;background:#fff}
 table{border-collapse:collapse;font-size:13px;margin:.5rem 0 2rem}th,td{padding:.2rem .6rem;text-align:right;border-bottom:1px solid #e5e5e5}
-th{font-weight:600;color:#555}td:first-child,th:first-child,td:nth-child(2),th:nth-child(2){text-align:left}tr.learned td{background:#eef5fa}
+th{font-weight:600;color:#555}td:first-child,th:first-child,td:nth-child(2),th:nth-child(2),.words{text-align:left}tr.learned td{background:#eef5fa}
 h2{margin-top:2.5rem}svg{max-width:100%;height:auto}.missing{color:#b00020}.note{color:#555;font-size:13px;max-width:60rem}
 """
 LEAD = "Score: 0 is random, 1 is the oracle, which sees the hidden state. Intervals are 95 %. * is the best script. What the columns are stands at the end."
@@ -29,8 +29,10 @@ NOTES = {
     "Score": "a learned agent may pass 1 where the oracle's plan is not the best there is. Where runs are missing, and where the oracle is no better than random, there is no score.",
     "Value": "the return where nothing else is said.",
     "Best script": "of an environment: the one with the highest value on its training scenario.",
+    "In and out of distribution": "medians over the scenarios of a split that have a score; one with a poor oracle would decide a mean.",
     "Ahead or behind": "the interval of the mean difference, episode by episode, lies on one side of zero, in each scenario by itself; it misleads in one case of twenty, and in up to one of three "
-                       "where both nearly always do as well and one episode in a hundred decides.",
+                       f"where both nearly always do as well and one episode in a hundred decides. Of fewer than {FEWEST} episodes nothing is told apart. Passed by: a script that is not the best "
+                       "one on the training scenario, and is ahead of the policy in this one.",
     "Intervals": "Wilson's of rates, bootstraps of the rest. In a row episodes are drawn anew, with random's and the oracle's of the same seeds; over all environments runs are, within each "
                  "environment, for all its scenarios and agents together. Runs are few: with five, an interval over eight environments holds the true value in about 90 cases of a hundred, over "
                  "one environment in about 84.",
@@ -38,6 +40,12 @@ NOTES = {
     "Measurements, seconds and dose": "medians of an instrument's, up to the goal, of the episodes that reached it, so that who succeeds in easy episodes alone looks cheap.",
     "Area": "under the share of episodes at their goal against what they had spent, up to the most that an episode of random or of the oracle in the environment spent: 1 is everyone at no cost.",
 }  # fmt: skip
+CAPTIONS = (
+    "Share of runs whose score is above each value.",
+    "Scores with their intervals; a number at the edge is a score beyond it, an empty column a scenario without a score.",
+    "Scenario id: success against seconds on the instrument, up to the goal or, without it, to the end. To the upper left is better; the line is the best that is there for the time, the oracle left out.",
+)
+"""Of the figures that stand at the first tables."""
 BEST_OF_PART = "best of the scripts that were run"
 """Where scripts of the suite were left out, one of which may be better."""
 
@@ -82,9 +90,9 @@ def _summaries(table: Table) -> tuple[list[str], list[list[str]]]:
     head = ["agents", "split", "tasks", "IQM of score", "95 %", "optimality gap", "95 %", "success", f"beats {best}", "95 %"]
     lines = []
     for s in table.summaries:
-        figures = [cell for middle, low, high in (s.iqm, s.gap) for cell in (_third(middle), spread(low, high, _third))]
+        told = [cell for middle, low, high in (s.iqm, s.gap) for cell in (_third(middle), spread(low, high, _third))]
         better = ["-", "-"] if s.better is None else [share(s.better[0]), spread(*s.better[1:], share)]
-        lines.append([best if s.kind == BEST else s.kind, s.split, str(s.tasks), *figures, f"{s.success:.1%}", *better])
+        lines.append([best if s.kind == BEST else s.kind, s.split, str(s.tasks), *told, f"{s.success:.1%}", *better])
     return head, lines
 
 
@@ -108,15 +116,21 @@ def _third(value: float) -> str:
 
 
 def _gaps(table: Table) -> tuple[list[str], list[list[str]]]:
-    """Score on id, and how much less it is out of distribution; where a scenario has none, neither has its split."""
+    """Score on id, and how much less it is out of distribution."""
     head = ["environment", "agent", "id", "near", "far", "id - near", "id - far"]
     lines = []
     for environment, contest in table.suite.environments.items():
         for agent in filter(None, (contest.learned, table.best.get(environment))):
-            found = {split: [r.score for name in contest.scenarios if (r := table.row(environment, agent, name)) and r.facts.split == split] for split in ("id", "near", "far")}
-            mean = {split: float(np.mean(values)) if values else np.nan for split, values in found.items()}  # NaN where one is
-            lines.append([short(environment), agent, *(share(mean[s]) for s in mean), *(share(mean["id"] - mean[s]) for s in ("near", "far"))])
+            rows = [row for name in contest.scenarios if (row := table.row(environment, agent, name))]
+            middle = {split: _middle([row.score for row in rows if row.facts.split == split]) for split in SPLITS}
+            lines.append([short(environment), agent, *(share(middle[s]) for s in SPLITS), *(share(middle["id"] - middle[s]) for s in SPLITS[1:])])
     return head, lines
+
+
+def _middle(scores: list[float]) -> float:
+    """Median of the scores that there are."""
+    there = [score for score in scores if np.isfinite(score)]
+    return float(np.median(there)) if there else np.nan
 
 
 def _ordered(table: Table, environment: str) -> Iterator[Row]:
@@ -143,8 +157,20 @@ def _verdicts(table: Table, environment: str) -> dict[str, list[str]]:
 def _winners(table: Table) -> tuple[list[str], list[list[str]]]:
     """Where learning is ahead of the best script, and where behind."""
     found = {environment: where for environment in table.suite.environments if (where := _verdicts(table, environment))}
-    lines = [[short(environment), *(", ".join(names) or "-" for names in where.values())] for environment, where in found.items()]
-    return ["environment", "ahead in", "not told apart in", "behind in", "runs missing in"], lines
+    lines = [[short(environment), *(", ".join(names) or "-" for names in (*where.values(), _passed_by(table, environment)))] for environment, where in found.items()]
+    return ["environment", "ahead in", "not told apart in", "behind in", "runs missing in", "passed by"], lines
+
+
+def _passed_by(table: Table, environment: str) -> list[str]:
+    """Scripts other than the best one that are ahead of the policy, each with the scenarios in which it is."""
+    contest = table.suite.environments[environment]
+    where: dict[str, list[str]] = {}
+    for script in contest.scripts:
+        for name in contest.scenarios if script != table.best[environment] else ():
+            mine, other = table.row(environment, contest.learned or "", name), table.row(environment, script, name)
+            if mine and other and ahead(other, mine) == "ahead":
+                where.setdefault(script, []).append(name)
+    return [f"{script} in {' and '.join(names)}" for script, names in where.items()]
 
 
 def sections(table: Table, environments: bool = True) -> Iterator[tuple[str, list[str], list[list[str]], list[str]]]:
@@ -185,14 +211,17 @@ def page(table: Table) -> str:
         parts.append(f"<p class='missing'>{escape(_missing(table))}</p>")
     drawn = dict(enumerate((figures.profiles, figures.shifts, figures.costs)))  # beside the first tables
     for index, (title, head, lines, kinds) in enumerate(sections(table)):
-        parts.append(f"<h2>{escape(title)}</h2>" + (drawn[index](table) if index in drawn else ""))
-        cells = "".join(
-            f"<tr class='{escape(kind.split()[0])}'>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>" for line, kind in zip(lines, kinds, strict=True)
-        )
-        parts.append("<table><tr>" + "".join(f"<th>{escape(name)}</th>" for name in head) + f"</tr>{cells}</table>")
-    told = "".join(f"<tr><td>{escape(name)}</td><td>{escape(agent)}</td><td>{pace:,.0f}</td></tr>" for name, agent, pace in _paces(table))
-    parts.append(f"<h2>Speed</h2><table><tr><th>environment</th><th>agent</th><th>steps a second, on this machine</th></tr>{told}</table>")
-    parts.append("<h2>What the columns are</h2>" + "".join(f"<p class='note'><i>{escape(name)}</i>: {escape(told)}</p>" for name, told in NOTES.items()))
+        parts.append(f"<h2>{escape(title)}</h2>" + (f"{drawn[index](table)}<p class='note'>{CAPTIONS[index]}</p>" if index in drawn else ""))
+        words = {column for line in lines for column, cell in enumerate(line) if cell[:1].isalpha()}
+
+        def told(kind: str, line: list[str], words: set[int] = words) -> str:
+            return "".join(f"<{kind}{' class=words' if column in words else ''}>{escape(cell)}</{kind}>" for column, cell in enumerate(line))
+
+        cells = "".join(f"<tr class='{escape(kind.split()[0])}'>{told('td', line)}</tr>" for line, kind in zip(lines, kinds, strict=True))
+        parts.append(f"<table><tr>{told('th', head)}</tr>{cells}</table>")
+    paces = "".join(f"<tr><td>{escape(name)}</td><td>{escape(agent)}</td><td>{pace:,.0f}</td></tr>" for name, agent, pace in _paces(table))
+    parts.append(f"<h2>Speed</h2><table><tr><th>environment</th><th>agent</th><th>steps a second, on this machine</th></tr>{paces}</table>")
+    parts.append("<h2>What the columns are</h2>" + "".join(f"<p class='note'><i>{escape(name)}</i>: {escape(note)}</p>" for name, note in NOTES.items()))
     return "".join(parts)
 
 
@@ -227,7 +256,7 @@ def speeds(table: Table) -> str:
 def leaderboard(table: Table) -> dict[str, Any]:
     """What was run, by whom a submission is and under which licence, and an entry for each environment and agent.
 
-    Digests of all its runs; score and success by split; for the policy, in which scenarios it is ahead of the best script and in which behind; missing runs.
+    Digests of all its runs; median score and mean success by split; for the policy, in which scenarios it is ahead of the best script and in which behind; missing runs.
     """
     suite = table.suite
     out: list[dict[str, Any]] = []
@@ -235,10 +264,10 @@ def leaderboard(table: Table) -> dict[str, Any]:
         for agent in contest.agents:
             rows = [r for name in contest.scenarios if (r := table.row(environment, agent, name))]
             if rows:
-                by = {split: [r for r in rows if r.facts.split == split] for split in ("id", "near", "far")}
+                by = {split: [r for r in rows if r.facts.split == split] for split in SPLITS}
                 out.append({"environment": environment, "agent": agent, "kind": BEST if rows[0].best else rows[0].facts.kind, "agent_digests": list(rows[0].digests),
                             "code": rows[0].facts.code, "missing_runs": sum(r.missing for r in rows)}
-                           | {f"score_{s}": float(np.mean([r.score for r in found])) for s, found in by.items() if found}
+                           | {f"score_{s}": _middle([r.score for r in found]) for s, found in by.items() if found}
                            | {f"success_{s}": float(np.mean([r.success for r in found])) for s, found in by.items() if found}
                            | ({"against_best_script": _verdicts(table, environment)} if agent == contest.learned else {}))  # fmt: skip
     out.sort(key=lambda entry: (entry["environment"], -np.nan_to_num(entry.get("score_id", np.nan), nan=-1e9)))

@@ -20,6 +20,9 @@ KINDS = ("learned", BEST, "random")
 """That are compared over all environments; the best script of each is the one with the highest score on its training scenario."""
 SPLITS = ("id", "near", "far")
 
+FEWEST, DRAWS = 20, 20_000
+"""Episodes of which the interval of a mean holds what it says; resamples, so many that hardly a verdict hangs on which."""
+
 Grouped = dict[tuple[str, str, str], list[Run]]
 """Environment, agent, scenario -> its runs, in order."""
 
@@ -226,8 +229,13 @@ def _summary(out: Table, kind: str, split: str) -> Summary | None:
 
 
 def ahead(mine: Row, other: Row) -> str:
-    """"ahead", "behind" or "not told apart": by the 95 % interval of the mean difference, episode by episode of the same seeds; or "runs missing"."""
+    """"ahead", "behind" or "not told apart": by the 95 % interval of the mean difference, episode by episode of the same seeds; or "runs missing".
+
+    Below FEWEST episodes nothing is told apart: such an interval would mislead in one case of six with five, of two with two.
+    """
     if mine.missing or other.missing:
         return "runs missing"
-    low, high = statistics.mean_interval(mine.by_episode - other.by_episode)
+    if mine.episodes < FEWEST:
+        return "not told apart"
+    low, high = statistics.mean_interval(mine.by_episode - other.by_episode, resamples=DRAWS)
     return "ahead" if low > 0 else "behind" if high < 0 else "not told apart"

@@ -125,7 +125,7 @@ def _check(folder: Path, env_id: str, entered: Entered, lines: tables.Lines) -> 
                 raise ProbeGymError(f"{inside.name} says that it was trained on {spec['scenario']!r}, trained_on does not name it: it must tell all of the training")
         with _line_of(lines, *at, "sha256", str(index)):
             if (found := bundle_digest(inside)) != entered.sha256[index]:
-                raise ProbeGymError(f"{inside.name} has SHA-256 {found}, its manifest says {entered.sha256[index]}: it was changed after the manifest was written")
+                raise ProbeGymError(f"{inside.name} has SHA-256 {found}, its manifest says {entered.sha256[index]}: it was changed after the manifest was written, or the sum is not that of policy.onnx and policy.json, one after the other")
         with _line_of(lines, *at, "folder"):
             with PolicyProcess(inside):  # which gives its golden actions there, within limits of memory and time
                 pass
