@@ -27,7 +27,7 @@ SLACK_SECONDS = 2.0  # beyond a deadline, on a machine that does other things as
 FREED_SECONDS = 10.0  # until an instrument that was given up can be had again
 BEGUN_SECONDS = 0.3  # after which a long command is under way
 SHORT_SECONDS = 0.2  # a deadline that a long command cannot keep
-READY_SHARES, READY_TRIES = (0.0, 0.25, 0.5, 0.75), 3  # when safe() comes, in the time that ready() takes; how often it must have been undone
+READY_SHARES, READY_TRIES = (0.0, 0.25, 0.5, 0.75), 20  # when safe() comes, in the time that ready() takes; how often it must have been undone
 
 
 class ContractBroken(ProbeGymError):
