@@ -17,11 +17,11 @@ demo: $(VENV)/.installed-train
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m ruff check probegym tests benchmarks notebooks docs
 	$(BIN)/python -m mypy
-	$(ALONE) $(BIN)/python -m pytest -n 4 --dist loadgroup
+	$(ALONE) $(BIN)/python -m pytest -n 3 --dist loadgroup
 
 coverage: $(VENV)/.installed-dev  # how much of physics, rewards and hardware_bridge the tests run
 	rm -rf runs/coverage && mkdir -p runs/coverage
-	$(ALONE) $(BIN)/python -m coverage run -m pytest -n 4 --dist loadgroup
+	$(ALONE) $(BIN)/python -m coverage run -m pytest -n 3 --dist loadgroup
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 
