@@ -5,7 +5,8 @@ finished then play the same episodes of the training scenario, seeds from 9,600,
 The rule: what ships stays, unless a seed's return is higher beyond chance (the 95 % interval of the paired differences to what ships, Bonferroni's
 for five comparisons, lies above zero); then the best of these ships. (A training is the same to the bit on one processor only.) Writes docs/results/five_seeds.json, where trainings that are not in
 RUNS keep what was measured of them before, docs/images/learning_curves.png of all in it, and RUNS/submission of the policies of which all five
-are in RUNS, with which ``probegym benchmark --submission`` plays each training in a run of its own.
+are in RUNS, with which ``probegym benchmark --submission`` plays each training in a run of its own. RUNS/played keeps what was played, and the same
+command goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import numpy as np
 import yaml
 from report import json_line, table
 
+from probegym.agents.benchmark.results import code
 from probegym.agents.benchmark.submission import bundle_digest
 from probegym.agents.bundle import find
 from probegym.agents.evaluate import evaluate
@@ -70,15 +72,23 @@ def measured(runs: Path, name: str, episodes: int) -> dict[int, dict[str, Any]]:
     """Of every finished training what its diary says, its scores, and the interval of its return less that of what ships, episode by episode."""
     env_id, rows = f"probegym/{TRAININGS[name][0]}-v0", {}
     finished = {seed: folder for seed in range(1, SEEDS + 1) if (folder := runs / name / f"seed-{seed}").joinpath("policy/policy.json").exists()}
-    if finished:
-        ships = evaluate(make_agent(name, env_id), env_id, "train", episodes, REPETITION_SEED).returns
     for seed, folder in finished.items():
+        ships, _ = played(runs, find(name), env_id, episodes)
         diary = json.loads((folder / "training.json").read_text())
-        results = evaluate(make_agent(str(folder / "policy"), env_id), env_id, "train", episodes, REPETITION_SEED)
-        rows[seed] = {"curve": diary["curve"], "episodes": episodes,
-                      "return": float(results.returns.mean()), "success": float(results.success.mean()),
-                      "ahead": mean_interval(results.returns - ships, 1 - 0.05 / SEEDS), "sha256": digest(folder / "policy")}  # fmt: skip
+        returns, success = played(runs, folder / "policy", env_id, episodes)
+        rows[seed] = {"curve": diary["curve"], "episodes": episodes, "return": float(returns.mean()), "success": float(success.mean()),
+                      "ahead": mean_interval(returns - ships, 1 - 0.05 / SEEDS), "sha256": digest(folder / "policy")}  # fmt: skip
     return rows
+
+
+def played(runs: Path, policy: Path, env_id: str, episodes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns and successes (episodes,) of a policy, from the file of an earlier call with the same bundle and package where there is one."""
+    path = runs / "played" / f"{bundle_digest(policy)[:16]}-{code()[:16]}-{episodes}.json"
+    if not path.exists():
+        results = evaluate(make_agent(str(policy), env_id), env_id, "train", episodes, REPETITION_SEED)
+        write_bytes(path, json.dumps([results.returns.tolist(), results.success.tolist()]).encode())
+    returns, success = json.loads(path.read_text())
+    return np.array(returns), np.array(success)
 
 
 def digest(folder: Path) -> str:
