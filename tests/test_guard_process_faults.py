@@ -201,7 +201,7 @@ def test_a_guardian_gives_up_only_what_cannot_be_reached(monkeypatch):
             return self.tries > 15
 
     guardian.make_safe(Gone(), 0.8)
-    assert 1.5 <= time.monotonic() - begun < PATIENT
+    assert 1.5 <= time.monotonic() - begun < 5
     stuck = Stuck()
     guardian.make_safe(stuck, 0.8)
     assert stuck.tries == 16

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ SLACK_SECONDS = 2.0  # beyond a deadline, on a machine that does other things as
 FREED_SECONDS = 10.0  # until an instrument that was given up can be had again
 BEGUN_SECONDS = 0.3  # after which a long command is under way
 SHORT_SECONDS = 0.2  # a deadline that a long command cannot keep
-READY_SHARES, READY_TRIES = (0.0, 0.25, 0.5, 0.75), 20  # when safe() comes, in the time that ready() takes; how often it must have been undone
+READY_SHARES, READY_TRIES = (0.0, 0.25, 0.5, 0.75), 3  # when safe() comes, in the time that ready() takes; how often it must have been undone
 
 
 class ContractBroken(ProbeGymError):
@@ -188,9 +189,13 @@ def _safe_during_ready(instrument: Instrument, seconds: float) -> bool:
         except Exception as error:
             failed.append(error)
 
-    worker = threading.Thread(target=getting_ready, daemon=True)
-    worker.start()
-    begun.wait()
+    worker, interval = threading.Thread(target=getting_ready, daemon=True), sys.getswitchinterval()
+    sys.setswitchinterval(SLACK_SECONDS)  # the interpreter stays with ready() until that waits for something, however busy the machine
+    try:
+        worker.start()
+        begun.wait()
+    finally:
+        sys.setswitchinterval(interval)
     time.sleep(seconds)
     instrument.safe(instrument.descriptor.safe_seconds)
     worker.join(instrument.descriptor.safe_seconds + SLACK_SECONDS)
