@@ -72,8 +72,9 @@ def measured(runs: Path, name: str, episodes: int) -> dict[int, dict[str, Any]]:
     """Of every finished training what its diary says, its scores, and the interval of its return less that of what ships, episode by episode."""
     env_id, rows = f"probegym/{TRAININGS[name][0]}-v0", {}
     finished = {seed: folder for seed in range(1, SEEDS + 1) if (folder := runs / name / f"seed-{seed}").joinpath("policy/policy.json").exists()}
-    for seed, folder in finished.items():
+    if finished:
         ships, _ = played(runs, find(name), env_id, episodes)
+    for seed, folder in finished.items():
         diary = json.loads((folder / "training.json").read_text())
         returns, success = played(runs, folder / "policy", env_id, episodes)
         rows[seed] = {"curve": diary["curve"], "episodes": episodes, "return": float(returns.mean()), "success": float(success.mean()),

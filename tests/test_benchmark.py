@@ -249,7 +249,7 @@ def test_ahead_is_by_episodes_in_pairs_and_never_by_a_few(by_hand, monkeypatch):
 
 
 def decided(by_hand) -> rows.Table:
-    """Policy 6, best script (on train) corrected-drag, the other fixed-drag, each 1 better or worse by what the scenario says; enough episodes to tell."""
+    """Enough episodes to tell: the policy is ahead of corrected-drag, the best on train, in id, and behind it and fixed-drag in far-threshold; random 0, the oracle 10."""
     suite, every = by_hand
     worth = {("adatom-manipulation", "id"): 23.3, ("adatom-manipulation", "far-threshold"): 4.0, ("corrected-drag", "id"): 5.0, ("corrected-drag", "far-threshold"): 6.0, ("fixed-drag", "id"): 3.0,
              ("fixed-drag", "far-threshold"): 5.0, ("oracle", "id"): 10.0, ("oracle", "far-threshold"): 10.0}  # fmt: skip

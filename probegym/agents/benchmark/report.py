@@ -213,16 +213,17 @@ def page(table: Table) -> str:
     for index, (title, head, lines, kinds) in enumerate(sections(table)):
         parts.append(f"<h2>{escape(title)}</h2>" + (f"{drawn[index](table)}<p class='note'>{CAPTIONS[index]}</p>" if index in drawn else ""))
         words = {column for line in lines for column, cell in enumerate(line) if cell[:1].isalpha()}
-
-        def told(kind: str, line: list[str], words: set[int] = words) -> str:
-            return "".join(f"<{kind}{' class=words' if column in words else ''}>{escape(cell)}</{kind}>" for column, cell in enumerate(line))
-
-        cells = "".join(f"<tr class='{escape(kind.split()[0])}'>{told('td', line)}</tr>" for line, kind in zip(lines, kinds, strict=True))
-        parts.append(f"<table><tr>{told('th', head)}</tr>{cells}</table>")
+        cells = "".join(f"<tr class='{escape(kind.split()[0])}'>{_html('td', line, words)}</tr>" for line, kind in zip(lines, kinds, strict=True))
+        parts.append(f"<table><tr>{_html('th', head, words)}</tr>{cells}</table>")
     paces = "".join(f"<tr><td>{escape(name)}</td><td>{escape(agent)}</td><td>{pace:,.0f}</td></tr>" for name, agent, pace in _paces(table))
     parts.append(f"<h2>Speed</h2><table><tr><th>environment</th><th>agent</th><th>steps a second, on this machine</th></tr>{paces}</table>")
     parts.append("<h2>What the columns are</h2>" + "".join(f"<p class='note'><i>{escape(name)}</i>: {escape(note)}</p>" for name, note in NOTES.items()))
     return "".join(parts)
+
+
+def _html(tag: str, line: list[str], words: set[int]) -> str:
+    """The cells of a line, columns of words to the left."""
+    return "".join(f"<{tag}{' class=words' if column in words else ''}>{escape(cell)}</{tag}>" for column, cell in enumerate(line))
 
 
 def _paces(table: Table) -> Iterator[tuple[str, str, float]]:
