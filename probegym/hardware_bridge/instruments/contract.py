@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -178,16 +179,11 @@ def stays_safe_while_getting_ready(subject: Subject) -> None:
 def _safe_during_ready(instrument: Instrument, seconds: float) -> bool:
     """Whether the safe state stands after ``ready``, sent there ``seconds`` after its begin."""
     instrument.safe(instrument.descriptor.safe_seconds)
-    begun, failed = threading.Event(), list[Exception]()
+    begun, outcome = threading.Event(), list[object]()
 
     def getting_ready() -> None:
         begun.set()
-        try:
-            instrument.ready(instrument.descriptor.safe_seconds)
-        except ProbeGymError:
-            pass  # it lost, and says so
-        except Exception as error:
-            failed.append(error)
+        _tried(partial(instrument.ready, instrument.descriptor.safe_seconds), outcome)
 
     worker, interval = threading.Thread(target=getting_ready, daemon=True), sys.getswitchinterval()
     sys.setswitchinterval(SLACK_SECONDS)  # the interpreter stays with ready() until that waits for something, however busy the machine
@@ -200,7 +196,8 @@ def _safe_during_ready(instrument: Instrument, seconds: float) -> bool:
     instrument.safe(instrument.descriptor.safe_seconds)
     worker.join(instrument.descriptor.safe_seconds + SLACK_SECONDS)
     _needed(not worker.is_alive(), "ready() went on after safe(), and beyond its deadline")
-    _needed(not failed, f"ready() during safe() ended in {_shown(list(failed))}, which is no ProbeGymError")
+    lost = isinstance(outcome[0], ProbeGymError)  # and says so
+    _needed(lost or not isinstance(outcome[0], Exception), f"ready() during safe() ended in {_shown(outcome)}, which is no ProbeGymError")
     return instrument.is_safe() is True
 
 
@@ -222,7 +219,7 @@ def stands_blanked(subject: Subject) -> None:
 def _dark_after_failure(subject: Subject, long: Command, blanked: Callable[[Instrument], bool]) -> bool:
     """Whether the beam is off the sample after a command that failed, though nobody made the instrument safe."""
     with _held(subject, prepare=True, leave=True) as instrument:
-        _tried(instrument, long, SHORT_SECONDS, [])  # given up then: a line may be of no more use after an answer that was late
+        _tried(partial(instrument.execute, long, SHORT_SECONDS), [])  # given up then: a line may be of no more use after an answer that was late
     end = time.monotonic() + SLACK_SECONDS
     instrument = _opened(subject)
     try:
@@ -309,7 +306,7 @@ def stops_at_once(subject: Subject) -> None:
     assert subject.long is not None
     with _held(subject, prepare=True) as instrument:
         outcome: list[object] = []
-        worker = threading.Thread(target=_tried, args=(instrument, subject.long, subject.seconds, outcome), daemon=True)
+        worker = threading.Thread(target=_tried, args=(partial(instrument.execute, subject.long, subject.seconds), outcome), daemon=True)
         worker.start()
         time.sleep(BEGUN_SECONDS)
         _needed(worker.is_alive(), f"{subject.long.verb} was over at once: give a longer command to try ({_shown(outcome)})")
@@ -328,14 +325,14 @@ def keeps_deadlines(subject: Subject) -> None:
     with _held(subject, prepare=True) as instrument:
         outcome: list[object] = []
         began = time.monotonic()
-        _tried(instrument, subject.long, SHORT_SECONDS, outcome)
+        _tried(partial(instrument.execute, subject.long, SHORT_SECONDS), outcome)
         _needed(time.monotonic() - began <= SHORT_SECONDS + SLACK_SECONDS, f"{subject.long.verb} took {time.monotonic() - began:.3g} s of {SHORT_SECONDS:g} s")
         _needed(isinstance(outcome[0], InstrumentFault), f"{subject.long.verb} did not keep its deadline and ended in {_shown(outcome)}")
 
 
-def _tried(instrument: Instrument, command: Command, seconds: float, outcome: list[object]) -> None:
+def _tried(ask: Callable[[], object], outcome: list[object]) -> None:
     try:
-        outcome.append(instrument.execute(command, seconds))
+        outcome.append(ask())
     except Exception as error:  # whatever it is, the caller judges it
         outcome.append(error)
 
