@@ -70,7 +70,7 @@ def paths() -> plt.Figure:
             top, left = np.array(divmod(place, image.columns)) + 0.5
             row[0].plot(1e6 * image.pixel_size * left, 1e6 * image.pixel_size * top, "s", mfc="none", mec=colour, ms=8, mew=1.5)
             row[4].plot(memory["axis"], memory["total"][place] / memory["visits"][place], color=colour, lw=1)
-        row[4].set_title("spectra: best place (red), first, middle", fontsize=10)
+        row[4].set_title("spectra: best (red), first, middle", fontsize=10)
         row[4].set_xlabel("energy loss, eV" if task.settings.spectrum.detector == "eels" else "bias, V", fontsize=8)
         row[4].tick_params(labelsize=7)
     return figure
