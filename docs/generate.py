@@ -12,6 +12,7 @@ import inspect
 import json
 import re
 import shutil
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -241,12 +242,20 @@ def commands() -> str:
     parts = [f"# Command line\n\n<!-- Written by docs/generate.py from the help of `probegym`. -->\n\n{root.help} Mistakes get one line on standard error and exit code 2; Ctrl-C gives 130."]
     for path, command in leaves(root):
         told = " ".join((command.help or "").split("\n\n"))
-        given = " ".join(typed(param) for param in command.params if param.param_type_name == "argument")
+        arguments = [param for param in command.params if param.param_type_name == "argument"]
+        given, meant = " ".join(map(typed, arguments)), [f"- {typed(one).strip('[].')}: {meaning(one)}" for one in arguments if meaning(one)]
         options = [param for param in command.params if param.param_type_name == "option" and param.name != "help"]
-        rows = [f"| {', '.join(f'`{name}`' for name in (*one.opts, *one.secondary_opts))} | {' '.join((one.help or '').split())} | {'required' if one.required else usual(one.default)} |" for one in options]
+        rows = [f"| {', '.join(f'`{name}`' for name in (*one.opts, *one.secondary_opts))} | {meaning(one)} | {'required' if one.required else usual(one.default)} |" for one in options]
         table = ["", "| option | meaning | default |", "|---|---|---|", *rows] if rows else []
-        parts.append("\n".join([f"## probegym {' '.join(path)}", "", f"`probegym {' '.join((*path, given)).strip()}`: {' '.join(told.split())}", *table]))
+        parts.append("\n".join([f"## probegym {' '.join(path)}", "", f"`probegym {' '.join((*path, given)).strip()}`: {' '.join(told.split())}", *(["", *meant] if meant else []), *table]))
     return "\n\n".join(parts).replace("<br>", "") + "\n"
+
+
+def meaning(parameter) -> str:
+    """What an argument or option is, and the words that it may be, unless that says them."""
+    told, kind = " ".join((parameter.help or "").split()), parameter.type_descriptor.annotation
+    words = [one.value for one in kind] if isinstance(kind, type) and issubclass(kind, Enum) else []
+    return told if all(word in told for word in words) else f"{told} One of {', '.join(words)}."
 
 
 def leaves(command, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:

@@ -32,7 +32,7 @@ AGENTS = {
     "policy": (lambda: BundlePolicy("adatom-manipulation"), "#c8553d"), "corrected drag": (CorrectedDrag, "#7a9e7e"),
     "fixed drag": (FixedDrag, "#e7b85c"), "oracle": (OracleAgent, "#000000"),
 }  # fmt: skip
-SCENARIOS = {"steady-tip": "well-conditioned tip", "tip-change": "the tip has changed", "far-tip-change": "changed for the worse"}
+SCENARIOS = {"steady-tip": "well-conditioned tip", "tip-change": "the tip has changed", "far-tip-change": "far: a double tip"}
 
 
 def reached(agent, scenario: str) -> np.ndarray:

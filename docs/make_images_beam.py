@@ -25,7 +25,7 @@ from probegym.agents.registry import make_agent
 ENV_ID, POLICY = "probegym/BeamManipulation-v0", "beam-manipulation"
 FOLDER = Path(__file__).parent / "images"
 SHOWN, EPISODES = EVALUATION_SEED + 16, 100
-COLOURS = {"beam-manipulation": "#c8553d", "bayesian-greedy": "#30475e", "bayesian-curious": "#8d6a9f", "greedy-tuned": "#e7b85c", "greedy-published": "#7a9e7e", "oracle": "#000000"}
+COLOURS = {"beam-manipulation": "#c8553d", "bayesian-greedy": "#30475e", "bayesian-curious": "#8d6a9f", "greedy-tuned": "#e7b85c", "greedy-published": "#7a9e7e", "greedy-bond": "#4f9d9d", "oracle": "#000000"}
 
 
 def beliefs() -> None:

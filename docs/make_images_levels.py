@@ -23,7 +23,7 @@ LANES, SHOWN = 64, EVALUATION_SEED + 7
 AGENTS = {
     "policy": (lambda: BundlePolicy("level-selection"), "#c8553d"), "survey first": (rules.SurveyFirst, "#30475e"),
     "greedy variance, tuned": (rules.tuned_greedy_variance, "#7a9e7e"), "greedy variance": (rules.GreedyVariance, "#e7b85c"),
-    "knowledge gradient": (rules.KnowledgeGradient, "#8d6a9f"), "oracle": (OracleAgent, "#000000"),
+    "knowledge gradient": (rules.KnowledgeGradient, "#8d6a9f"), "planned gradient": (rules.PlannedGradient, "#4f9d9d"), "oracle": (OracleAgent, "#000000"),
 }  # fmt: skip
 
 

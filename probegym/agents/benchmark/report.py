@@ -27,6 +27,10 @@ h2{margin-top:2.5rem}svg{max-width:100%;height:auto}.missing{color:#b00020}.note
 LEAD = "Score: 0 is random, 1 is the oracle, which sees the hidden state. Intervals are 95 %. * is the best script. What the columns are stands at the end."
 NOTES = {
     "Score": "a learned agent may pass 1 where the oracle's plan is not the best there is. Where runs are missing, and where the oracle is no better than random, there is no score.",
+    "Tasks": "the scenarios of a split in which random, the oracle, the policy and the best script have all their runs, and the oracle is better than random.",
+    "IQM of score": "the interquartile mean, of the middle half of all runs.",
+    "Optimality gap": "how far runs stay below a score of 1 on average; what is beyond 1 makes up for nothing.",
+    "Beats best script": "the chance that a run scores higher than one of the best script in the same scenario; a draw counts half.",
     "Value": "the return where nothing else is said.",
     "Best script": "of an environment: the one with the highest value on its training scenario.",
     "In and out of distribution": "medians over the scenarios of a split that have a score; one with a poor oracle would decide a mean.",
