@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 
+from report import json_line
 from rich.console import Console
 from rich.table import Table
 
+from probegym import scenarios
 from probegym.agents.baselines_stem import CoordinateDescent, NelderMead
 from probegym.agents.evaluate import evaluate
 
@@ -34,7 +35,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--episodes", type=int, default=24)
     episodes, console, chosen = parser.parse_args().episodes, Console(width=120), {}
-    table = Table("script", "settings", "success", "images", "median Strehl", title=f"beacon-train, {episodes} episodes, 151 images each")
+    images = scenarios.load("stem_tuning", "beacon-train").budget.limits()["measurements"]
+    table = Table("script", "settings", "success", "images", "median Strehl", title=f"beacon-train, {episodes} episodes, {images:g} images at most")
     for name, rows in GRID.items():
         scored = []
         for make, settings in rows:
@@ -45,7 +47,7 @@ def main() -> None:
         best = max(scored, key=lambda row: row[0])
         chosen[name] = {"settings": best[1], "success": best[0][0], "images": -best[0][1]}
     console.print(table)
-    print(json.dumps({"benchmark": "baselines", "episodes": episodes, "chosen": chosen}))
+    json_line("baselines", episodes=episodes, seed=TRAINING_SEED, chosen=chosen)
 
 
 if __name__ == "__main__":

@@ -115,6 +115,7 @@ def fit(structures_count: int, states: np.ndarray) -> None:
         solution, rest, *_ = np.linalg.lstsq(np.stack(columns, 1).astype(float), y, rcond=None)
         rows.append((float(np.sqrt(rest[0] / len(y)) / y.std()), *(1e10 * w for w in widths), *(float(s) for s in solution)))
     table("Fits of strengths (1e-24 m^2) and widths (Angstrom)", ("RMSE/std", "width C", "width Si", "strength C", "strength Si"), sorted(rows)[:5])
+    json_line("beam_fit", structures=structures_count, fits=sorted(rows))
 
 
 def speed(config: dict, lanes: int, image: bool, seconds: float) -> tuple[float, float]:

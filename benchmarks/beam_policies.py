@@ -108,6 +108,7 @@ def tune(episodes: int) -> None:
     rows = [(f"fixed {along:g} {across:+g} bonds, {dwell:g} s", value) for (along, across, dwell), value in fixed.items()]
     rows += [(f"bayesian, curiosity {worth:g}", took(BayesianGreedy(worth))) for worth in (0.0, 1.0, 2.0, 4.0, 8.0)]
     table(f"mean seconds on train, {episodes} episodes from {TUNING_SEED}", ("rule", "seconds"), [(n, f"{s:.0f}") for n, s in sorted(rows, key=lambda r: r[1])])
+    json_line("beam_tuning", episodes=episodes, seed=TUNING_SEED, tried=rows)
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ from probegym.surrogates import spins
 
 ENV_ID = "probegym/IsingInference-v0"
 CALIBRATION = "Squared error of J over believed variance after 90 minutes"
-TUNING_SEED = 9_200_000  # of the training scenario, away from those of training, of choosing and of evaluation
+SCRIPTS_SEED = 9_200_000  # of the training scenario, away from those of training, of choosing and of evaluation
 
 
 def spin_speed(rule: str, threads: int, diagonal: float = 0.0, lanes: int = 64, sweeps: int = 200) -> tuple[float, float]:
@@ -156,6 +156,7 @@ def overlaps(lanes: int = 128, cycles: int = 14) -> None:
     within = [(a, min(b, 1), (overlap >= a) & (overlap < b)) for a, b in pairwise(edges)]
     rows = [(f"{a:g} to {b:g}", int(part.sum()), float(surprise[part].mean()), float(np.median(surprise[part]))) for a, b, part in within if part.any()]
     table("Single images: squared error of J over variance", ("overlap with the state before", "images", "mean", "median"), rows)
+    json_line("ising_overlap", rows=rows)
 
 
 def tune(episodes: int) -> None:
@@ -167,9 +168,10 @@ def tune(episodes: int) -> None:
              "patient": rules.MaximumFisherPatient}  # fmt: skip
     rows = []
     for kind, constants in tried:
-        errors = [evaluate(kinds[kind](*constants), ENV_ID, name, episodes, TUNING_SEED).metrics["error"] for name in ("train", "train-known")]
+        errors = [evaluate(kinds[kind](*constants), ENV_ID, name, episodes, SCRIPTS_SEED).metrics["error"] for name in ("train", "train-known")]
         rows.append((kind, str(constants), *(float(100 * e.mean()) for e in errors)))
     table(f"Constants on {episodes} training specimens", ("rule", "constants", "error of J, %, train", "train-known"), rows)
+    json_line("ising_tuning", episodes=episodes, seed=SCRIPTS_SEED, tried=rows)
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from probegym.envs.level_knowledge import FLAKES
 from probegym.surrogates import belief
 
 ENV_ID = "probegym/LevelSelection-v0"
-TUNING_SEED = 9_200_000  # of the training scenario, away from those of training, of choosing and of evaluation
+SCRIPTS_SEED = 9_200_000  # of the training scenario, away from those of training, of choosing and of evaluation
 
 
 def speed(lanes: int, steps: int, scenario: str) -> float:
@@ -132,14 +132,14 @@ def against_the_best(instances: int = 40) -> list[tuple[str, float, float]]:
 def sequences(episodes: int = 16) -> list[tuple[str, float, float]]:
     """On the tiny scenario: uncertainty left by rules and by the best of all sequences of levels, tried in the very same world."""
     left: dict[str, list[float]] = {}
-    for seed in range(TUNING_SEED, TUNING_SEED + episodes):
+    for seed in range(SCRIPTS_SEED, SCRIPTS_SEED + episodes):
         env = gym.make(ENV_ID, scenario="tiny").unwrapped
         env.reset(seed=seed)
         found: list[float] = []
         _try_all(env, found)
         left.setdefault("best sequence in hindsight", []).append(min(found))
     for name, rule in (("knowledge-gradient", rules.KnowledgeGradient()), ("greedy-variance", rules.GreedyVariance()), ("round-robin", rules.RoundRobin())):
-        left[name] = list(evaluate(rule, ENV_ID, "tiny", episodes, TUNING_SEED).metrics["uncertainty"])
+        left[name] = list(evaluate(rule, ENV_ID, "tiny", episodes, SCRIPTS_SEED).metrics["uncertainty"])
     return [(name, float(np.mean(values)), float(np.mean(values) / np.mean(left["best sequence in hindsight"]))) for name, values in left.items()]
 
 
@@ -168,9 +168,10 @@ def tune(episodes: int) -> None:
     rows = []
     for kind, constants in tried:
         rule = rules.SurveyFirst(*constants) if kind == "survey-first" else kinds[kind](constants if len(constants) > 1 else constants[0])
-        metrics = evaluate(rule, ENV_ID, "train", episodes, TUNING_SEED).metrics
+        metrics = evaluate(rule, ENV_ID, "train", episodes, SCRIPTS_SEED).metrics
         rows.append((kind, str(constants), float(metrics["uncertainty"].mean()), float(metrics["rmse"].mean())))
     table(f"Constants on {episodes} training specimens", ("rule", "constants", "uncertainty left", "rmse"), rows)
+    json_line("levels_tuning", episodes=episodes, seed=SCRIPTS_SEED, tried=rows)
 
 
 def main() -> None:

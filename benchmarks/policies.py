@@ -7,8 +7,8 @@ frames. Figures: success with Wilson's 95 % interval; images, seconds and dose t
 from __future__ import annotations
 
 import argparse
-import json
 
+from report import json_line
 from rich.console import Console
 from rich.table import Table
 
@@ -56,7 +56,7 @@ def main() -> None:
         results.append({"agent": agent, "scenario": scenario, **summary})
     Console(width=140).print(table)
     policies = {name: BundlePolicy(name).spec["sha256"] for name in {row["agent"] for row in results} - set(baselines())}
-    print(json.dumps({"benchmark": "policies", "policies": policies, "rows": results}))
+    json_line("policies", policies=policies, rows=results)
 
 
 if __name__ == "__main__":

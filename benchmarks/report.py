@@ -1,4 +1,4 @@
-"""What the benchmark scripts share: the box of aberrations, a table, and one JSON line."""
+"""What the benchmark scripts share: the box of aberrations, a table, one JSON line, rates, ratios and a paired test."""
 
 from __future__ import annotations
 
@@ -87,3 +87,10 @@ def rate(work: Callable[[], object], items: int, seconds: float) -> float:
 def ratio(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float, float]:
     """Ratio of means and its paired 95 % bootstrap interval."""
     return float(ours.mean() / theirs.mean()), *ratio_interval(ours, theirs, RESAMPLES)
+
+
+def paired(ours: np.ndarray, theirs: np.ndarray, resamples: int = 20_000) -> float:
+    """One-sided p of a permutation test that flips the signs of the differences: that ours are lower."""
+    difference = theirs - ours
+    signs = np.random.default_rng(0).choice((-1.0, 1.0), (resamples, len(difference)))
+    return float((1 + ((signs * difference).mean(1) >= difference.mean() - 1e-12).sum()) / (1 + resamples))

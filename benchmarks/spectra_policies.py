@@ -12,9 +12,9 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from report import json_line, table
+from report import json_line, paired, table
 from scipy import stats
-from spectrum_exploration import SCRIPTS, TRAINING_SEED, play, variant
+from spectrum_exploration import SCRIPTS, TRAINING, TRAINING_SEED, play, variant
 
 from probegym.agents.base import Agent, OracleAgent
 from probegym.agents.baselines_spectra import DeepKernelEI, DeepKernelUCB, FixedWeights, SteeredEI, WeightsSchedule
@@ -25,7 +25,7 @@ from probegym.agents.statistics import mean_interval
 POLICY = "spectrum-exploration"
 RUGGED = ("rugged-doped", "rugged-defects", "rugged-switch")
 OTHERS = ("id", "near-imprint", "far-recorded")
-TRAINING = ("train", "train-doped", "train-defects", "train-switch", "train-films")
+SEARCHED = (*TRAINING, "train-switch")
 WEIGHTS = ((1, 0.3, 0, 0), (1, 1, 0, 0), (0.7, 1, 0, 0), (0.5, 1, 0, 0), (0.4, 1, 0, 0), (0.3, 1, 0, 0), (0.2, 1, 0, 0), (0.1, 1, 0, 0),
            (1, 0.5, 0.5, 0), (0.4, 1, 0.3, 0), (0.4, 1, 0, 0.2), (0.4, 1, 0, -0.2))  # fmt: skip
 SCHEDULES = (((0.5, 1, 0, 0), (1, 0.1, 0, 0)), ((0, 1, 0.5, 0), (1, 0.3, 0, 0)), ((1, 1, 0, 0), (1, 0, 0, 0)))
@@ -44,13 +44,6 @@ def opponents() -> dict[str, tuple[str, Agent]]:
 
 
 FIXED = ("fixed-weights", "dkl-ei", "dkl-ucb")
-
-
-def paired(ours: np.ndarray, theirs: np.ndarray, resamples: int = 20_000) -> float:
-    """One-sided p of a permutation test that flips the signs of the differences."""
-    difference = theirs - ours
-    signs = np.random.default_rng(0).choice((-1.0, 1.0), (resamples, len(difference)))
-    return float((1 + ((signs * difference).mean(1) >= difference.mean() - 1e-12).sum()) / (1 + resamples))
 
 
 def ranks(ours: np.ndarray, theirs: np.ndarray) -> float:
@@ -75,7 +68,7 @@ def main() -> None:
     parser.add_argument("--policy", default=POLICY, help="shipped name or folder")
     parser.add_argument("--episodes", type=int, default=60, help="of each rugged world")
     parser.add_argument("--other-episodes", type=int, default=20)
-    parser.add_argument("--worlds", nargs="*", help=f"{', '.join((*RUGGED, *OTHERS))}; {', '.join(TRAINING)} for a search")
+    parser.add_argument("--worlds", nargs="*", help=f"{', '.join((*RUGGED, *OTHERS))}; {', '.join(SEARCHED)} for a search")
     parser.add_argument("--budget", type=int, help="spectra, fewer than the scenario allows")
     parser.add_argument("--agents", nargs="*", help="only these opponents")
     parser.add_argument("--seed", type=int, default=EVALUATION_SEED, help="of the first episode")
@@ -86,7 +79,7 @@ def main() -> None:
     results: dict[str, dict[str, dict]] = {}
     with tempfile.TemporaryDirectory() as folder:
         if arguments.search:
-            search(folder, arguments.search, tuple(arguments.worlds or TRAINING))
+            search(folder, arguments.search, tuple(arguments.worlds or SEARCHED))
             return
         for world in arguments.worlds or (*RUGGED, *OTHERS):
             results[world] = {}

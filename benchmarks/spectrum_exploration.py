@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import gymnasium as gym
@@ -24,6 +24,7 @@ from probegym.agents.statistics import mean_interval, median_interval
 
 ENV_ID = "probegym/SpectrumExploration-v0"
 TRAINING_SEED, LANES = 8_000_000, 20
+TRAINING = ("train", "train-doped", "train-films", "train-defects")
 WORLDS = ("id", "near-target", "near-loops", "near-imprint", "far-patterns", "far-recorded")
 VARIANTS = {"steer": "", "locate": "action: locate, ", "bare": "action: locate, surrogate: {embedding: none}, "}
 SCRIPTS: dict[str, tuple[str, Callable[[], Agent]]] = {
@@ -83,13 +84,13 @@ def wins(ours: dict, theirs: dict) -> float:
     return float(np.mean((ours["rank"] < theirs["rank"]) + 0.5 * (ours["rank"] == theirs["rank"])))
 
 
-def tune(folder: str, episodes: int, worlds: tuple[str, ...]) -> dict[str, dict]:
-    """Mean final regret of every tried constant on training seeds, over the worlds that were not measured."""
+def tune(folder: str, episodes: int, worlds: Sequence[str], names: Sequence[str]) -> dict[str, dict]:
+    """Mean final regret of every tried constant of the scripts on training seeds, over the worlds."""
     tried: dict[str, dict] = {}
-    for name, choices in TUNED.items():
+    for name in names:
         kind, make = SCRIPTS[name]
         tried[name] = {}
-        for choice in choices:
+        for choice in TUNED.get(name, ()):
             regrets = [play(make(*choice), variant(folder, world, kind), episodes, TRAINING_SEED)["regret"].mean() for world in worlds]
             tried[name][choice] = regrets
             print(f"{name} {choice}: {np.mean(regrets):.3f} of {', '.join(f'{r:.3f}' for r in regrets)}", flush=True)
@@ -100,18 +101,18 @@ def main() -> None:
     """Print the tables and one JSON line; --save keeps every curve for the pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--episodes", type=int, default=20)
-    parser.add_argument("--worlds", nargs="*", default=WORLDS)
+    parser.add_argument("--worlds", nargs="*", help=f"{', '.join(WORLDS)}; for tuning {', '.join(TRAINING)}")
     parser.add_argument("--scripts", nargs="*", default=list(SCRIPTS))
-    parser.add_argument("--tune", type=int, default=0, help="tune on so many episodes of each simulated world instead")
+    parser.add_argument("--tune", type=int, default=0, help="tune on so many episodes of each training scenario instead")
     parser.add_argument("--save", type=Path, help="folder that receives one .npz a world")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if arguments.tune:
-            tried = tune(folder, arguments.tune, tuple(world for world in arguments.worlds if world != "far-recorded"))
+            tried = tune(folder, arguments.tune, arguments.worlds or TRAINING, arguments.scripts)
             json_line("spectrum_exploration_tuning", episodes=arguments.tune, tried={n: {str(k): v for k, v in t.items()} for n, t in tried.items()})
             return
         results: dict[str, dict] = {}
-        for world in arguments.worlds:
+        for world in arguments.worlds or WORLDS:
             results[world] = {}
             for name in arguments.scripts:
                 kind, make = SCRIPTS[name]

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 
+from report import json_line
 from rich.console import Console
 from rich.table import Table
 
@@ -32,7 +32,7 @@ def main() -> None:
         table.add_row(f"{settings['threshold']:g}", f"{settings['slip']:g}", *figures)
     (success, frames), settings = max(scored, key=lambda row: row[0])
     console.print(table)
-    print(json.dumps({"benchmark": "stem_tuning_scripts", "episodes": episodes, "chosen": settings, "success": success, "frames": -frames}))
+    json_line("stem_tuning_scripts", episodes=episodes, seed=TRAINING_SEED, chosen=settings, success=success, frames=-frames)
 
 
 if __name__ == "__main__":

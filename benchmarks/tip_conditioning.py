@@ -12,7 +12,7 @@ import time
 
 import gymnasium as gym
 import numpy as np
-from report import json_line, table
+from report import json_line, paired, table
 from scipy import stats
 
 import probegym  # noqa: F401  registers the environments
@@ -34,13 +34,6 @@ def penalised(results: Results, scenario: str) -> dict[str, np.ndarray]:
     whole = {"actions": told.budget.measurements, "area": (1e9 * told.task["area"]) ** 2}
     spent = {"actions": results.metrics["actions"], "area": results.metrics["area_spoiled"]}
     return {name: np.where(results.success, spent[name], whole[name]) for name in spent}
-
-
-def paired(ours: np.ndarray, theirs: np.ndarray, resamples: int = 20_000) -> float:
-    """One-sided p of a permutation test that flips the signs of the differences."""
-    difference, rng = theirs - ours, np.random.default_rng(0)
-    drawn = np.array([(difference * rng.choice((-1.0, 1.0), len(difference))).mean() for _ in range(resamples)])
-    return float((1 + (drawn >= difference.mean() - 1e-12).sum()) / (1 + resamples))
 
 
 def play(scenario: str, agents: tuple[str, ...], episodes: int) -> dict[str, dict]:

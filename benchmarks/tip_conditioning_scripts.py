@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import tempfile
 from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
+from report import json_line
 
 import probegym  # noqa: F401  registers the environments
 from probegym.agents.base import Agent
@@ -136,7 +136,7 @@ def main() -> None:
     chosen["table_thresholds"], chosen["table_cost"] = thresholds(envs, lambda sure, unsure: GreedyTable(table, sure, unsure))
     for name, content in chosen.items():
         print(name, content)
-    print(json.dumps({"benchmark": "tip_conditioning_scripts", "steps": arguments.steps, "rounds": arguments.rounds} | chosen))
+    json_line("tip_conditioning_scripts", steps=arguments.steps, rounds=arguments.rounds, **chosen)
 
 
 if __name__ == "__main__":
