@@ -19,7 +19,7 @@ from probegym.agents.evaluate import EVALUATION_SEED
 
 ENV_ID = "probegym/IsingInference-v0"
 FOLDER = Path(__file__).parent / "images"
-LANES, SHOWN = 64, EVALUATION_SEED + 3
+LANES = 64
 AGENTS = {
     "policy": (lambda: BundlePolicy("ising-inference"), "#c8553d"), "Fisher, patient": (rules.MaximumFisherPatient, "#30475e"),
     "maximum Fisher": (rules.MaximumFisher, "#7a9e7e"), "uniform": (rules.UniformSweep, "#e7b85c"), "Thompson": (rules.Thompson, "#8d6a9f"),

@@ -21,12 +21,12 @@ from probegym.physics.specimens import slices_of
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import agreement  # how the benchmarks drive the references
+import beam
 import force_fields
 import spectra
 
 FOLDER = Path(__file__).parent / "images"
 FAST, REFERENCE = "#1f6f8b", "#c8553d"
-VIBRATING = {80e3: 4.1e-6, 85e3: 2.3e-4, 90e3: 5.4e-3, 95e3: 6.0e-2, 100e3: 0.345, 110e3: 2.48}  # eV -> barn, as tests/test_knock_on.py holds them
 STATIC = {120e3: 5.43, 200e3: 14.5, 300e3: 16.4}
 
 
@@ -101,7 +101,7 @@ def knocks(axis) -> None:
     static = [float(knock_on.cross_section(e, 6, knock_on.largest_transfer(e, carbon), threshold)) / knock_on.BARN for e in energies]
     axis.semilogy(energies / 1e3, vibrating, color=FAST, label="vibrating")
     axis.semilogy(energies / 1e3, np.where(np.array(static) > 0, static, np.nan), "--", color=FAST, label="at rest")
-    for told in (VIBRATING, STATIC):
+    for told in (beam.KNOWN, STATIC):
         axis.semilogy(np.array(list(told)) / 1e3, list(told.values()), "o", ms=4, color=REFERENCE, label="computed independently" if told is STATIC else None)
     axis.set(title="Carbon ejected from graphene", xlabel="beam energy (keV)", ylabel="cross-section (barn)", ylim=(1e-6, 60))
 

@@ -23,7 +23,7 @@ from probegym.console import plain, say
 from probegym.envs import environment_type
 from probegym.errors import ProbeGymError
 from probegym.terminal import bridge, datasets, gallery, regret
-from probegym.terminal.options import MAXIMUM_SEED, Env, ExecutorName, ScenarioOption, Seed, Workers, environment
+from probegym.terminal.options import MAXIMUM_SEED, Env, ExecutorName, ScenarioOption, Seed, Workers, environment, names
 from probegym.terminal.sweep import sweep
 
 _CLICK_ERROR: Any = typer.BadParameter.__mro__[2]  # ClickException, which typer carries but does not name
@@ -270,8 +270,8 @@ def benchmark(
     """
     from probegym.terminal import benchmark as running
 
-    ids = [environment(name) for name in envs.split(",") if name]
-    meant = running.chosen(suite, ids, [name for name in agents.split(",") if name], seeds, episodes, submission)
+    ids = [environment(name) for name in names("--envs", envs)]
+    meant = running.chosen(suite, ids, names("--agents", agents), seeds, episodes, submission)
     console = plain()
     raise typer.Exit(running.shown(meant, out, console) if report else running.run(meant, out, running.executors.executor(str(executor), workers), console))
 

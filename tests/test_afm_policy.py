@@ -18,7 +18,6 @@ from probegym.errors import ProbeGymError
 ENV_ID = "probegym/AfmTuning-v0"
 SETPOINT = (0.4, 0.55)
 PIXELS = 128
-AGREE = 4 + SHIFTS.index(0)  # column of the features: log rms difference of trace and retrace, not shifted
 ERROR = 4 + len(SHIFTS)  # and of the error signal: log rms of both ways, mean, most, least, shares saturated and below
 CORRELATED = ERROR + 7
 

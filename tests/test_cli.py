@@ -109,6 +109,7 @@ MISTAKES = {
     "agent": (["evaluate", "--agent", "nobody", "--env", "AfmTuning"], "fixed-settings, relay-autotune, ramp-until-ringing, afm-tuning, or a policy folder"),
     "agent of regret": (["regret", "--agent", "nobody"], "use one of random"),
     "agent of a data set": (["record", "dataset", "--env", "TipConditioning", "--agent", "nobody"], "use one of random"),
+    "environments of a benchmark": (["benchmark", "--envs", "StemTuning,"], "one comma between two"),
     "scenario file listed": (["scenarios", "StemTuning", "--file", "nowhere.yaml"], "check the path"),
     "agent that does not fit": (["evaluate", "--agent", "nelder-mead", "--episodes", "1"], "use scenario 'beacon'"),
     "agent of another environment": (["evaluate", "--agent", "nelder-mead", "--env", "TipConditioning"], "use one of random"),

@@ -13,7 +13,6 @@ FINE = film.triangle(4096)
 KEYS = np.arange(1, 6, dtype=np.uint64) * np.uint64(104729)
 TOLD = {name: float(value) for name, value in film.PARAMETERS.items()}
 CALM = TOLD | {"lamellae": 0.0, "defects": 0.0, "disorder": 0.0, "roughness": 0.0}
-AT = {name: index for index, name in enumerate("a0 a1 a2 a3 a4 b0 b1 b2 b3".split())}
 
 
 def coefficients(key: int = 7, **changes) -> tuple[np.ndarray, np.ndarray]:

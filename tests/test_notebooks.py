@@ -61,14 +61,18 @@ def needed(path: Path) -> None:
 
 
 def apart(printed: str, shown: str) -> list[str]:
-    """What differs: words, or numbers by more than a quarter and two of their last digit, as kernels that another processor rounds differently let a tip's way drift."""
+    """What differs, as kernels that another processor rounds differently let a tip's way drift: words; shares by more than ten per cent of all; numbers by more
+    than a quarter and one, of fractions two of their last digit.
+    """
     (words, numbers), (told, expected) = (("".join(NUMBER.sub("#", text).split()), NUMBER.findall(text)) for text in (printed, shown))
+    shares = [text.lstrip().startswith("%") for text in NUMBER.split(shown)[1:]]
     if words != told:
         return ["words"]
     out = []
-    for one, other in zip(numbers, expected, strict=True):
-        digit = 10.0 ** -len(other.partition(".")[2])
-        if abs(float(one) - float(other)) > max(0.25 * abs(float(other)), 2.001 * digit):
+    for one, other, share in zip(numbers, expected, shares, strict=True):
+        places = len(other.partition(".")[2])
+        allowed = 10.0 if share else max(0.25 * abs(float(other)), 2.001 * 10.0**-places if places else 1.0)
+        if abs(float(one) - float(other)) > allowed:
             out.append(f"{one} instead of {other}")
     return out
 
@@ -93,6 +97,7 @@ def test_a_notebook_runs_and_prints_what_it_shows(path):
 def test_what_counts_as_the_same_print():
     assert not apart("rms  0.23 nm, 1 of 40, good", "rms 0.22 nm, 2 of 40, good")
     assert apart("rms 0.23 nm", "rms 0.23 pm") == ["words"] and apart("rms 0.33 nm", "rms 0.22 nm") == ["0.33 instead of 0.22"]
+    assert apart("2 of 2 good, 100%, score 1.0", "0 of 2 good, 80%, score 0.9") == ["2 instead of 0", "100 instead of 80"]
 
 
 @pytest.fixture(scope="module")

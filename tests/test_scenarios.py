@@ -196,6 +196,13 @@ def test_a_bad_scenario_names_the_entry(mine, change, named):
     assert named in complaint(mine, f"mine: {{extends: train, {change}}}")
 
 
+def played(scenario: str) -> None:
+    """One step, in which nothing is moved."""
+    env = gym.make(STEM, scenario=scenario)
+    env.reset(seed=0)
+    env.step(np.zeros(env.action_space.shape, np.float32))
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -212,13 +219,7 @@ def test_a_bad_scenario_names_the_entry(mine, change, named):
 )  # fmt: skip
 def test_a_bad_world_or_task_names_the_entry(tmp_path, change, named):
     (tmp_path / "file.yaml").write_text(f"mine: {{extends: train, {change}}}")
-
-    def play():
-        env = gym.make(STEM, scenario=f"{tmp_path / 'file.yaml'}:mine")
-        env.reset(seed=0)
-        env.step(np.zeros(env.action_space.shape, np.float32))
-
-    assert named in complaint(play)
+    assert named in complaint(lambda: played(f"{tmp_path / 'file.yaml'}:mine"))
 
 
 @pytest.mark.parametrize(
@@ -231,13 +232,7 @@ def test_a_bad_world_or_task_names_the_entry(tmp_path, change, named):
 )  # fmt: skip
 def test_a_bad_specimen_names_the_entry(tmp_path, change, named):
     (tmp_path / "file.yaml").write_text(f"mine: {{extends: haadf-train, {change}}}")
-
-    def play():
-        env = gym.make(STEM, scenario=f"{tmp_path / 'file.yaml'}:mine")
-        env.reset(seed=0)
-        env.step(np.zeros(env.action_space.shape, np.float32))
-
-    assert named in complaint(play)
+    assert named in complaint(lambda: played(f"{tmp_path / 'file.yaml'}:mine"))
 
 
 # ---- budgets ----

@@ -36,6 +36,14 @@ def environment(name: str) -> str:
     return short[wanted]
 
 
+def names(option: str, text: str) -> list[str]:
+    """What an option with commas between names tells, nothing for no text; raises ProbeGymError where one is empty."""
+    told = [name.strip() for name in text.split(",")] if text else []
+    if not all(told):
+        raise ProbeGymError(f"{option}: {text!r} has an empty name: give names with one comma between two")
+    return told
+
+
 def results_file(out: Path | None) -> None:
     """Try where a file of results is to be, before the long work; None: none is wanted. Raises ProbeGymError."""
     if out is None:
