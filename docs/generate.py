@@ -162,7 +162,7 @@ def results_table() -> str:
         lines.append(f"| [{short(env_id)}](docs/environments/{kind.task_type.family}.md) | {summary(kind)} | {' | '.join(both(env_id))} | {counts} |")
     ahead, level, behind = (sum(counts) for counts in zip(*found.values(), strict=True))
     return "\n".join([*lines, "", f"Of {ahead + level + behind} scenarios in and out of distribution policies are ahead of the best script in {ahead} and behind in {behind}; "
-                                  f"in {level} the 95 % interval of the\ndifference holds zero ([all results](docs/results.md))."])  # fmt: skip
+                                  f"in {level} the 95 % interval of the\ndifference holds zero ([all results](docs/results.md), [what the suite leaves out](docs/benchmark.md#protocol))."])  # fmt: skip
 
 
 def summary(one: object) -> str:
