@@ -28,6 +28,7 @@ from probegym.envs.pictures import coloured
 ENV_ID = "probegym/AdatomManipulation-v0"
 FOLDER = Path(__file__).parent / "images"
 LANES = 256
+EPISODES, FIRST = 1000, 10_100_000  # those of the page's table
 AGENTS = {
     "policy": (lambda: BundlePolicy("adatom-manipulation"), "#c8553d"), "corrected drag": (CorrectedDrag, "#7a9e7e"),
     "fixed drag": (FixedDrag, "#e7b85c"), "oracle": (OracleAgent, "#000000"),
@@ -37,10 +38,10 @@ SCENARIOS = {"steady-tip": "well-conditioned tip", "tip-change": "the tip has ch
 
 def reached(agent, scenario: str) -> np.ndarray:
     """Share of episodes at their goal after 1 to 5 drags."""
-    envs = gym.make_vec(ENV_ID, num_envs=LANES, scenario=scenario, autoreset_mode="Disabled")
-    observation, _ = envs.reset(seed=EVALUATION_SEED)
-    agent.begin(LANES, 0)
-    done, there, shares = np.zeros(LANES, bool), np.zeros(LANES, bool), []
+    envs = gym.make_vec(ENV_ID, num_envs=EPISODES, scenario=scenario, autoreset_mode="Disabled")
+    observation, _ = envs.reset(seed=FIRST)
+    agent.begin(EPISODES, 0)
+    done, there, shares = np.zeros(EPISODES, bool), np.zeros(EPISODES, bool), []
     for _ in range(5):
         observation, _, terminated, truncated, info = envs.step(agent.act(observation, envs.episodes))
         if not done.all():
