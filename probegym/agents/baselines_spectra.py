@@ -146,7 +146,7 @@ def _improvement(seen: Observation, xi: float) -> tuple[np.ndarray, np.ndarray]:
 class DeepKernelUCB(DeepKernelExplorer):
     """Mean plus sqrt(``beta``) standard deviations."""
 
-    def __init__(self, beta: float = 4.0):
+    def __init__(self, beta: float = 16.0):
         self.beta = beta
 
     def score(self, seen: Observation, lane: int) -> np.ndarray:
