@@ -445,7 +445,7 @@ def test_a_killed_trial_of_a_sweep_on_ray_is_resumed(cluster, quick, tmp_path, m
             killed[:] = [(name, diary["attempts"][0]["process"]) for name, diary in kept.items() if any(at > 1100 for at, _ in diary["curve"])]
             return bool(killed)
 
-        until(beyond, 120)
+        until(beyond, 300)
         os.kill(killed[0][1], signal.SIGKILL)
 
     with Beside(doom):
