@@ -19,6 +19,7 @@ from probegym import scenarios
 from probegym.agents import baselines_ising as rules
 from probegym.agents.base import Agent, RandomAgent
 from probegym.agents.evaluate import EVALUATION_SEED, evaluate
+from probegym.agents.seeds import SCRIPTS_SEED
 from probegym.hardware_bridge.commands import ClassifyAtoms, SetConditions
 from probegym.hardware_bridge.twins.ising import BOLTZMANN, IsingTwin
 from probegym.physics import ising, ising_exact, randomness
@@ -27,7 +28,6 @@ from probegym.surrogates import spins
 
 ENV_ID = "probegym/IsingInference-v0"
 CALIBRATION = "Squared error of J over believed variance after 90 minutes"
-SCRIPTS_SEED = 9_200_000  # of the training scenario, away from those of training, of choosing and of evaluation
 
 
 def spin_speed(rule: str, threads: int, diagonal: float = 0.0, lanes: int = 64, sweeps: int = 200) -> tuple[float, float]:

@@ -17,11 +17,11 @@ from report import json_line, table
 import probegym  # noqa: F401  registers the environments
 from probegym.agents import baselines_levels as rules
 from probegym.agents.evaluate import evaluate
+from probegym.agents.seeds import SCRIPTS_SEED
 from probegym.envs.level_knowledge import FLAKES
 from probegym.surrogates import belief
 
 ENV_ID = "probegym/LevelSelection-v0"
-SCRIPTS_SEED = 9_200_000  # of the training scenario, away from those of training, of choosing and of evaluation
 
 
 def speed(lanes: int, steps: int, scenario: str) -> float:

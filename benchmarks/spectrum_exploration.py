@@ -41,7 +41,7 @@ TUNED = {
     "bright-pixels": [(radius, sign) for radius in (1.0, 2.0, 3.0, 4.0, 6.0) for sign in (1, -1)],
     "coordinates-ei": [(xi,) for xi in (0.0, 0.05, 0.1, 0.2, 0.3)],
     "dkl-ei": [(xi,) for xi in (0.0, 0.05, 0.1, 0.2, 0.3)],
-    "dkl-ucb": [(beta,) for beta in (1.0, 4.0, 9.0, 16.0, 25.0, 36.0)],
+    "dkl-ucb": [(beta,) for beta in (0.4, 1.0, 4.0, 9.0, 16.0, 25.0, 36.0)],
     "curiosity": [(novelty,) for novelty in (0.0, 0.5, 1.0, 2.0)],
 }  # fmt: skip
 

@@ -61,8 +61,8 @@ def needed(path: Path) -> None:
 
 
 def apart(printed: str, shown: str) -> list[str]:
-    """What differs, as kernels that another processor rounds differently let a tip's way drift: words; shares by more than ten per cent of all; numbers by more
-    than a quarter and one, of fractions two of their last digit.
+    """What differs, as kernels that another processor rounds differently let a tip's way drift: words; numbers by more than a
+    quarter, shares by more than ten per cent of all as well; of small ones whole numbers by more than one, others by two of their last digit.
     """
     (words, numbers), (told, expected) = (("".join(NUMBER.sub("#", text).split()), NUMBER.findall(text)) for text in (printed, shown))
     shares = [text.lstrip().startswith("%") for text in NUMBER.split(shown)[1:]]
@@ -71,8 +71,8 @@ def apart(printed: str, shown: str) -> list[str]:
     out = []
     for one, other, share in zip(numbers, expected, shares, strict=True):
         places = len(other.partition(".")[2])
-        allowed = 10.0 if share else max(0.25 * abs(float(other)), 2.001 * 10.0**-places if places else 1.0)
-        if abs(float(one) - float(other)) > allowed:
+        allowed = max(0.25 * abs(float(other)), 2.001 * 10.0**-places if places or share else 1.0)
+        if abs(float(one) - float(other)) > (min(allowed, 10.0) if share else allowed):
             out.append(f"{one} instead of {other}")
     return out
 

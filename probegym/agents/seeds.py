@@ -8,6 +8,8 @@ BENCHMARK_TRAINING_SEED = 9_000_000
 """The benchmark on the training scenario, by which the best script is chosen."""
 SELECTION_SEED = 9_100_000
 """Choice of thresholds and constants of policies and scripts."""
+SCRIPTS_SEED = 9_200_000
+"""Constants of the rules of LevelSelection and IsingInference."""
 TUNING_SEED = 9_300_000
 """Constants of the beam's scripts; a converted policy beside its original."""
 LIVE_SEED = 9_500_000

@@ -13,7 +13,7 @@ from rich.progress import Progress, TaskID
 
 from probegym.console import bar, plain, say
 from probegym.errors import ProbeGymError
-from probegym.terminal.options import MAXIMUM_SEED, ScenarioOption, Seed, environment
+from probegym.terminal.options import MAXIMUM_SEED, ScenarioOption, Seed, environment, names
 
 Root = Annotated[Path | None, typer.Option("--out", help="Folder that the data set is named in; by default where Minari looks, $MINARI_DATASETS_PATH or ~/.minari/datasets.")]
 Data = Annotated[str, typer.Option("--data", help="Data set by id, or its folder.")]
@@ -34,8 +34,8 @@ def dataset(
 
     On training seeds and scenarios only. Complete or not there at all.
     """
-    env_id, agents = environment(env), [word.strip() for word in agent.split(",")]
-    if len(set(agents)) < len(agents) or not all(agents):
+    env_id, agents = environment(env), names("--agent", agent)
+    if not agents or len(set(agents)) < len(agents):
         raise ProbeGymError(f"--agent names every agent once, separated by commas, got {agent!r}")
     counts = _counts(episodes, shares, len(agents))
     given = {"agent": agent, "scenario": scenario, "episodes": episodes, "shares": shares, "seed": seed, "name": name}
